@@ -1,0 +1,169 @@
+"""Every setting once, with its meaning and unit, and the two ways in: a recipe file and the command line.
+
+    --config=configs/esc50.py:fold=1,cpu --config.epochs=3
+
+Suffix grammar, the same for every recipe: after the colon, words and key=value pairs joined by commas.
+Each recipe says in its docstring which words and keys it knows; another one is an error that lists them.
+"""
+
+import ast
+import difflib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from ast_jax.errors import InputError
+
+
+def base(**dataset_options) -> ConfigDict:
+    """The defaults every recipe starts from: AST-base on 10 s clips, the reference's optimiser, nothing augmented.
+
+    `dataset_options` become `config.dataset.options`, the arguments of that data set's `list_clips`.
+    Keys are locked: a recipe or flag that names another one is an error.
+    """
+    c = ConfigDict()
+    c.seed = 0  # decides weights, order of clips and augmentation; one seed, one result on CPU
+    c.epochs = 25
+    c.batch_size = 12  # clips a step, over all devices together
+    c.num_frames = 1024  # the model's length, 10 ms a frame; clips are padded or cut to it
+
+    c.dataset = ConfigDict()
+    c.dataset.name = ""  # audioset, esc50, speech_commands, folder or synthetic
+    c.dataset.source_dir = ""  # where the sound files are; needed once, until the shards are prepared
+    c.dataset.data_dir = "data"  # where prepared shards live
+    c.dataset.kind = "log_mel"  # what shards hold: log_mel (float16) or waveform (int16)
+    c.dataset.channels = "mean"  # mix-down of several channels: mean, or first as in the reference
+    c.dataset.max_skipped = 0.02  # share of bad files above which preparing fails
+    c.dataset.train = ("train",)  # splits trained on, joined in this order
+    c.dataset.eval = ("test",)  # splits evaluated after each epoch
+    c.dataset.test = ()  # splits evaluated once, at the end, with the best weights by `eval`
+    c.dataset.mean = config_dict.placeholder(float)  # of the features; None: measured on the clean training clips
+    c.dataset.std = config_dict.placeholder(float)  # of the features; the model sees (x - mean) / (2 std)
+    c.dataset.options = ConfigDict(dataset_options)
+
+    c.model = ConfigDict()
+    c.model.variant = "base"  # tiny, small or base: width, depth and heads
+    c.model.width = config_dict.placeholder(int)  # None: the variant's
+    c.model.depth = config_dict.placeholder(int)  # None: the variant's
+    c.model.num_heads = config_dict.placeholder(int)  # None: the variant's
+    c.model.patch_shape = (16, 16)  # mel bins, frames
+    c.model.strides = (10, 10)  # mel bins, frames
+    c.model.distilled = True  # a distillation token beside the class token
+    c.model.dtype = "float32"  # of the blocks' arithmetic: float32 or bfloat16
+    c.model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
+
+    c.init_from = ""  # weights to start from: a file, a directory or a catalogue name; empty: from scratch
+
+    c.loss = "bce"  # bce (several labels a clip) or ce (one label)
+    c.metric = "mAP"  # decides the best epoch: accuracy, mAP, auc or d_prime
+    c.lr = 5e-5
+    c.lr_warmup_steps = 0  # the rate climbs in stairs from 0 at step 0 to `lr` at this step
+    c.lr_warmup_stair = 50  # steps a stair
+    c.lr_decay = 1.0  # the rate is multiplied by this ...
+    c.lr_decay_epochs = ()  # ... at the start of each of these epochs (the first epoch is 1)
+    c.adam_b1 = 0.95
+    c.adam_b2 = 0.999
+    c.adam_eps = 1e-8
+    c.weight_decay = 5e-7  # added to the gradient before the moments (Adam with L2, not AdamW)
+
+    c.freq_mask = 0  # widest frequency mask, mel bins
+    c.time_mask = 0  # widest time mask, frames
+
+    c.keep_last = 2  # checkpoints kept beside the best one
+    c.save_every = 0  # steps between checkpoints; 0: after each epoch's evaluation only
+    c.log_every = 50  # steps between log points
+    c.num_threads = 4  # reading shards
+    return c.lock()
+
+
+def suffix_options(suffix: str, *, words: Sequence[str] = (), keys: Mapping[str, object] | None = None) -> dict:
+    """Parses a recipe's suffix: `{word: bool for every word, key: value or its default for every key}`.
+
+    A value takes the type of its default. Raises InputError for an unknown word or key.
+    """
+    keys = keys or {}
+    options: dict = {**dict.fromkeys(words, False), **keys}
+    for part in filter(None, suffix.split(",")):
+        key, equals, text = part.partition("=")
+        if not equals and key in words:
+            options[key] = True
+        elif equals and key in keys:
+            options[key] = _cast(key, text, keys[key])
+        else:
+            known = ", ".join([*words, *(f"{key}=..." for key in keys)]) or "none"
+            raise InputError(f"this recipe has no suffix {part!r}: it knows {known}")
+    return options
+
+
+def _cast(key: str, text: str, default: object):
+    if isinstance(default, str):
+        return text
+    try:
+        return type(default)(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError):
+        raise InputError(f"{key}={text} in the suffix: wanted a value like {default!r}") from None
+
+
+def parse(argv: Sequence[str]) -> tuple[ConfigDict, str, list[str]]:
+    """Reads `--config=FILE[:SUFFIX]` and `--config.KEY=VALUE ...` out of `argv` (without the program's name).
+
+    Returns the locked config, the recipe's text as given, and the arguments left over.
+    Raises InputError: no such file, unknown key, value of another type.
+    """
+    spec = _spec(argv)
+    path, _, _ = spec.partition(":")
+    if not Path(path).is_file():
+        raise InputError(f"no recipe at {path!r}: name one such as configs/esc50.py (or run from the repository's root)")
+    flag_values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=flag_values)
+    before, sys.argv = sys.argv, ["ast_jax", *argv]  # config_flags looks for overrides in sys.argv
+    try:
+        rest = flag_values(sys.argv, known_only=True)[1:]
+        config = flag_values.config
+    except (AttributeError, KeyError) as error:
+        raise InputError(_unknown_key(spec, argv, error)) from error
+    except flags.Error as error:
+        raise InputError(f"{error}".replace("\n", " ")) from error
+    finally:
+        sys.argv = before
+    return config, spec, rest
+
+
+def _spec(argv: Sequence[str]) -> str:
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config=")
+        if argument == "--config":
+            return following
+    raise InputError("no --config was given: name a recipe, for example --config=configs/quickstart.py")
+
+
+def _unknown_key(spec: str, argv: Sequence[str], error: Exception) -> str:
+    known = list(flatten(base()))
+    for argument in argv:
+        key = argument.removeprefix("--config.").partition("=")[0]
+        if argument.startswith("--config.") and key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else "ast_jax/config.py lists every key"
+            return f"there is no setting {key!r}: {hint}"
+    return f"the recipe {spec} failed: {error}".replace("\n", " ")
+
+
+def flatten(config: ConfigDict) -> dict[str, object]:
+    """`{"dataset.name": ..., ...}`, with lists for tuples, as JSON has them."""
+    plain = json.loads(config.to_json_best_effort())
+    flat: dict[str, object] = {}
+
+    def visit(node: Mapping, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                visit(value, f"{prefix}{key}.")
+            else:
+                flat[f"{prefix}{key}"] = value
+
+    visit(plain, "")
+    return flat
