@@ -1,5 +1,7 @@
 """Patch geometry: grids, kernels of another size, positions of another grid."""
 
+import functools
+
 import numpy as np
 import pytest
 import weights_oracles
@@ -104,11 +106,11 @@ def test_positions_as_the_reference_makes_them(old, new, mode):
     positions = random(*old, 3)
     x = torch.from_numpy(positions).permute(2, 0, 1)[None]
     align = {} if mode == "nearest" else {"align_corners": False}
-    resize = lambda x, size: torch.nn.functional.interpolate(x, size=size, mode=mode, **align)
+    resize = functools.partial(torch.nn.functional.interpolate, mode=mode, **align)
     start = old[1] // 2 - new[1] // 2
-    x = x[..., start : start + new[1]] if new[1] <= old[1] else resize(x, (old[0], new[1]))
+    x = x[..., start : start + new[1]] if new[1] <= old[1] else resize(x, size=(old[0], new[1]))
     start = old[0] // 2 - new[0] // 2
-    x = x[:, :, start : start + new[0]] if new[0] <= old[0] else resize(x, (new[0], new[1]))
+    x = x[:, :, start : start + new[0]] if new[0] <= old[0] else resize(x, size=(new[0], new[1]))
     np.testing.assert_allclose(
         adapt_positions(positions, new, mode=mode), x[0].permute(1, 2, 0).numpy(), atol=1e-4
     )

@@ -66,16 +66,16 @@ def adapt_positions(
     Raises:
         InputError: `mode` is neither.
     """
+    if mode not in ("bilinear", "nearest"):
+        raise InputError(f"positions={mode!r}: choose 'bilinear', 'nearest' or 'reinit'")
     for axis in (1, 0):
         old, new = positions.shape[axis], grid[axis]
         if new <= old:
             positions = positions.take(np.arange(new) + old // 2 - new // 2, axis=axis)
         elif mode == "nearest":
             positions = positions.take(np.arange(new) * old // new, axis=axis)
-        elif mode == "bilinear":
-            positions = _along(_linear_weights(_half_pixel(old, new), old), positions, axis)
         else:
-            raise InputError(f"positions={mode!r}: choose 'bilinear', 'nearest' or 'reinit'")
+            positions = _along(_linear_weights(_half_pixel(old, new), old), positions, axis)
     return positions.astype(np.float32)
 
 
