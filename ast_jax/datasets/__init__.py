@@ -1,0 +1,27 @@
+"""Data sets: sound files to shards, shards to batches. Names are imported on first use, TFDS and grain only when they are needed.
+
+`prepare` and `find` are in `ast_jax.datasets.prepare`.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "Clip": "records",
+    "Listing": "records",
+    "PreparedSet": "records",
+    "ClipSource": "records",
+    "ESC50": "builders",
+    "SpeechCommands": "builders",
+    "AudioSet": "builders",
+    "Folder": "builders",
+    "Synthetic": "builders",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'ast_jax.datasets' has no attribute {name!r}; it offers {', '.join(_HOMES)}"
+        )
+    return getattr(import_module(f"ast_jax.datasets.{_HOMES[name]}"), name)

@@ -1,0 +1,163 @@
+"""The TFDS builders: shards of {id, fbank | waveform, labels} in ArrayRecord files. Import this module lazily: TFDS is slow to import.
+
+A builder can be used alone, `ESC50(source_dir=..., data_dir=...).download_and_prepare()`; `prepare` adds the lock and the progress bar.
+It writes shard by shard in the listing's order (`ShardBasedBuilder`). TFDS's generator builder with shuffling off would sort by key through
+1,000 buckets on disk, all small keys falling into the first, which it then reads into memory at once. A shard being a
+function of its own clips is also what lets Beam write them on many machines.
+"""
+
+import functools
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ast_jax.datasets import audioset, esc50, folder, speech_commands
+from ast_jax.datasets.extract import VERSION, Extraction, set_name
+from ast_jax.datasets.ledger import Ledger
+from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.workers import Outcome, outcomes
+
+CLIPS_PER_SHARD = 256  # 65 MB of ten-second log-mels
+MAX_SHARDS = 512  # a split: each shard that is being read holds a file open
+
+Stream = Iterator[tuple[Clip, Outcome]]
+
+
+class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Sound files of `source_dir` to shards under `data_dir`/<name>/<kind>-<fingerprint>/1.0.0.
+
+    `options` are those of the subclass's `list_clips`; `watch` wraps the stream of extracted clips, for a progress bar.
+    Raises InputError from `download_and_prepare` if more than `max_skipped` of the clips cannot be read; nothing is left then.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+    list_clips: Callable[..., Listing]
+
+    def __init__(
+        self,
+        *,
+        source_dir: str | os.PathLike,
+        data_dir: str | os.PathLike,
+        how: Extraction | None = None,
+        max_skipped: float = 0.02,
+        options: dict | None = None,
+        workers: int | None = None,
+        watch: Callable[[Stream, int], Stream] = lambda stream, total: stream,
+    ):
+        self.how, self.max_skipped, self.workers, self.watch = (
+            how or Extraction(),
+            max_skipped,
+            workers,
+            watch,
+        )
+        self.options = options or {}
+        listing = type(self).list_clips(source_dir, **self.options)
+        self.ledger = Ledger(listing, source_dir)
+        config = tfds.core.BuilderConfig(name=set_name(listing, source_dir, self.how), version=VERSION)
+        super().__init__(data_dir=data_dir, config=config)
+
+    def _create_builder_config(self, config, version=None) -> tfds.core.BuilderConfig:
+        return config  # TFDS would warn that it is not among a fixed list
+
+    def _make_download_manager(self, download_dir, download_config) -> SimpleNamespace:
+        return SimpleNamespace(
+            downloaded_size=0
+        )  # nothing is: no directory for it, and no search for checksums
+
+    def _log_download_bytes(self) -> None:
+        """TFDS would announce a download on stdout."""
+
+    def _log_download_done(self) -> None:
+        """Likewise."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=tfds.features.FeaturesDict({"id": tfds.features.Text(), **_arrays(self.how.kind)}),
+            disable_shuffling=True,
+        )
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
+        del dl_manager  # nothing is downloaded
+        return {
+            split: [functools.partial(self._write, split, size) for size in shard_sizes(len(clips))]
+            for split, clips in self.ledger.listing.splits.items()
+        }
+
+    def _write(self, split: str, size: int) -> Iterator[tuple[str, dict]]:
+        """The examples of the next `size` clips: TFDS asks for the shards in order, so one stream of clips feeds them all."""
+        field = "fbank" if self.how.kind == "log_mel" else "waveform"
+        for clip, outcome in itertools.islice(self._stream, size):
+            if isinstance(outcome, str):
+                self.ledger.skip(clip, outcome)
+                continue
+            for record in outcome:
+                self.ledger.add(split, record)
+                yield (
+                    record.id,
+                    {"id": record.id, field: record.data, "labels": np.array(record.labels, np.int64)},
+                )
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        clips = [clip for clips in self.ledger.listing.splits.values() for clip in clips]
+        with closing(outcomes(clips, self.how, self.workers)) as stream:
+            self._stream = self.watch(stream, len(clips))
+            super()._download_and_prepare(dl_manager, download_config)
+        self.ledger.check(self.max_skipped, Path(self.data_dir).parents[1] / "skipped.csv")
+        self.ledger.write(Path(self.data_dir), self.how, self.options)
+
+
+def _arrays(kind: str) -> dict[str, tfds.features.Tensor]:
+    """BYTES writes eight times as fast as TFDS's default and reads twice as fast."""
+    tensor = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
+    if kind == "log_mel":
+        data = {"fbank": tensor(shape=(None, 128), dtype=np.float16)}
+    else:
+        data = {"waveform": tensor(shape=(None,), dtype=np.int16)}
+    return {**data, "labels": tensor(shape=(None,), dtype=np.int64)}
+
+
+def shard_sizes(num_clips: int) -> list[int]:
+    """Clips per shard, as even as can be."""
+    shards = min(math.ceil(num_clips / CLIPS_PER_SHARD), MAX_SHARDS)
+    ends = [round(num_clips * i / shards) for i in range(shards + 1)]
+    return [end - start for start, end in itertools.pairwise(ends)]
+
+
+class ESC50(ClipBuilder):
+    """ESC-50: 2,000 environmental sounds of 5 s, 50 classes, five folds (Piczak, ACM Multimedia 2015)."""
+
+    name = "esc50"
+    list_clips = staticmethod(esc50.list_clips)
+
+
+class SpeechCommands(ClipBuilder):
+    """Speech Commands V2: 105,829 one-second utterances of 35 words (Warden, arXiv:1804.03209)."""
+
+    name = "speech_commands"
+    list_clips = staticmethod(speech_commands.list_clips)
+
+
+class AudioSet(ClipBuilder):
+    """AudioSet: ten-second clips, 527 classes, several labels a clip (Gemmeke et al., ICASSP 2017)."""
+
+    name = "audioset"
+    list_clips = staticmethod(audioset.list_clips)
+
+
+class Folder(ClipBuilder):
+    """Your own sounds: a directory per class, or a table of files and labels."""
+
+    name = "folder"
+    list_clips = staticmethod(folder.list_clips)
+
+
+BUILDERS = {builder.name: builder for builder in (ESC50, SpeechCommands, AudioSet, Folder)}

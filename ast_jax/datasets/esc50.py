@@ -1,0 +1,38 @@
+"""ESC-50 in its own layout: audio/ and meta/esc50.csv (filename, fold, target, category, esc10), one split a fold."""
+
+import csv
+import os
+from pathlib import Path
+
+from ast_jax.datasets.records import Clip, Listing
+from ast_jax.errors import InputError
+
+
+def list_clips(source_dir: str | os.PathLike, *, only_esc10: bool = False) -> Listing:
+    """Splits fold1..fold5, labels in the order of `target`; only targets that occur are classes, so that ESC-10 has ten.
+
+    `only_esc10` keeps the rows that ESC-50 marks as belonging to ESC-10. A file that is missing is skipped when it comes to reading it.
+    Raises InputError if there is no meta/esc50.csv or its columns are not ESC-50's.
+    """
+    source = Path(source_dir)
+    table = source / "meta" / "esc50.csv"
+    if not table.is_file():
+        raise InputError(
+            f"no meta/esc50.csv in {source}: give the directory of ESC-50 that holds audio/ and meta/"
+        )
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    missing = {"filename", "fold", "target", "category", "esc10"} - set(rows[0] if rows else ())
+    if missing:
+        raise InputError(
+            f"{table} has no rows or no column {', '.join(sorted(missing))}: it should be ESC-50's own table"
+        )
+    if only_esc10:
+        rows = [row for row in rows if row["esc10"].strip().lower() == "true"]
+    names = {int(row["target"]): row["category"] for row in rows}
+    label_of = {target: label for label, target in enumerate(sorted(names))}
+    splits: dict[str, list[Clip]] = {f"fold{fold}": [] for fold in sorted({int(row["fold"]) for row in rows})}
+    for row in rows:
+        path = source / "audio" / row["filename"]
+        splits[f"fold{row['fold']}"].append(Clip(path.stem, str(path), (label_of[int(row["target"])],)))
+    return Listing("esc50", [names[target] for target in label_of], False, splits)

@@ -1,0 +1,191 @@
+"""Your own sounds: a directory per class, or a CSV table of files and labels, or the AST reference's JSON file lists."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ast_jax.datasets.layout import (
+    held_out,
+    read_class_labels,
+    read_label_names,
+    read_table,
+    scan,
+    short_ids,
+    subdirectories,
+)
+from ast_jax.datasets.records import Clip, Listing
+from ast_jax.errors import InputError
+
+SPLIT_NAME = re.compile(r"train(ing)?|valid(ation)?|val|dev|test(ing)?|eval(uation)?|fold_?\d+")
+Names = Sequence[str] | str | os.PathLike
+
+
+class _Row(NamedTuple):
+    path: str
+    labels: tuple[str, ...]
+    split: str | None
+
+
+def list_clips(
+    source_dir: str | os.PathLike,
+    *,
+    tables: Mapping[str, str] | None = None,
+    label_names: Names | None = None,
+    class_labels: str | os.PathLike | None = None,
+    multi_label: bool | None = None,
+) -> Listing:
+    """Reads one of these layouts:
+
+    - DIR/class/files, or DIR/split/class/files where every directory in DIR is called train, validation, test, fold1 or the like;
+    - a CSV table with the columns file, labels (several separated by `;`) and, if you like, split; `source_dir` is the table itself;
+    - the reference's JSON, {"data": [{"wav": path, "labels": "mid,mid"}]}, with its class_labels_indices.csv beside it (or `class_labels`);
+    - `tables`, such as {"train": "train.json", "test": "eval.json"}: CSV or JSON files in `source_dir`, each one split.
+
+    File paths are relative to their table. The order of labels is that of `label_names` (names, or a file of them), else of labels.txt
+    in the source directory, else of the class table, else alphabetical. Without splits a fifth of each class is held out as `test`, chosen by
+    a hash of the file's stem; the rest is `train`. `multi_label` is true if any clip has other than one label, unless it is given.
+    Raises InputError for anything that does not fit.
+    """
+    source = Path(source_dir)
+    if not source.exists():
+        raise InputError(f"no file or directory {source}")
+    root = source if source.is_dir() else source.parent
+    classes = _class_table(root, class_labels)
+    left_out: list[tuple[str, str]] = []
+    if tables:
+        rows = [
+            row._replace(split=split)
+            for split, table in tables.items()
+            for row in _read(root / table, classes)
+        ]
+    elif source.is_dir():
+        rows, left_out = _directories(source)
+    else:
+        rows = _read(source, classes)
+    rows = _with_splits(rows)
+    names = _label_names(rows, root, label_names, classes)
+    index_of = {name: i for i, name in enumerate(names)}
+    splits: dict[str, list[Clip]] = {}
+    for row, id in zip(rows, short_ids([row.path for row in rows], root), strict=True):
+        if unknown := [label for label in row.labels if label not in index_of]:
+            raise InputError(
+                f"{row.path}: label {', '.join(unknown)} is not among the {len(names)} label names given"
+            )
+        labels = tuple(dict.fromkeys(index_of[label] for label in row.labels))
+        splits.setdefault(row.split or "train", []).append(Clip(id, row.path, labels))
+    if multi_label is None:
+        multi_label = any(len(row.labels) != 1 for row in rows)
+    return Listing("folder", names, multi_label, splits, left_out=left_out)
+
+
+def _directories(source: Path) -> tuple[list[_Row], list[tuple[str, str]]]:
+    folders = subdirectories(source)
+    nested = bool(folders) and all(SPLIT_NAME.fullmatch(name.lower()) for name in folders)
+    groups = [(split, split) for split in folders] if nested else [(None, ".")]
+    rows, left_out = [], []
+    for split, place in groups:
+        for label in subdirectories(source / place):
+            sounds, others = scan(source / place / label)
+            rows += [_Row(path, (label,), split) for path in sounds]
+            left_out += [
+                (path, f"{Path(path).suffix or 'no'} extension: not taken for a sound") for path in others
+            ]
+    if not rows:
+        tables = ", ".join(sorted(p.name for p in source.iterdir() if p.suffix in (".csv", ".json")))
+        hint = f"; to use a table, give its path ({tables} is there)" if tables else ""
+        raise InputError(
+            f"{source}: no sound files in directories named after their classes (DIR/class/file.wav){hint}"
+        )
+    return rows, left_out
+
+
+Classes = tuple[list[str], dict[str, int]] | None
+
+
+def _class_table(root: Path, path: str | os.PathLike | None) -> Classes:
+    if path is not None:
+        return read_class_labels(root / path)
+    found = sorted(root.glob("*class_labels_indices.csv"))
+    return read_class_labels(found[0]) if len(found) == 1 else None
+
+
+def _read(table: Path, classes: Classes) -> list[_Row]:
+    readers: dict[str, Callable] = {".csv": _read_csv, ".json": _read_json}
+    if table.suffix.lower() not in readers:
+        raise InputError(
+            f"{table}: a table of sound files is a .csv or a .json file; or give a directory with one directory per class"
+        )
+    rows = readers[table.suffix.lower()](table, classes)
+    if not rows:
+        raise InputError(f"{table} lists no files")
+    return rows
+
+
+def _read_csv(table: Path, classes: Classes) -> list[_Row]:
+    name_of = _mid_names(classes)
+    rows = []
+    for number, row in enumerate(read_table(table, ("file", "labels")), start=2):
+        if not row["file"]:
+            raise InputError(f"{table}, line {number}: no file")
+        labels = [label.strip() for label in (row["labels"] or "").split(";") if label.strip()]
+        path = os.path.normpath(table.parent / row["file"].strip())
+        rows.append(
+            _Row(
+                path,
+                tuple(name_of.get(label, label) for label in labels),
+                (row.get("split") or "").strip() or None,
+            )
+        )
+    return rows
+
+
+def _read_json(table: Path, classes: Classes) -> list[_Row]:
+    if classes is None:
+        raise InputError(
+            f"{table}: its labels need the class_labels_indices.csv that they index; put it beside, or give class_labels"
+        )
+    try:
+        data = json.loads(table.read_text())["data"]
+        pairs = [(str(entry["wav"]), str(entry["labels"])) for entry in data]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f'{table}: wanted {{"data": [{{"wav": path, "labels": "mid,mid"}}]}}, got {type(error).__name__}: {error}'
+        ) from None
+    name_of = _mid_names(classes)
+    rows = []
+    for wav, labels in pairs:
+        mids = [mid.strip() for mid in labels.split(",") if mid.strip()]
+        rows.append(
+            _Row(os.path.normpath(table.parent / wav), tuple(name_of.get(mid, mid) for mid in mids), None)
+        )
+    return rows
+
+
+def _mid_names(classes: Classes) -> dict[str, str]:
+    """mid -> display name."""
+    return {mid: classes[0][index] for mid, index in classes[1].items()} if classes else {}
+
+
+def _with_splits(rows: list[_Row]) -> list[_Row]:
+    without = [row for row in rows if row.split is None]
+    if without and len(without) < len(rows):
+        raise InputError(
+            f"{without[0].path}: no split, while other files have one: give all of them a split or none"
+        )
+    if not without:
+        return rows
+    test = held_out([Path(row.path).stem for row in rows], [row.labels[:1] for row in rows])
+    return [row._replace(split="test" if out else "train") for row, out in zip(rows, test, strict=True)]
+
+
+def _label_names(rows: list[_Row], root: Path, given: Names | None, classes: Classes) -> list[str]:
+    if given is not None:
+        return read_label_names(root / given if isinstance(given, str | os.PathLike) else given)
+    if (root / "labels.txt").is_file():
+        return read_label_names(root / "labels.txt")
+    if classes is not None:
+        return classes[0]
+    return sorted({label for row in rows for label in row.labels})

@@ -1,0 +1,126 @@
+"""What is noted while shards are written, and the files it ends up in: metadata.json, clips.npz, skipped.csv."""
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ast_jax.datasets.extract import FEATURE_VERSION, Extraction, Record
+from ast_jax.datasets.records import CLIPS, METADATA, SKIPPED, Clip, Listing
+from ast_jax.errors import InputError
+
+SHORT = 400  # samples: below one analysis frame; log_mel pads such a clip to one
+
+
+@dataclass
+class _Split:
+    ids: list[str] = field(default_factory=list)
+    labels: list[tuple[int, ...]] = field(default_factory=list)
+    num_samples: list[int] = field(default_factory=list)
+    cells: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+
+class Ledger:
+    """Collects records and skipped clips of one listing, in the order they are written."""
+
+    def __init__(self, listing: Listing, root: str | os.PathLike):
+        self.listing = listing
+        self.root = os.fspath(root)
+        self.splits = {split: _Split() for split in listing.splits}
+        self.skipped: list[tuple[str, str, str]] = []
+        self.started = time.monotonic()
+
+    @property
+    def num_clips(self) -> int:
+        return sum(len(clips) for clips in self.listing.splits.values())
+
+    def add(self, split: str, record: Record) -> None:
+        books = self.splits[split]
+        books.ids.append(record.id)
+        books.labels.append(record.labels)
+        books.num_samples.append(record.num_samples)
+        books.cells += record.cells
+        books.total += record.total
+        books.squares += record.squares
+
+    def skip(self, clip: Clip, reason: str) -> None:
+        self.skipped.append((clip.id, clip.path, reason))
+
+    def check(self, max_skipped: float, list_path: Path) -> None:
+        """Raises InputError if too large a share was skipped, or all of a split; the list is then written to `list_path`."""
+        share = len(self.skipped) / self.num_clips
+        emptied = [split for split, books in self.splits.items() if not books.ids]
+        if share <= max_skipped and not emptied:
+            return
+        self.write_skipped(list_path)
+        first = "; ".join(f"{os.path.basename(path)}: {reason}" for _, path, reason in self.skipped[:3])
+        wanted = f"split {emptied[0]} has none left" if emptied else f"max_skipped allows {max_skipped:.1%}"
+        raise InputError(
+            f"{self.listing.name}: {len(self.skipped)} of {self.num_clips} clips ({share:.1%}) cannot be read, {wanted}. "
+            f"First: {first}. All are listed in {list_path}: mend or remove them, or raise config.dataset.max_skipped"
+        )
+
+    def write(self, directory: Path, how: Extraction, options: dict) -> None:
+        """Writes the three files beside the shards in `directory`, metadata.json last."""
+        self.write_skipped(directory / SKIPPED)
+        np.savez(directory / CLIPS, **self._columns())
+        files = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
+        metadata = {
+            "name": self.listing.name,
+            "kind": how.kind,
+            "channels": how.channels,
+            "cut_s": how.cut_s,
+            "feature_version": FEATURE_VERSION,
+            "options": options,
+            "created": time.time(),
+            "seconds": round(time.monotonic() - self.started, 3),
+            "multi_label": self.listing.multi_label,
+            "num_clips": self.num_clips,
+            "num_skipped": len(self.skipped),
+            "num_left_out": len(self.listing.left_out),
+            "num_short": sum(
+                length < SHORT for books in self.splits.values() for length in books.num_samples
+            ),
+            "notes": self.listing.notes,
+            "splits": {split: self._summary(split) for split in self.splits},
+            "label_names": self.listing.label_names,
+            "files": files,
+        }
+        (directory / METADATA).write_text(json.dumps(metadata, indent=1))
+
+    def _summary(self, split: str) -> dict:
+        books = self.splits[split]
+        counts = np.zeros(len(self.listing.label_names), int)
+        for labels in books.labels:
+            counts[list(labels)] += 1
+        fbank = {"count": books.cells, "sum": books.total, "sum_squares": books.squares}
+        return {"num_examples": len(books.ids), "fbank": fbank, "class_counts": counts.tolist()}
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        columns = {}
+        for split, books in self.splits.items():
+            columns[f"{split}/ids"] = np.array([i.encode() for i in books.ids])
+            columns[f"{split}/labels"] = np.array(
+                [label for labels in books.labels for label in labels], np.int64
+            )
+            columns[f"{split}/offsets"] = np.cumsum(
+                [0, *(len(labels) for labels in books.labels)], dtype=np.int64
+            )
+            columns[f"{split}/num_samples"] = np.array(books.num_samples, np.int64)
+        return columns
+
+    def write_skipped(self, path: Path) -> None:
+        """id, path under the source directory, reason: first what could not be read, then what was left out."""
+        left_out: Iterable = (("", path, reason) for path, reason in self.listing.left_out)
+        with path.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("id", "path", "reason"))
+            for id, clip_path, reason in (*self.skipped, *left_out):
+                rows.writerow((id, os.path.relpath(clip_path, self.root), reason))

@@ -1,0 +1,207 @@
+"""`prepare`: sound files to a finished directory of shards, or none at all. `find`: the finished one that fits, if there is one.
+
+Everything is written in a temporary directory beside the final one and renamed at the end, so what has the final name is whole. A lock on
+the set's name makes a second process wait for the first and then use its work; the kernel drops the lock of a process that dies.
+"""
+
+import fcntl
+import importlib
+import inspect
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, set_name
+from ast_jax.datasets.records import METADATA, SKIPPED, Listing, PreparedSet
+from ast_jax.errors import InputError
+
+NAMES = (
+    "esc50",
+    "speech_commands",
+    "audioset",
+    "folder",
+    "synthetic",
+)  # each a module here with `list_clips`
+
+
+def prepare(
+    name: str,
+    *,
+    source_dir: str | os.PathLike,
+    data_dir: str | os.PathLike,
+    kind: str = "log_mel",
+    channels: str = "mean",
+    max_skipped: float = 0.02,
+    options: dict[str, Any] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> PreparedSet:
+    """Returns the finished set for these sounds, writing it to `data_dir`/`name`/`kind`-<fingerprint>/1.0.0 if it is not there yet.
+
+    `options` are those of the data set's `list_clips`, and `cut_s`: longer recordings are cut into pieces of that many seconds.
+    `workers` defaults to the cores this process may use. `progress` shows a bar and a summary on stderr.
+    Clips that cannot be read are listed in the directory's skipped.csv with their reasons.
+    Raises InputError for a bad source directory or option, or if more than the share `max_skipped` cannot be read; then nothing
+    but the list, `data_dir`/`name`/skipped.csv, is left.
+    """
+    from ast_jax.datasets.builders import BUILDERS  # TFDS takes a second to import
+
+    how, options = _split_options(name, kind, channels, options)
+    with _bar(name, progress) as watch:
+        builder = BUILDERS[name](
+            source_dir=source_dir,
+            data_dir=data_dir,
+            how=how,
+            max_skipped=max_skipped,
+            options=options,
+            workers=workers,
+            watch=watch,
+        )
+        directory = Path(builder.data_dir)
+        home = directory.parents[1]
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(home / f".{directory.parent.name}.lock", progress):
+            _sweep(directory)
+            builder.download_and_prepare(file_format="array_record")
+    prepared = PreparedSet(directory)
+    if progress:
+        print(*summary(prepared), sep="\n", file=sys.stderr)
+    return prepared
+
+
+def find(
+    name: str,
+    *,
+    data_dir: str | os.PathLike,
+    kind: str,
+    source_dir: str | os.PathLike | None = None,
+    channels: str = "mean",
+    options: dict[str, Any] | None = None,
+) -> PreparedSet | None:
+    """The finished set for exactly the sounds in `source_dir`; without that, the newest one of this name, kind, channels and options.
+
+    Raises InputError if it is there and damaged.
+    """
+    how, options = _split_options(name, kind, channels, options)
+    if source_dir is not None:
+        listing = _list_clips(name)(source_dir, **options)
+        directory = Path(data_dir, name, set_name(listing, source_dir, how), VERSION)
+        return PreparedSet(directory) if (directory / METADATA).is_file() else None
+    fits = []
+    for path in Path(data_dir, name).glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
+        metadata = json.loads(path.read_text())
+        if (
+            Extraction(metadata["kind"], metadata["channels"], metadata["cut_s"]) == how
+            and metadata["options"] == json.loads(json.dumps(options))
+            and metadata["feature_version"] == FEATURE_VERSION
+        ):
+            fits.append((metadata["created"], path.parent))
+    return PreparedSet(max(fits)[1]) if fits else None
+
+
+def summary(prepared: PreparedSet) -> list[str]:
+    """What preparing found, a line each: clips, skipped ones, clips a second; coverage and oddities where there are any."""
+    about = prepared.metadata
+    count, skipped = sum(split["num_examples"] for split in about["splits"].values()), about["num_skipped"]
+    speed = (about["num_clips"]) / max(about["seconds"], 1e-3)
+    lines = [
+        f"{prepared.name}: {count} examples of {about['num_clips']} clips, {speed:.0f} clips/s, in {prepared.directory}"
+    ]
+    if skipped or about["num_left_out"]:
+        others = f" and {about['num_left_out']} other files" if about["num_left_out"] else ""
+        lines.append(
+            f"{prepared.name}: {skipped} clips skipped{others}, with reasons in {prepared.directory / SKIPPED}"
+        )
+    if about["num_short"]:
+        lines.append(
+            f"{prepared.name}: {about['num_short']} clips are shorter than 25 ms; they are padded to one frame"
+        )
+    for split, part in about["notes"].get("coverage", {}).items():
+        lines.append(
+            f"{prepared.name}: {split}: {part['found']} of {part['listed']} listed clips found ({part['share']:.1%})"
+        )
+    if about["notes"].get("unlabeled"):
+        lines.append(f"{prepared.name}: {about['notes']['unlabeled']} clips are in no table")
+    return lines
+
+
+def _split_options(
+    name: str, kind: str, channels: str, options: dict[str, Any] | None
+) -> tuple[Extraction, dict[str, Any]]:
+    """How to store, and the options of `list_clips`."""
+    if name not in NAMES:
+        raise InputError(f"no data set {name!r}: choose among {', '.join(NAMES)}")
+    options = dict(options or {})
+    how = Extraction(kind, channels, options.pop("cut_s", None))
+    known = list(inspect.signature(_list_clips(name)).parameters)[1:]
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(
+            f"{name} has no option {', '.join(unknown)}: choose among {', '.join([*known, 'cut_s'])}"
+        )
+    return how, options
+
+
+def _list_clips(name: str) -> Callable[..., Listing]:
+    return importlib.import_module(f"ast_jax.datasets.{name}").list_clips
+
+
+@contextmanager
+def _alone(path: Path, progress: bool) -> Iterator[None]:
+    """Waits until no other process holds the lock on `path`. The file stays: deleting it would let two processes lock two files."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if progress:
+                print(
+                    f"{path.parent.name}: another process is preparing this set; waiting for it",
+                    file=sys.stderr,
+                )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(directory: Path) -> None:
+    """Removes what processes that died have left of this set; the caller holds its lock."""
+    for path in directory.parent.glob("*"):
+        if path != directory or not (path / METADATA).is_file():
+            shutil.rmtree(path)
+
+
+@contextmanager
+def _bar(name: str, progress: bool) -> Iterator[Callable[[Iterator, int], Iterator]]:
+    """A function that shows how far a stream has come: a bar with clips/s and time left, or a line a minute where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
+
+        def watch(stream: Iterator, total: int) -> Iterator:
+            task, started, told = (
+                bar.add_task(name, total=total, speed=""),
+                time.monotonic(),
+                time.monotonic(),
+            )
+            for done, item in enumerate(stream, start=1):
+                yield item
+                speed = f"{done / (time.monotonic() - started):.0f} clips/s"
+                bar.update(task, advance=1, speed=speed)
+                if progress and not console.is_terminal and time.monotonic() - told > 60:
+                    told = time.monotonic()
+                    print(f"{name}: {done} of {total} clips, {speed}", file=sys.stderr, flush=True)
+
+        yield watch
