@@ -1,5 +1,9 @@
-"""The one exception that is the user's to mend: its message is one line that says what was got, what was wanted, what to do."""
+"""The two ways a run ends that are not faults of the program; their messages are one line: got, wanted, do."""
 
 
 class InputError(ValueError):
     """Bad input. The command line prints `error: <message>` and exits with status 2; nothing is lost."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a finite number. The last checkpoint is from before and is kept; exit status 3."""

@@ -1,0 +1,168 @@
+"""Save, choose, verify and restore the training state of one work directory.
+
+A checkpoint is `checkpoints/<step>/{params,opt,meta}`: parameters alone can be read without the optimiser. `meta` is JSON
+and holds whatever the loop wants back, and a digest of every leaf: storage does not notice all damage by itself.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ast_jax.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A verified checkpoint: the state, placed like the template it was restored into, and the loop's own record."""
+
+    state: Any
+    meta: dict[str, Any]
+
+
+class Store:
+    """The checkpoints of one work directory.
+
+    Kept are the newest `keep_last` and the best one by the metric given at `save`; so the disk holds at most
+    keep_last + 1 checkpoints, each three times the parameters' size (Adam's two moments), and one being written.
+    """
+
+    def __init__(self, workdir: Path, *, keep_last: int = 2):
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+        keep = [LatestN(keep_last), BestN(get_metric_fn=lambda m: m["metric"], n=1)]
+        self._ocp = ocp
+        self._manager = ocp.CheckpointManager(
+            (Path(workdir) / "checkpoints").absolute(),  # orbax refuses relative paths, and only at the first save
+            item_names=("params", "opt", "meta"),
+            options=ocp.CheckpointManagerOptions(preservation_policy=AnyPreservationPolicy(keep)),
+        )
+
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: Mapping[str, Any], meta: Mapping[str, Any], *, metric: float | None = None) -> None:
+        """Begins to save; returns once the arrays are copied off the device. `metric`: larger is better; None ranks last."""
+        step = int(state["step"])
+        params, opt = _named(state["params"]), _named(state["opt"])
+        ranked = None if metric is None or math.isnan(metric) else metric
+        record = {**meta, "step": step, "metric": ranked, "digest": _digest({"params": params, "opt": opt})}
+        record["shapes"] = {name: leaf.shape for name, leaf in params.items()}  # to read parameters without a model
+        args = self._ocp.args
+        self._manager.save(
+            step,
+            args=args.Composite(
+                params=args.StandardSave(params), opt=args.StandardSave(opt), meta=args.JsonSave(record)
+            ),
+            metrics={"metric": -math.inf if ranked is None else ranked},
+            force=True,
+        )
+
+    def restore(self, template: Mapping[str, Any]) -> Restored | None:
+        """The newest checkpoint that proves whole, in the template's structure and placement; None if there is none.
+
+        A damaged or half-written one is passed over with a warning, and the one before it is tried.
+        """
+        for step in reversed(self.steps()):
+            try:
+                return self._read(step, template)
+            except Exception as error:  # whatever damage does to orbax, tensorstore or JSON: it is reported, and older ones remain
+                log.warning("checkpoint %d is damaged and is passed over: %s", step, f"{error}".splitlines()[0][:200])
+        return None
+
+    def _read(self, step: int, template: Mapping[str, Any]) -> Restored:
+        args = self._ocp.args
+        abstract = {item: jax.tree.map(_abstract, _named(template[item])) for item in ("params", "opt")}
+        got = self._manager.restore(
+            step,
+            args=args.Composite(
+                params=args.StandardRestore(abstract["params"]),
+                opt=args.StandardRestore(abstract["opt"]),
+                meta=args.JsonRestore(),
+            ),
+        )
+        arrays, meta = {"params": got.params, "opt": got.opt}, dict(got.meta)
+        _verify(arrays, meta["digest"])
+        state = {item: _unnamed(arrays[item], template[item]) for item in arrays}
+        return Restored({"step": jnp.int32(step), **state}, meta)
+
+    def wait(self) -> None:
+        """Returns when every save begun is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarray]:
+    """The parameters of a run by '/'-joined path: of its `best` or its `last` checkpoint.
+
+    Raises InputError if the run has none that proves whole.
+    """
+    import orbax.checkpoint as ocp
+
+    directory = Path(workdir).absolute() / "checkpoints"
+    if which not in ("best", "last"):
+        raise InputError(f"there are no {which!r} weights in a run: choose best or last")
+    metas = {path: _meta(path) for path in directory.glob("*") if path.name.isdigit()}
+    if not metas:
+        raise InputError(f"{workdir} holds no checkpoint: train it first, or name another run")
+    rank = {"best": lambda p: (-math.inf if metas[p]["metric"] is None else metas[p]["metric"], int(p.name)), "last": lambda p: int(p.name)}
+    chosen = max(metas, key=rank[which])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as checkpointer:
+        shapes = {
+            name: jax.ShapeDtypeStruct(tuple(shape), jnp.float32, sharding=device)
+            for name, shape in metas[chosen]["shapes"].items()
+        }
+        params = checkpointer.restore(chosen / "params", shapes)
+    recorded = {name: value for name, value in metas[chosen]["digest"].items() if name.startswith("params:")}
+    _verify({"params": params}, recorded)
+    return {name.replace(".", "/"): np.asarray(value) for name, value in params.items()}
+
+
+def _meta(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / "meta" / "metadata").read_text())
+
+
+def _abstract(leaf):
+    """Shape, type and placement: orbax needs the placement to restore on another set of devices."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _named(tree: Any) -> dict[str, jax.Array]:
+    """Any pytree as one flat dictionary, its names free of '/', which orbax would take for folders."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator=".").replace("/", "."): leaf for path, leaf in leaves}
+
+
+def _unnamed(named: Mapping[str, jax.Array], template: Any) -> Any:
+    return jax.tree.unflatten(jax.tree.structure(template), [named[name] for name in _named(template)])
+
+
+@jax.jit
+def _fingerprint(leaf: jax.Array) -> jax.Array:
+    """A sum of the leaf's 32-bit words, each times its own odd number, modulo 2^32: no single flipped bit leaves it as it was."""
+    words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+    return (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+
+
+def _digest(arrays: Mapping[str, Mapping[str, jax.Array]]) -> dict[str, int]:
+    prints = {f"{item}:{name}": _fingerprint(leaf) for item, tree in arrays.items() for name, leaf in tree.items()}
+    return {name: int(value) for name, value in jax.device_get(prints).items()}
+
+
+def _verify(arrays: Mapping[str, Mapping[str, jax.Array]], digest: Mapping[str, int]) -> None:
+    wrong = [name for name, value in _digest(arrays).items() if digest.get(name) != value]
+    if wrong:
+        raise InputError(f"{len(wrong)} arrays differ from their recorded digest, the first is {wrong[0]}")

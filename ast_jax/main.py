@@ -1,0 +1,56 @@
+r"""Trains and evaluates one recipe.
+
+  python -m ast_jax.main --config=configs/esc50.py:fold=1 [--workdir=runs/esc] [--config.KEY=VALUE ...]
+
+The same command again goes on where a stopped run stood. Exit status: 0 done, 2 bad input, 3 the loss diverged,
+130 interrupted by Ctrl-C, 143 stopped by SIGTERM after saving.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ast_jax.config import parse
+from ast_jax.errors import Diverged, InputError
+
+
+def main(argv: Sequence[str]) -> None:
+    config, spec, rest = parse(argv)
+    flags = argparse.ArgumentParser("python -m ast_jax.main", description=__doc__)
+    flags.add_argument("--workdir", type=Path, default=default_workdir(spec))
+    args = flags.parse_args(rest)
+
+    from ast_jax.training.loop import train
+
+    results = train(config, args.workdir)
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in results["metrics"].items())
+    print(f"{figures}\n{args.workdir}/report.html")
+
+
+def default_workdir(spec: str) -> Path:
+    """runs/<recipe>[-<suffix>]: `configs/esc50.py:fold=1,cpu` -> runs/esc50-fold1-cpu."""
+    path, _, suffix = spec.partition(":")
+    name = "-".join([Path(path).stem, *filter(None, suffix.split(","))])
+    return Path("runs", re.sub(r"[^\w.-]", "", name))
+
+
+def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
+    """Runs a command as a program: what the user can mend becomes one line and an exit status, not a traceback."""
+    try:
+        command(argv)
+    except InputError as error:
+        status, line = 2, f"error: {error}"
+    except Diverged as error:
+        status, line = 3, f"error: {error}"
+    except KeyboardInterrupt:
+        status, line = 130, "interrupted: the same command goes on from the last checkpoint"
+    else:
+        return
+    print(line, file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])

@@ -1,0 +1,134 @@
+"""What a run says while it runs: metrics.jsonl, TensorBoard events, a progress bar or plain lines."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Writes each log point to metrics.jsonl and to TensorBoard, and shows progress on stderr.
+
+    `offset` is the length of metrics.jsonl that a checkpoint vouches for: what a dead run wrote after it is cut off, so that
+    a resumed run leaves neither gaps nor duplicates.
+    """
+
+    def __init__(self, workdir: Path, *, offset: int = 0, first_step: int = 0, total_steps: int = 0):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from tensorboardX import SummaryWriter
+
+        self._file = open(workdir / "metrics.jsonl", "ab")  # noqa: SIM115: open for the run's whole life
+        self._file.truncate(offset)
+        self._file.seek(offset)
+        self._events = SummaryWriter(str(workdir), purge_step=first_step or None)
+        console = Console(stderr=True)
+        self.terminal = console.is_terminal
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, disable=not self.terminal)
+        self._task = self._bar.add_task("training", total=total_steps, completed=first_step, figures="")
+        self._bar.start()
+
+    @property
+    def offset(self) -> int:
+        return self._file.tell()
+
+    def advance(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """One log point. A figure that is not a number (a metric without positives) is written as null: JSON has no NaN."""
+        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+        self._file.write(json.dumps(clean).encode() + b"\n")
+        self._file.flush()
+        for key, value in clean.items():
+            if isinstance(value, int | float) and key not in ("step", "kind"):
+                self._events.add_scalar(f"{row['kind']}/{key}", value, row["step"])
+
+    def show(self, row: dict[str, Any], *, total_steps: int, seconds_left: float | None = None) -> None:
+        """The figures of a log point beside the bar, or as a line where there is no terminal."""
+        if row["kind"] == "train":
+            figures = f"loss {row['loss']:.4f}  {row['clips_per_s']:.1f} clips/s"
+            self._bar.update(self._task, description=f"epoch {row['epoch']}", figures=figures)
+            if not self.terminal:
+                left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
+                self.say(f"step {row['step']}/{total_steps}  epoch {row['epoch']}  {figures}{left}")
+        else:
+            names = {"loss": "loss", "accuracy": "accuracy", "mAP": "mAP", "auc": "AUC", "d_prime": "d'"}
+            figures = "  ".join(f"{label} {row[key]:.4f}" for key, label in names.items() if row.get(key) is not None)
+            self.say(f"epoch {row['epoch']} on {row['num_examples']} clips: {figures}")
+
+    def say(self, line: str) -> None:
+        """A line on stderr, above the bar where there is one."""
+        if self.terminal:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def watch(self, batches: Iterable, *, what: str, total: int) -> Iterator:
+        """Passes `batches` on under a bar of their own."""
+        task = self._bar.add_task(what, total=total, figures="")
+        for batch in batches:
+            yield batch
+            self._bar.advance(task)
+        self._bar.remove_task(task)
+
+    def sync(self) -> None:
+        """Makes sure that what a checkpoint is about to vouch for is on disk."""
+        os.fsync(self._file.fileno())
+        self._events.flush()
+
+    def close(self) -> None:
+        self._bar.stop()
+        self._events.close()
+        self._file.close()
+
+
+class Clock:
+    """Splits the time between log points into waiting for data and everything else."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self._began, self._waited, self._steps = time.monotonic(), 0.0, 0
+
+    def timed(self, batches: Iterable) -> Iterator:
+        """Passes `batches` on and counts the time it waits for them."""
+        iterator = iter(batches)
+        while True:
+            began = time.monotonic()
+            batch = next(iterator, None)
+            if batch is None:
+                return
+            self._waited += time.monotonic() - began
+            self._steps += 1
+            yield batch
+
+    def figures(self, batch_size: int) -> dict[str, float]:
+        """{step_s, clips_per_s, data_wait (share of the time)} since the last restart."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        return {
+            "step_s": seconds / max(self._steps, 1),
+            "clips_per_s": batch_size * self._steps / seconds,
+            "data_wait": self._waited / seconds,
+        }
+
+
+def duration(seconds: float) -> str:
+    """4 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
