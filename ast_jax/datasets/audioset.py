@@ -47,7 +47,8 @@ def list_clips(
     path_of = {
         Path(path).stem: path for path in reversed(sounds)
     }  # of several clips of one video, the first path
-    mentioned, found, coverage = set(), {}, {}
+    mentioned: set[str] = set()
+    found, coverage = {}, {}
     for split in (split for split in TABLES if TABLES[split] in tables):
         rows = _segments(tables[TABLES[split]], index_of)
         stems = {

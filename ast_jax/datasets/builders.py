@@ -21,8 +21,8 @@ import tensorflow_datasets as tfds
 from ast_jax.datasets import audioset, esc50, folder, speech_commands
 from ast_jax.datasets.extract import VERSION, Extraction, set_name
 from ast_jax.datasets.ledger import Ledger
-from ast_jax.datasets.records import Clip, Listing
-from ast_jax.datasets.workers import Outcome, outcomes
+from ast_jax.datasets.records import SKIPPED, Clip, Listing
+from ast_jax.datasets.workers import Outcome, Refusal, outcomes
 
 CLIPS_PER_SHARD = 256  # 65 MB of ten-second log-mels
 MAX_SHARDS = 512  # a split: each shard that is being read holds a file open
@@ -30,7 +30,7 @@ MAX_SHARDS = 512  # a split: each shard that is being read holds a file open
 Stream = Iterator[tuple[Clip, Outcome]]
 
 
-class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class ClipBuilder(tfds.core.ShardBasedBuilder):
     """Sound files of `source_dir` to shards under `data_dir`/<name>/<kind>-<fingerprint>/1.0.0.
 
     `options` are those of the subclass's `list_clips`; `watch` wraps the stream of extracted clips, for a progress bar.
@@ -39,6 +39,9 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version(VERSION)
     list_clips: Callable[..., Listing]
+
+    def __init_subclass__(cls):
+        super().__init_subclass__(skip_registration=True)  # TFDS has a speech_commands of its own
 
     def __init__(
         self,
@@ -51,12 +54,8 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         workers: int | None = None,
         watch: Callable[[Stream, int], Stream] = lambda stream, total: stream,
     ):
-        self.how, self.max_skipped, self.workers, self.watch = (
-            how or Extraction(),
-            max_skipped,
-            workers,
-            watch,
-        )
+        self.how, self.max_skipped = how or Extraction(), max_skipped
+        self.workers, self.watch = workers, watch
         self.options = options or {}
         listing = type(self).list_clips(source_dir, **self.options)
         self.ledger = Ledger(listing, source_dir)
@@ -67,9 +66,7 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return config  # TFDS would warn that it is not among a fixed list
 
     def _make_download_manager(self, download_dir, download_config) -> SimpleNamespace:
-        return SimpleNamespace(
-            downloaded_size=0
-        )  # nothing is: no directory for it, and no search for checksums
+        return SimpleNamespace(downloaded_size=0)  # no directory for downloads, no search for their checksums
 
     def _log_download_bytes(self) -> None:
         """TFDS would announce a download on stdout."""
@@ -96,22 +93,22 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """The examples of the next `size` clips: TFDS asks for the shards in order, so one stream of clips feeds them all."""
         field = "fbank" if self.how.kind == "log_mel" else "waveform"
         for clip, outcome in itertools.islice(self._stream, size):
-            if isinstance(outcome, str):
-                self.ledger.skip(clip, outcome)
+            if isinstance(outcome, Refusal):
+                self.ledger.skip(clip, *outcome)
                 continue
             for record in outcome:
                 self.ledger.add(split, record)
-                yield (
-                    record.id,
-                    {"id": record.id, field: record.data, "labels": np.array(record.labels, np.int64)},
-                )
+                example = {"id": record.id, field: record.data, "labels": np.array(record.labels, np.int64)}
+                yield record.id, example
+                example.clear()  # it is written; TFDS keeps every example of a shard until its end, to count them
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         clips = [clip for clips in self.ledger.listing.splits.values() for clip in clips]
+        self.ledger.start()
         with closing(outcomes(clips, self.how, self.workers)) as stream:
             self._stream = self.watch(stream, len(clips))
             super()._download_and_prepare(dl_manager, download_config)
-        self.ledger.check(self.max_skipped, Path(self.data_dir).parents[1] / "skipped.csv")
+        self.ledger.check(self.max_skipped, Path(self.data_dir).parents[1] / SKIPPED)
         self.ledger.write(Path(self.data_dir), self.how, self.options)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int16
 
 from ast_jax.datasets.records import Clip, Listing
 from ast_jax.errors import InputError
+from ast_jax.features import SAMPLE_RATE, load_audio, log_mel
 
 FEATURE_VERSION = (
     1  # raise it when load_audio, log_mel or the stored form changes: older shards are then never used again
@@ -76,8 +77,6 @@ def from_int16(waveform: Int16[np.ndarray, " S"]) -> Float32[np.ndarray, " S"]:
 
 def extract(clip: Clip, how: Extraction) -> list[Record]:
     """Decodes a clip; one record, or several if it is longer than `how.cut_s`. Raises what load_audio raises (AudioError)."""
-    from ast_jax.features import load_audio
-
     waveform = load_audio(clip.path, channels=how.channels)
     if how.cut_s is None:
         return [_record(clip.id, waveform, clip.labels, how)]
@@ -90,8 +89,6 @@ def pieces(waveform: Float32[np.ndarray, " S"], cut_s: float) -> list[tuple[str,
     What is left at the end is a piece of its own from half the length on, and left out below: it would carry the label of a sound
     that it may not hold.
     """
-    from ast_jax.features import SAMPLE_RATE
-
     size = round(cut_s * SAMPLE_RATE)
     if len(waveform) <= size:
         return [("", waveform)]
@@ -101,8 +98,6 @@ def pieces(waveform: Float32[np.ndarray, " S"], cut_s: float) -> list[tuple[str,
 
 
 def _record(id: str, waveform: np.ndarray, labels: tuple[int, ...], how: Extraction) -> Record:
-    from ast_jax.features import log_mel
-
     if how.kind == "waveform":
         data = to_int16(waveform)
         fbank = log_mel(from_int16(data)).astype(np.float64)

@@ -54,7 +54,7 @@ def list_clips(
         raise InputError(f"no file or directory {source}")
     root = source if source.is_dir() else source.parent
     classes = _class_table(root, class_labels)
-    left_out: list[tuple[str, str]] = []
+    left_out: list[tuple[str, str, str]] = []
     if tables:
         rows = [
             row._replace(split=split)
@@ -81,7 +81,7 @@ def list_clips(
     return Listing("folder", names, multi_label, splits, left_out=left_out)
 
 
-def _directories(source: Path) -> tuple[list[_Row], list[tuple[str, str]]]:
+def _directories(source: Path) -> tuple[list[_Row], list[tuple[str, str, str]]]:
     folders = subdirectories(source)
     nested = bool(folders) and all(SPLIT_NAME.fullmatch(name.lower()) for name in folders)
     groups = [(split, split) for split in folders] if nested else [(None, ".")]
@@ -91,7 +91,7 @@ def _directories(source: Path) -> tuple[list[_Row], list[tuple[str, str]]]:
             sounds, others = scan(source / place / label)
             rows += [_Row(path, (label,), split) for path in sounds]
             left_out += [
-                (path, f"{Path(path).suffix or 'no'} extension: not taken for a sound") for path in others
+                (path, "other file", f"{Path(path).suffix or 'no'} extension: not tried") for path in others
             ]
     if not rows:
         tables = ", ".join(sorted(p.name for p in source.iterdir() if p.suffix in (".csv", ".json")))

@@ -47,8 +47,10 @@ def scan(directory: str | os.PathLike) -> tuple[list[str], list[str]]:
 
     A directory named like a sound file counts as one: it fails when it is read, and is then listed with its reason.
     """
-    sounds, others, visited = [], [], set()
-    for parent, folders, files in os.walk(directory, followlinks=True):
+    sounds: list[str] = []
+    others: list[str] = []
+    visited: set[str] = set()
+    for parent, folders, files in os.walk(os.fspath(directory), followlinks=True):
         if (real := os.path.realpath(parent)) in visited:
             folders.clear()  # a link back to where we have been
             continue

@@ -2,16 +2,16 @@
 
 import csv
 import json
-import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ast_jax.datasets.extract import FEATURE_VERSION, Extraction, Record
-from ast_jax.datasets.records import CLIPS, METADATA, SKIPPED, Clip, Listing
+from ast_jax.datasets.records import CLIPS, METADATA, SKIPPED, Clip, Listing, below, root_of
 from ast_jax.errors import InputError
 
 SHORT = 400  # samples: below one analysis frame; log_mel pads such a clip to one
@@ -30,11 +30,15 @@ class _Split:
 class Ledger:
     """Collects records and skipped clips of one listing, in the order they are written."""
 
-    def __init__(self, listing: Listing, root: str | os.PathLike):
+    def __init__(self, listing: Listing, source_dir: str | PathLike):
         self.listing = listing
-        self.root = os.fspath(root)
+        self.root = root_of(source_dir)
         self.splits = {split: _Split() for split in listing.splits}
-        self.skipped: list[tuple[str, str, str]] = []
+        self.skipped: list[tuple[str, str, str, str]] = []
+        self.start()
+
+    def start(self) -> None:
+        """Sets the clock from which clips a second are counted."""
         self.started = time.monotonic()
 
     @property
@@ -50,8 +54,8 @@ class Ledger:
         books.total += record.total
         books.squares += record.squares
 
-    def skip(self, clip: Clip, reason: str) -> None:
-        self.skipped.append((clip.id, clip.path, reason))
+    def skip(self, clip: Clip, reason: str, detail: str) -> None:
+        self.skipped.append((clip.id, clip.path, reason, detail))
 
     def check(self, max_skipped: float, list_path: Path) -> None:
         """Raises InputError if too large a share was skipped, or all of a split; the list is then written to `list_path`."""
@@ -60,7 +64,7 @@ class Ledger:
         if share <= max_skipped and not emptied:
             return
         self.write_skipped(list_path)
-        first = "; ".join(f"{os.path.basename(path)}: {reason}" for _, path, reason in self.skipped[:3])
+        first = "; ".join(f"{Path(path).name}: {reason}" for _, path, reason, _ in self.skipped[:3])
         wanted = f"split {emptied[0]} has none left" if emptied else f"max_skipped allows {max_skipped:.1%}"
         raise InputError(
             f"{self.listing.name}: {len(self.skipped)} of {self.num_clips} clips ({share:.1%}) cannot be read, {wanted}. "
@@ -103,8 +107,8 @@ class Ledger:
         fbank = {"count": books.cells, "sum": books.total, "sum_squares": books.squares}
         return {"num_examples": len(books.ids), "fbank": fbank, "class_counts": counts.tolist()}
 
-    def _columns(self) -> dict[str, np.ndarray]:
-        columns = {}
+    def _columns(self) -> dict[str, Any]:
+        columns: dict[str, Any] = {}
         for split, books in self.splits.items():
             columns[f"{split}/ids"] = np.array([i.encode() for i in books.ids])
             columns[f"{split}/labels"] = np.array(
@@ -117,10 +121,10 @@ class Ledger:
         return columns
 
     def write_skipped(self, path: Path) -> None:
-        """id, path under the source directory, reason: first what could not be read, then what was left out."""
-        left_out: Iterable = (("", path, reason) for path, reason in self.listing.left_out)
+        """A row for each clip that could not be read, then one for each file that was left out; paths under the source directory."""
+        left_out = (("", path, *why) for path, *why in self.listing.left_out)
         with path.open("w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(("id", "path", "reason"))
-            for id, clip_path, reason in (*self.skipped, *left_out):
-                rows.writerow((id, os.path.relpath(clip_path, self.root), reason))
+            rows.writerow(("id", "path", "reason", "detail"))
+            for id, clip_path, *why in (*self.skipped, *left_out):
+                rows.writerow((id, below(clip_path, self.root), *why))

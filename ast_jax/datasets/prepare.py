@@ -4,6 +4,7 @@ Everything is written in a temporary directory beside the final one and renamed 
 the set's name makes a second process wait for the first and then use its work; the kernel drops the lock of a process that dies.
 """
 
+import errno
 import fcntl
 import importlib
 import inspect
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, set_name
 from ast_jax.datasets.records import METADATA, SKIPPED, Listing, PreparedSet
@@ -66,12 +67,18 @@ def prepare(
         directory = Path(builder.data_dir)
         home = directory.parents[1]
         home.mkdir(parents=True, exist_ok=True)
-        with _alone(home / f".{directory.parent.name}.lock", progress):
-            _sweep(directory)
-            builder.download_and_prepare(file_format="array_record")
+        with _alone(_lock_file(directory.parent), progress):
+            _sweep(home, directory)
+            fresh = not directory.exists()
+            _run(builder)
     prepared = PreparedSet(directory)
+    if (share := prepared.metadata["num_skipped"] / prepared.metadata["num_clips"]) > max_skipped:
+        raise InputError(
+            f"{name}: {share:.1%} of the clips were skipped when {directory} was prepared, max_skipped allows {max_skipped:.1%}: "
+            f"see {directory / SKIPPED}, mend the files, or raise config.dataset.max_skipped"
+        )
     if progress:
-        print(*summary(prepared), sep="\n", file=sys.stderr)
+        print(*summary(prepared, fresh), sep="\n", file=sys.stderr)
     return prepared
 
 
@@ -98,20 +105,20 @@ def find(
         metadata = json.loads(path.read_text())
         if (
             Extraction(metadata["kind"], metadata["channels"], metadata["cut_s"]) == how
-            and metadata["options"] == json.loads(json.dumps(options))
+            and metadata["options"] == options
             and metadata["feature_version"] == FEATURE_VERSION
         ):
             fits.append((metadata["created"], path.parent))
     return PreparedSet(max(fits)[1]) if fits else None
 
 
-def summary(prepared: PreparedSet) -> list[str]:
-    """What preparing found, a line each: clips, skipped ones, clips a second; coverage and oddities where there are any."""
+def summary(prepared: PreparedSet, fresh: bool = True) -> list[str]:
+    """What preparing found, a line each: clips and their speed, skipped ones; coverage and oddities where there are any."""
     about = prepared.metadata
     count, skipped = sum(split["num_examples"] for split in about["splits"].values()), about["num_skipped"]
-    speed = (about["num_clips"]) / max(about["seconds"], 1e-3)
+    speed = f"{about['num_clips'] / max(about['seconds'], 1e-3):.0f} clips/s" if fresh else "prepared before"
     lines = [
-        f"{prepared.name}: {count} examples of {about['num_clips']} clips, {speed:.0f} clips/s, in {prepared.directory}"
+        f"{prepared.name}: {count} examples of {about['num_clips']} clips, {speed}, in {prepared.directory}"
     ]
     if skipped or about["num_left_out"]:
         others = f" and {about['num_left_out']} other files" if about["num_left_out"] else ""
@@ -137,8 +144,9 @@ def _split_options(
     """How to store, and the options of `list_clips`."""
     if name not in NAMES:
         raise InputError(f"no data set {name!r}: choose among {', '.join(NAMES)}")
-    options = dict(options or {})
-    how = Extraction(kind, channels, options.pop("cut_s", None))
+    options = _plain(options or {})
+    cut_s = options.pop("cut_s", None)
+    how = Extraction(kind, channels, None if cut_s is None else float(cut_s))  # 10 and 10.0 are one setting
     known = list(inspect.signature(_list_clips(name)).parameters)[1:]
     if unknown := sorted(set(options) - set(known)):
         raise InputError(
@@ -147,17 +155,39 @@ def _split_options(
     return how, options
 
 
+def _plain(value: Any) -> Any:
+    """What JSON gives back for it, so that options can be compared with those a set was prepared with."""
+    if hasattr(value, "items"):  # a dict, or a ConfigDict within one
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _list_clips(name: str) -> Callable[..., Listing]:
     return importlib.import_module(f"ast_jax.datasets.{name}").list_clips
+
+
+def _run(builder) -> None:
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except (OSError, RuntimeError) as error:  # RuntimeError: what ArrayRecord's writer raises
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise InputError(
+            f"the disk of {builder.data_dir} is full: make room, or give another data_dir"
+        ) from error
+
+
+def _lock_file(config_dir: Path) -> Path:
+    return config_dir.with_name(f".{config_dir.name}.lock")
 
 
 @contextmanager
 def _alone(path: Path, progress: bool) -> Iterator[None]:
     """Waits until no other process holds the lock on `path`. The file stays: deleting it would let two processes lock two files."""
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             if progress:
                 print(
                     f"{path.parent.name}: another process is preparing this set; waiting for it",
@@ -167,11 +197,26 @@ def _alone(path: Path, progress: bool) -> Iterator[None]:
         yield
 
 
-def _sweep(directory: Path) -> None:
-    """Removes what processes that died have left of this set; the caller holds its lock."""
-    for path in directory.parent.glob("*"):
-        if path != directory or not (path / METADATA).is_file():
-            shutil.rmtree(path)
+def _locked(file: IO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise InputError(
+            f"{file.name} cannot be locked ({error}): prepare on a local disk and copy the result"
+        ) from None
+    return True
+
+
+def _sweep(home: Path, ours: Path) -> None:
+    """Removes what processes that died have left of any set in `home`. The caller holds the lock of `ours`."""
+    for config_dir in home.glob("*-*/"):
+        with _lock_file(config_dir).open("w") as file:
+            if config_dir == ours.parent or _locked(file):
+                for path in config_dir.iterdir():
+                    if not (path / METADATA).is_file() or "incomplete" in path.name:
+                        shutil.rmtree(path)
 
 
 @contextmanager

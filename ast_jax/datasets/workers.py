@@ -11,24 +11,33 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
 
 from ast_jax.datasets.extract import Extraction, Record, extract
 from ast_jax.datasets.records import Clip
 from ast_jax.features import AudioError
 
 FEW = 48  # clips: below this, starting processes takes longer than the work
-AHEAD = 4  # clips a worker may be ahead of the writer: bounds memory
+AHEAD = 2  # clips a worker may be ahead of the writer: bounds memory
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-Outcome = list[Record] | str  # the records, or the reason why there are none
+
+class Refusal(NamedTuple):
+    """Why a clip has no record: in a word or two, and in a sentence."""
+
+    reason: str
+    detail: str
+
+
+Outcome = list[Record] | Refusal
 
 
 def outcomes(
     clips: list[Clip], how: Extraction, workers: int | None = None
-) -> Iterator[tuple[Clip, Outcome]]:
+) -> Generator[tuple[Clip, Outcome], None, None]:
     """Each clip with its records, or with the reason why it cannot be read, in order. Close it (`contextlib.closing`) to end the children."""
     workers = workers or len(os.sched_getaffinity(0))
     if workers == 1 or len(clips) < FEW:
@@ -41,12 +50,14 @@ def attempt(clip: Clip, how: Extraction) -> Outcome:
     try:
         return extract(clip, how)
     except AudioError as error:
-        return error.reason
+        return Refusal(error.reason, str(error).removeprefix(f"{clip.path}: {error.reason}: "))
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return Refusal("failed", f"{type(error).__name__}: {error}")
 
 
-def _in_processes(clips: Iterable[Clip], how: Extraction, workers: int) -> Iterator[tuple[Clip, Outcome]]:
+def _in_processes(
+    clips: list[Clip], how: Extraction, workers: int
+) -> Generator[tuple[Clip, Outcome], None, None]:
     idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
     children = [_Child(how) for _ in range(workers)]
     for child in children:
@@ -93,26 +104,30 @@ class _Child:
             env={**os.environ, **dict.fromkeys(THREAD_LIMITS, "1"), "PYTHONPATH": path},
             process_group=0,  # Ctrl-C reaches the parent only, which ends its children in order
         )
+        self._requests, self._answers = (
+            cast(BinaryIO, self._process.stdin),
+            cast(BinaryIO, self._process.stdout),
+        )
         self._send(self._how)
 
     def _send(self, message: object) -> None:
-        pickle.dump(message, self._process.stdin)
-        self._process.stdin.flush()
+        pickle.dump(message, self._requests)
+        self._requests.flush()
 
     def ask(self, clip: Clip) -> Outcome:
         try:
             self._send(clip)
-            return pickle.load(self._process.stdout)
+            return pickle.load(self._answers)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             status = self._process.wait()
             if status > 0:  # Python ended, not a decoder: its traceback is on stderr
                 raise RuntimeError(f"a worker that decodes sound files ended with status {status}") from None
             self.close()
             self._start()
-            return f"the decoder crashed (signal {-status})"
+            return Refusal("crashed", f"the decoder ended with signal {-status}")
 
     def close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._requests, self._answers):
             with contextlib.suppress(BrokenPipeError):  # what was left to send is for a process that is gone
                 pipe.close()
         self._process.wait()
