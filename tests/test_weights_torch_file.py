@@ -67,7 +67,7 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path):
     for name, array in arrays().items():
         np.testing.assert_array_equal(read[name], array)
         assert read[name].dtype == np.float32
-        assert not read[name].flags.writeable  # it is the file's own page
+        assert array.size == 0 or not read[name].flags.writeable  # it is the file's own page
     with pytest.raises(InputError, match=r"only float32.*half"):
         torch_file.write(tmp_path / "y.pth", {"half": np.zeros(2, np.float16)})
 

@@ -73,6 +73,16 @@ def read(path: Path) -> Any:
         raise InputError(f"{path} nests its containers too deeply for a state dict") from error
 
 
+def read_extra(path: Path, name: str) -> bytes | None:
+    """A further member of the archive, as `write` stores them under `extra`; None where there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [member for member in archive.namelist() if member.partition("/")[2] == name]
+            return archive.read(found[0]) if found else None
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+
+
 class _Type(NamedTuple):
     name: str
 
