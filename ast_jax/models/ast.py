@@ -6,6 +6,7 @@ B batch, T frames, F mel bins, N tokens (P class and distillation tokens, then p
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -237,13 +238,13 @@ def _uniform_fan_in(fan_in: int):
 # ---- Parameters by name: one flat dictionary of '/'-joined paths, for training, checkpoints and converters alike
 
 
-def split(model: AST) -> tuple[nnx.GraphDef, dict[str, Array]]:
+def split(model: AST) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """The model as its structure and its parameters, `{"blocks/0/norm1/scale": array, ...}`; `merge` is the inverse."""
     graphdef, state = nnx.split(model)
     return graphdef, _flatten(nnx.as_pure(state))
 
 
-def merge(graphdef: nnx.GraphDef, params: Mapping[str, Array]) -> AST:
+def merge(graphdef: nnx.GraphDef, params: Mapping[str, Any]) -> AST:
     """The model from its structure and flat parameters; works on tracers, inside jit."""
     nested: dict = {}
     for path, value in params.items():
@@ -280,8 +281,8 @@ def set_params(model: AST, params: Mapping[str, np.ndarray]) -> None:
     nnx.update(model, nnx.state(merge(graphdef, new)))
 
 
-def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Array]:
-    flat: dict[str, Array] = {}
+def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
         flat |= _flatten(value, f"{path}/") if isinstance(value, Mapping) else {path: value}

@@ -1,0 +1,77 @@
+"""The optimiser and the rate's stairs against a replay of what the reference's loop does, and against PyTorch."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ast_jax.training.optim import adam, rate_stairs, schedule
+
+
+def replay(lr, steps, *, steps_per_epoch, warmup_steps, stair, decay, decay_epochs):
+    """The reference's loop, line by line: the warm-up writes the rate, MultiStepLR multiplies it after an epoch."""
+    rate, rates = lr, []
+    for step in range(steps):
+        epoch, within = divmod(step, steps_per_epoch)
+        if within == 0 and epoch + 1 in decay_epochs:
+            rate *= decay
+        if warmup_steps and step <= warmup_steps and step % stair == 0:
+            rate = step / warmup_steps * lr
+        rates.append(rate)
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "warmup_steps", "stair", "decay_epochs"),
+    [(1733, 1000, 50, (3, 4)), (7, 0, 50, (2, 3, 5)), (7, 20, 5, (2, 3, 6)), (10, 20, 5, (2, 3, 4)), (5, 12, 4, (2,))],
+)
+def test_rate_is_the_references_at_every_step(steps_per_epoch, warmup_steps, stair, decay_epochs):
+    kw = {"steps_per_epoch": steps_per_epoch, "warmup_steps": warmup_steps, "decay": 0.5, "decay_epochs": decay_epochs}
+    rate = schedule(*rate_stairs(1e-3, warmup_stair=stair, **kw))
+    steps = 6 * steps_per_epoch
+    np.testing.assert_allclose(rate(jnp.arange(steps)), replay(1e-3, steps, stair=stair, **kw), rtol=1e-6)
+
+
+def test_the_first_stair_of_the_warmup_runs_at_zero():
+    rate = schedule(*rate_stairs(1e-5, steps_per_epoch=162_757, warmup_steps=1000))
+    assert [float(rate(s)) for s in (0, 49)] == [0, 0]
+    assert [float(rate(s)) for s in (50, 999, 1000)] == pytest.approx([5e-7, 9.5e-6, 1e-5])
+
+
+def run_adam(optimizer: optax.GradientTransformation, start, grads):
+    state = optimizer.init(start)
+    params = start
+    for grad in grads:
+        updates, state = optimizer.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+    return np.asarray(params)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.normal(size=20), jnp.float32), [jnp.asarray(rng.normal(size=20), jnp.float32) for _ in range(30)]
+
+
+def test_adam_couples_the_decay_as_pytorch_does(problem):
+    torch = pytest.importorskip("torch")
+    start, grads = problem
+    param = torch.nn.Parameter(torch.tensor(np.array(start)))
+    other = torch.optim.Adam([param], lr=1e-2, betas=(0.95, 0.999), eps=1e-8, weight_decay=1e-1)
+    for grad in grads:
+        param.grad = torch.tensor(np.array(grad))
+        other.step()
+    ours = run_adam(adam(lambda step: 1e-2, weight_decay=1e-1), start, grads)
+    np.testing.assert_allclose(ours, param.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_adam_against_its_formula_and_not_adamw(problem):
+    start, grads = problem
+    p, m, v = np.array(start, np.float64), 0.0, 0.0
+    for t, grad in enumerate(np.array(grads, np.float64), start=1):
+        g = grad + 0.1 * p
+        m, v = 0.95 * m + 0.05 * g, 0.999 * v + 0.001 * g**2
+        p = p - 1e-2 * (m / (1 - 0.95**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(run_adam(adam(lambda step: 1e-2, weight_decay=0.1), start, grads), p, rtol=1e-5, atol=1e-6)
+    adamw = run_adam(optax.adamw(1e-2, 0.95, 0.999, 1e-8, weight_decay=0.1), start, grads)
+    assert np.abs(adamw - p).max() > 1e-3
