@@ -8,6 +8,7 @@ Each recipe says in its docstring which words and keys it knows; another one is 
 
 import ast
 import difflib
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -134,7 +135,7 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, str, list[str]]:
 
 
 def _spec(argv: Sequence[str]) -> str:
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+    for argument, following in itertools.pairwise([*argv, ""]):
         if argument.startswith("--config="):
             return argument.removeprefix("--config=")
         if argument == "--config":

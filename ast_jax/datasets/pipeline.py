@@ -10,8 +10,8 @@ stream: the key of everything random about this example) and `mask` float32 [B] 
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from ast_jax.features.spec import FRAME_LENGTH, FRAME_SHIFT, NUM_MEL_BINS, num_f
 Batch = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Source(Protocol):
-    """Random access to prepared examples: `PreparedSet.source(splits)`."""
+    """Random access to examples: those of `PreparedSet.source(splits)`, or a stream over them."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> dict[str, Any]: ...
+    def __getitem__(self, position: int) -> dict[str, Any]: ...
 
 
 class TrainStream:
@@ -41,7 +42,7 @@ class TrainStream:
     def __len__(self) -> int:
         return self.epochs * self.slots
 
-    def __getitem__(self, position: int) -> dict[str, Any] | None:
+    def __getitem__(self, position: int) -> dict[str, Any]:
         epoch, slot = divmod(position, self.slots)
         if slot >= len(self.source):
             return {"index": position}
@@ -91,7 +92,7 @@ def fit(example: dict[str, Any], *, kind: str, num_frames: int, num_classes: int
 
 
 def batches(
-    stream: Sequence,
+    stream: Source,
     *,
     kind: str,
     batch_size: int,

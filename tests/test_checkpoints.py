@@ -1,0 +1,96 @@
+"""What is kept, what comes back, and what damage does."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ast_jax.checkpoints import Store, load_params
+from ast_jax.checkpoints.store import _fingerprint
+from ast_jax.errors import InputError
+from ast_jax.training.optim import adam
+from ast_jax.training.step import init_state
+
+
+@pytest.fixture(scope="module")
+def template():
+    return init_state({"blocks/0/a": jnp.ones((3, 4)), "b": jnp.arange(5.0)}, adam(lambda step: 0.1))
+
+
+def at(template, step: int) -> dict:
+    return {**template, "step": jnp.int32(step), "params": {k: v + step for k, v in template["params"].items()}}
+
+
+def filled(directory, template, metrics, keep_last=2) -> Store:
+    store = Store(directory, keep_last=keep_last)
+    for step, metric in enumerate(metrics, start=1):
+        store.save(at(template, step), {"note": step}, metric=metric)
+    store.wait()
+    return store
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, template):
+    directory = tmp_path_factory.mktemp("run")
+    return directory, filled(directory, template, [0.1, 0.9, 0.3, None, 0.2, float("nan")])
+
+
+def test_the_newest_and_the_best_are_kept(run):
+    assert run[1].steps() == [2, 5, 6]
+
+
+def test_restore_gives_back_state_and_record(run, template):
+    restored = run[1].restore(template)
+    assert restored.meta["note"] == 6
+    assert jax.tree.structure(restored.state) == jax.tree.structure(template)
+    for got, want in zip(jax.tree.leaves(restored.state), jax.tree.leaves(at(template, 6)), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(("which", "step"), [("best", 2), ("last", 6)])
+def test_parameters_are_read_without_the_optimiser(run, template, which, step):
+    params = load_params(run[0], which)
+    assert params.keys() == template["params"].keys()
+    np.testing.assert_array_equal(params["blocks/0/a"], np.full((3, 4), 1.0 + step))
+
+
+def test_no_checkpoint_is_an_error_with_advice(tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        load_params(tmp_path)
+    assert Store(tmp_path).restore({"step": jnp.int32(0), "params": {}, "opt": ()}) is None
+
+
+def test_damage_is_passed_over_with_a_warning(tmp_path, template, caplog):
+    filled(tmp_path, template, [0.1, 0.2]).close()
+    for file in (tmp_path / "checkpoints" / "2" / "params").rglob("d/*"):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        restored = Store(tmp_path).restore(template)
+    assert restored.meta["note"] == 1
+    assert "checkpoint 2 is damaged" in caplog.text
+
+
+def test_a_wrong_value_that_storage_reads_happily_is_noticed(tmp_path, template, caplog):
+    filled(tmp_path, template, [0.1, 0.2]).close()
+    meta = tmp_path / "checkpoints" / "2" / "meta" / "metadata"
+    text = meta.read_text()
+    value = text.split('"params:b": ')[1].split(",")[0].rstrip("}")
+    meta.write_text(text.replace(f'"params:b": {value}', f'"params:b": {int(value) ^ 1}'))
+    with caplog.at_level(logging.WARNING):
+        assert Store(tmp_path).restore(template).meta["note"] == 1
+    assert "params:b" in caplog.text
+    with pytest.raises(InputError, match="differ from their recorded digest"):
+        load_params(tmp_path, "last")
+
+
+def test_no_single_flipped_bit_keeps_the_fingerprint():
+    words = np.random.default_rng(0).integers(0, 2**32, 300, dtype=np.uint32)
+    before = int(_fingerprint(jnp.asarray(words.view(np.float32))))
+    for position, bit in [(0, 0), (0, 31), (17, 5), (299, 31), (256, 0)]:
+        flipped = words.copy()
+        flipped[position] ^= np.uint32(1 << bit)
+        assert int(_fingerprint(jnp.asarray(flipped.view(np.float32)))) != before
