@@ -1,0 +1,123 @@
+"""How plots look: one quiet style on light or dark paper, colours that colour-blind people tell apart, sizes made for a phone.
+
+A plot is 5 inches wide and its text 10 points, so that it stays readable on a screen 390 pixels wide.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 5.0, 3.0  # inches
+_DPI, _WIDE_DPI = 200, 140  # dots an inch; wide plots are shown smaller than they are
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a plot. `measured`, `published` and `third` are of Okabe and Ito's palette."""
+
+    name: str
+    paper: str
+    ink: str
+    faint: str
+    grid: str
+    measured: str
+    published: str
+    third: str
+
+
+LIGHT = Theme("light", "#ffffff", "#1c2128", "#636c76", "#e3e6ea", "#0072b2", "#d55e00", "#009e73")
+DARK = Theme("dark", "#1a1e24", "#e6e8eb", "#9aa4af", "#343b44", "#56b4e9", "#e69f00", "#2fbf96")
+
+
+@contextmanager
+def sheet(
+    theme: Theme, width: float = WIDTH, height: float = HEIGHT
+) -> "Iterator[tuple[Figure, Callable[[], bytes]]]":
+    """Yields an empty figure in the theme and the function that turns it into PNG bytes. No window, no global figure list."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, Any] = {
+        "figure.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.faint,
+        "axes.edgecolor": theme.grid,
+        "xtick.color": theme.faint,
+        "ytick.color": theme.faint,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.8,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "axes.unicode_minus": True,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "font.size": 10,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "lines.linewidth": 2,
+        "lines.solid_capstyle": "round",
+        "text.parse_math": False,  # a label may hold a $
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(width, height), dpi=_DPI if width <= 8 else _WIDE_DPI, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+
+        def png() -> bytes:
+            out = io.BytesIO()
+            with warnings.catch_warnings():
+                # Matplotlib's own font lacks some scripts: such a label is drawn as boxes; the report's table has it in full.
+                warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+                canvas.print_png(out, metadata={"Software": None})
+            return out.getvalue()
+
+        yield figure, png
+
+
+def count_axis(axes: "Axes", name: str) -> None:
+    """An x axis of whole numbers, thousands set apart, few enough never to touch."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.set_xlabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def legend_above(axes: "Axes") -> None:
+    """The legend on the title's line, where it covers no data."""
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 0.98),
+        ncols=3,
+        handlelength=1.4,
+        columnspacing=1.0,
+        borderaxespad=0.2,
+    )
+
+
+def paper_to_accent(theme: Theme) -> "Colormap":
+    """A colour map from the paper (0) to the theme's accent (1), for shares."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    deep = "#08306b" if theme.name == "light" else "#bfe3fa"
+    return LinearSegmentedColormap.from_list("share", [theme.paper, theme.measured, deep])
+
+
+def shortened(label: str, limit: int = 26) -> str:
+    """A label that fits beside an axis, on one line."""
+    line = " ".join(label.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
