@@ -1,0 +1,206 @@
+"""Sound files to waveforms: float32 [S], 16 kHz, one channel; whole (`load_audio`) or piece by piece (`stream_audio`).
+
+S samples, C channels. libsndfile decodes (by content, not by name), soxr resamples; neither librosa nor its seconds of import
+are needed for wav, flac, ogg and mp3. Every way a file can be bad ends in an `AudioError` with a reason of one or two words.
+"""
+
+import io
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Literal, get_args
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float32
+
+from ast_jax.errors import InputError
+from ast_jax.features.spec import SAMPLE_RATE
+
+Source = str | os.PathLike | bytes
+Channels = Literal["mean", "first"]
+
+_BLOCK = 1 << 18  # frames decoded at once: 2 MB of stereo
+_RATES_HZ = (
+    1_000,
+    1_000_000,
+)  # outside, a header is taken for damaged: at 1 Hz a small file would fill the memory
+_UNKNOWN = 1 << 62  # libsndfile's length, in frames, of a file that does not say how long it is, is near 2^63
+_UNFILLED = 0x7FFF0000  # bytes: writers to a pipe leave a length of about 2^31 or 2^32
+_CHUNKS = {
+    b"RIFF": ("<", b"data"),
+    b"RIFX": (">", b"data"),
+    b"FORM": (">", b"SSND"),
+}  # byte order, sample chunk
+_MP3_SLACK = (
+    2 * 1152
+)  # frames: an MP3 may end two MPEG frames before its header says, by encoder delay and padding
+_QUALITY = "HQ"  # soxr's, and librosa's default
+
+
+class AudioError(InputError):
+    """A file that gives no waveform.
+
+    `reason` is one of: 'unreadable' (missing, a directory, no permission, no stated length), 'empty file', 'not audio',
+    'truncated', 'damaged', 'no samples', 'not finite'.
+    """
+
+    def __init__(self, message: str, reason: str = "unreadable"):
+        super().__init__(" ".join(message.split()))
+        self.reason = reason  # the default above lets the error survive pickling between processes
+
+
+def load_audio(source: Source, *, channels: Channels = "mean") -> Float32[np.ndarray, " S"]:
+    """Decodes a sound file, given by path or as bytes, to 16 kHz mono.
+
+    `channels='mean'` mixes all channels down; 'first' keeps the first one, as the AST reference does. Samples are nominally in
+    [-1, 1]; resampling and float files may exceed that, and nothing is clipped. Raises AudioError.
+    """
+    with _opened(source) as (sound, name):
+        blocks = list(_mono_blocks(sound, name, channels, _BLOCK))
+        waveform = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        if sound.samplerate != SAMPLE_RATE:
+            waveform = soxr.resample(waveform, sound.samplerate, SAMPLE_RATE, quality=_QUALITY)
+    if not len(waveform):  # three samples at 192 kHz are not one at 16 kHz
+        raise _error(name, "no samples", "less than one sample at 16 kHz", "a longer sound")
+    return waveform
+
+
+def stream_audio(
+    source: Source, *, channels: Channels = "mean", block_s: float = 30.0
+) -> Iterator[Float32[np.ndarray, " _"]]:
+    """Yields the waveform of `load_audio` in pieces of about `block_s` seconds, holding about two of them in memory at a time.
+
+    The pieces put together are what `load_audio` returns. Raises AudioError: at the first piece for a file that cannot be
+    opened, and later for one that turns out truncated or not finite, after the pieces before the fault.
+    """
+    with _opened(source) as (sound, name):
+        resampler = soxr.ResampleStream(sound.samplerate, SAMPLE_RATE, 1, dtype="float32", quality=_QUALITY)
+        for block in _mono_blocks(sound, name, channels, max(1, round(block_s * sound.samplerate))):
+            piece = block if sound.samplerate == SAMPLE_RATE else resampler.resample_chunk(block)
+            if len(piece):  # the resampler holds back its first few milliseconds
+                yield piece
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        if len(rest):
+            yield rest
+
+
+def duration_s(source: Source) -> float:
+    """The sound's length in seconds as its header states it, without decoding. Raises AudioError where it cannot be opened."""
+    with _opened(source) as (sound, _):
+        return sound.frames / sound.samplerate
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[soundfile.SoundFile, str]]:
+    name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source))
+            _check_whole(file, name)
+            file.seek(0)
+        except OSError as error:
+            got = (error.strerror or str(error)).lower()
+            raise _error(name, "unreadable", got, "a sound file: check path and permissions") from error
+        # The descriptor, not the path: a name ending in .raw would make soundfile ask for a sample rate.
+        handle = file if isinstance(source, bytes) else file.fileno()
+        try:
+            sound = stack.enter_context(soundfile.SoundFile(handle, closefd=False))
+        except soundfile.LibsndfileError as error:
+            raise _error(name, *_verdict(error), "a wav, flac, ogg or mp3 file") from error
+        if not _RATES_HZ[0] <= sound.samplerate <= _RATES_HZ[1]:
+            raise _error(name, "damaged", f"a rate of {sound.samplerate} Hz", "one from 1 kHz to 1 MHz")
+        if sound.frames >= _UNKNOWN:
+            raise _error(name, "unreadable", "no length in its header", "one there: encode the file again")
+        yield sound, name
+
+
+def _verdict(error: soundfile.LibsndfileError) -> tuple[str, str]:
+    """The reason and the finding behind libsndfile's refusal to open a file."""
+    if error.code == 3:  # SF_ERR_MALFORMED_FILE: the format is known, what follows is not
+        return "damaged", error.error_string
+    if error.code == 7:  # its guess was MP3; its text then speaks of a missing file or a pipe
+        return "not audio", "no sound that decodes"
+    return "not audio", error.error_string
+
+
+def _mono_blocks(
+    sound: soundfile.SoundFile, name: str, channels: str, frames: int
+) -> Iterator[Float32[np.ndarray, " _"]]:
+    """Decodes in blocks, so that a header's wild promise costs no memory; checks that the promise is kept and samples finite."""
+    if channels not in get_args(Channels):
+        raise InputError(f"channels is {channels!r}; wanted 'mean' or 'first'")
+    total, promised, failure = 0, sound.frames, None
+    while total < promised:
+        try:
+            block = sound.read(frames, dtype="float32", always_2d=True)  # [frames, C]
+        except soundfile.SoundFileError as error:
+            failure = error  # it says only that a block came out short, often in an empty text
+            break
+        if not len(block):
+            break
+        if not np.isfinite(block).all():
+            at = (total + int(np.argmin(np.isfinite(block).all(axis=1)))) / sound.samplerate
+            raise _error(name, "not finite", f"NaN or infinity at {at:.3f} s", "finite samples")
+        total += len(block)
+        yield _mono(block, channels)
+    if total < promised - (_MP3_SLACK if sound.format == "MP3" and not failure else 0):
+        got = f"fewer than the {promised} samples its header promises"
+        raise _error(name, "truncated", got, "the whole file: copy or download it again") from failure
+    if not total:
+        raise _error(name, "no samples", "a header without any sound", "a file with samples")
+
+
+def _mono(block: np.ndarray, channels: str) -> np.ndarray:
+    if channels == "first" or block.shape[1] == 1:
+        return np.ascontiguousarray(block[:, 0])
+    weights = np.full(block.shape[1], 1 / block.shape[1], np.float32)
+    return block @ weights  # ten times as fast as mean(axis=1)
+
+
+def _check_whole(file: io.BytesIO | io.FileIO, name: str) -> None:
+    """Refuses an empty file, and one that ends before its container says: libsndfile takes those for shorter sounds."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        raise _error(name, "empty file", "0 bytes", "a sound file: copy or download it again")
+    file.seek(0)
+    start = file.read(12)
+    end = _end_of_ogg(file, size) if start.startswith(b"OggS") else _end_of_chunks(file, size, start)
+    if end > size:
+        got = f"{size} bytes of at least {end}"
+        raise _error(name, "truncated", got, "the whole file: copy or download it again")
+
+
+def _end_of_chunks(file: io.BytesIO | io.FileIO, size: int, start: bytes) -> int:
+    """Where the samples of a WAV or AIFF end by its own account; 0 for other formats, and for lengths nobody filled in."""
+    if len(start) < 12 or start[:4] not in _CHUNKS:
+        return 0
+    order, samples = _CHUNKS[start[:4]]
+    at = 12
+    while at + 8 <= size:
+        file.seek(at)
+        kind, length = struct.unpack(order + "4sI", file.read(8))
+        if kind == samples:
+            return 0 if length >= _UNFILLED else at + 8 + length
+        at += 8 + length + length % 2
+    whole = 8 + struct.unpack(order + "I", start[4:8])[0]
+    return 0 if whole >= _UNFILLED else max(at, whole)
+
+
+def _end_of_ogg(file: io.BytesIO | io.FileIO, size: int) -> int:
+    """Where the last Ogg page ends by its own account; a page is at most 65,307 bytes, so one look at the tail finds it."""
+    tail_start = max(0, size - (1 << 17))
+    file.seek(tail_start)
+    tail = file.read()
+    page = tail.rfind(b"OggS\0")
+    if page < 0:
+        return 0
+    header, rest = tail[page : page + 27], tail[page + 27 :]
+    segments = header[26] if len(header) == 27 else 0
+    return tail_start + page + 27 + segments + sum(rest[:segments])
+
+
+def _error(name: str, reason: str, got: str, wanted: str) -> AudioError:
+    return AudioError(f"{name}: {reason}: {got.rstrip('. ')}; wanted {wanted}", reason)
