@@ -94,6 +94,7 @@ def test_the_fingerprint_survives_a_move_of_the_source(tmp_path):
 def test_int16_round_trip_is_exact_and_clips_at_full_scale():
     every = np.arange(-32768, 32768).astype(np.int16)
     assert np.array_equal(to_int16(from_int16(every)), every)
+    assert to_int16(np.float32([0.6, -0.6, 1.4, -1.4]) / 32768).tolist() == [1, -1, 1, -1]
     assert to_int16(np.float32([1.5, 1.0, -1.0, -7.0])).tolist() == [32767, 32767, -32768, -32768]
 
 

@@ -157,4 +157,16 @@ class Folder(ClipBuilder):
     list_clips = staticmethod(folder.list_clips)
 
 
-BUILDERS = {builder.name: builder for builder in (ESC50, SpeechCommands, AudioSet, Folder)}
+class Synthetic(ClipBuilder):
+    """The built-in sounds: ten everyday classes from a parametric generator."""
+
+    name = "synthetic"
+
+    @staticmethod
+    def list_clips(source_dir: str | os.PathLike, **options) -> Listing:
+        from ast_jax.datasets import synthetic
+
+        return synthetic.list_clips(source_dir, **options)
+
+
+BUILDERS = {builder.name: builder for builder in (ESC50, SpeechCommands, AudioSet, Folder, Synthetic)}

@@ -26,8 +26,8 @@ FULL_SCALE = 32768  # int16 steps of amplitude 1
 class Extraction:
     """How clips are stored: the kind of record, how channels are mixed down, and the length to cut long recordings to.
 
-    `log_mel` rounds to float16: half a step is at most 0.0039 nats for values of 8 to 16 in size (silence is -15.94), 0.002 for 4 to 8,
-    under 0.001 below: less than 0.0005 of the model's normalised units, a tenth of what decoding an MP3 twice differs by.
+    `log_mel` rounds to float16. Half a step is 0.0039 nats for values of 8 to 16 in size (silence is -15.94), 0.002 for 4 to 8 and
+    less below: at most 0.0004 in the model's normalised units at AudioSet's deviation.
     `waveform` rounds to 16 bits, which is exact for 16-bit sources at 16 kHz.
     """
 

@@ -182,10 +182,10 @@ def _with_splits(rows: list[_Row]) -> list[_Row]:
 
 
 def _label_names(rows: list[_Row], root: Path, given: Names | None, classes: Classes) -> list[str]:
+    if given is None and (root / "labels.txt").is_file():
+        given = "labels.txt"
     if given is not None:
-        return read_label_names(root / given if isinstance(given, str | os.PathLike) else given)
-    if (root / "labels.txt").is_file():
-        return read_label_names(root / "labels.txt")
+        return read_label_names(given, root)
     if classes is not None:
         return classes[0]
     return sorted({label for row in rows for label in row.labels})

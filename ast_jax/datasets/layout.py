@@ -93,11 +93,11 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
-def read_label_names(names: Sequence[str] | str | os.PathLike) -> list[str]:
-    """Class names in order: as given, or from a text file with a name a line."""
+def read_label_names(names: Sequence[str] | str | os.PathLike, root: Path) -> list[str]:
+    """Class names in order: as given, or from a text file in `root` with a name a line."""
     if not isinstance(names, str | os.PathLike):
         return list(names)
-    path = Path(names)
+    path = root / names
     if not path.is_file():
         raise InputError(f"no file {path}: it should hold the class names in order, a name a line")
     return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

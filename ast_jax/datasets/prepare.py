@@ -22,13 +22,8 @@ from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, set_n
 from ast_jax.datasets.records import METADATA, SKIPPED, Listing, PreparedSet
 from ast_jax.errors import InputError
 
-NAMES = (
-    "esc50",
-    "speech_commands",
-    "audioset",
-    "folder",
-    "synthetic",
-)  # each a module here with `list_clips`
+# Each a module here with `list_clips`, and a class in builders.py.
+NAMES = ("esc50", "speech_commands", "audioset", "folder", "synthetic")
 
 
 def prepare(
@@ -226,6 +221,7 @@ def _bar(name: str, progress: bool) -> Iterator[Callable[[Iterator, int], Iterat
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    terminal = console.is_terminal  # asking takes as long as showing
     columns = (
         TextColumn(name),
         BarColumn(),
@@ -233,20 +229,17 @@ def _bar(name: str, progress: bool) -> Iterator[Callable[[Iterator, int], Iterat
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
+    with Progress(*columns, console=console, disable=not (progress and terminal)) as bar:
 
         def watch(stream: Iterator, total: int) -> Iterator:
-            task, started, told = (
-                bar.add_task(name, total=total, speed=""),
-                time.monotonic(),
-                time.monotonic(),
-            )
+            task = bar.add_task(name, total=total, speed="")
+            started = told = time.monotonic()
             for done, item in enumerate(stream, start=1):
-                yield item
                 speed = f"{done / (time.monotonic() - started):.0f} clips/s"
                 bar.update(task, advance=1, speed=speed)
-                if progress and not console.is_terminal and time.monotonic() - told > 60:
+                if progress and not terminal and time.monotonic() - told > 60:
                     told = time.monotonic()
                     print(f"{name}: {done} of {total} clips, {speed}", file=sys.stderr, flush=True)
+                yield item
 
         yield watch

@@ -24,7 +24,7 @@ CLIPS = "clips.npz"  # ids, label sets and lengths, so that sampling needs no pa
 SKIPPED = "skipped.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One sound file and its labels (indices into the listing's label names)."""
 
@@ -67,8 +67,8 @@ class Listing:
         root = root_of(source_dir)
         for split, clips in self.splits.items():
             for clip in clips:
-                row = [split, clip.id, below(clip.path, root), _num_bytes(clip.path), clip.labels]
-                digest.update(json.dumps(row).encode())
+                row = (split, clip.id, below(clip.path, root), _num_bytes(clip.path), clip.labels)
+                digest.update(f"{row}\n".encode())
         return digest.hexdigest()[:12]
 
 

@@ -14,7 +14,7 @@ LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 def list_clips(
     source_dir: str | os.PathLike, *, label_names: Sequence[str] | str | os.PathLike | None = None
 ) -> Listing:
-    """Splits train, validation, test; 35 words in alphabetical order unless `label_names` (names, or a file of them) gives another.
+    """Splits train, validation, test; 35 words in alphabetical order unless `label_names` (names, or a file of them in `source_dir`) gives another.
 
     Published checkpoints have an order of their own, so it belongs with the weights. Directories whose name starts with `_`
     (_background_noise_) are no words. A listed file that is missing is skipped when it comes to reading it.
@@ -24,7 +24,7 @@ def list_clips(
     if not source.is_dir():
         raise InputError(f"no directory {source}: give the directory that Speech Commands was unpacked to")
     words = [name for name in subdirectories(source) if not name.startswith("_")]
-    names = read_label_names(label_names) if label_names is not None else words
+    names = read_label_names(label_names, source) if label_names is not None else words
     if unknown := sorted(set(words) - set(names)):
         raise InputError(
             f"{source}: word {', '.join(unknown)} is not among the {len(names)} label names given"

@@ -104,10 +104,8 @@ class _Child:
             env={**os.environ, **dict.fromkeys(THREAD_LIMITS, "1"), "PYTHONPATH": path},
             process_group=0,  # Ctrl-C reaches the parent only, which ends its children in order
         )
-        self._requests, self._answers = (
-            cast(BinaryIO, self._process.stdin),
-            cast(BinaryIO, self._process.stdout),
-        )
+        self._requests = cast(BinaryIO, self._process.stdin)
+        self._answers = cast(BinaryIO, self._process.stdout)
         self._send(self._how)
 
     def _send(self, message: object) -> None:
