@@ -7,14 +7,14 @@ D width, H heads, K head size, N tokens, I input channels, p patch size.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from ast_jax.errors import InputError
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Any]  # of a file: arrays, and whatever else it may hold
 HUGGING_FACE_AST = (
     "audio_spectrogram_transformer."  # what transformers puts before the names of AST's base model
 )
@@ -216,7 +216,7 @@ def write(rows: list[Row], params: Arrays) -> dict[str, np.ndarray]:
     return out
 
 
-def _problem(key: str, array: np.ndarray) -> str | None:
+def _problem(key: str, array: Any) -> str | None:
     if not isinstance(array, np.ndarray):
         return f"{key} is a {type(array).__name__}, wanted an array"
     if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
@@ -270,12 +270,12 @@ def _some(found: list[str], most: int = 12) -> str:
 # ---- Dialects: brought to the names and forms of the tables above
 
 
-def without_wrappers(source: Arrays) -> dict[str, np.ndarray]:
+def without_wrappers(source: Arrays) -> dict[str, Any]:
     """Without what DataParallel (`module.`) and torch.compile (`_orig_mod.`) put before every name."""
     return {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in source.items()}
 
 
-def fold_layer_scale(source: Arrays, *, where: str) -> dict[str, np.ndarray]:
+def fold_layer_scale(source: Arrays, *, where: str) -> dict[str, Any]:
     """DeiT-III's and DINOv2's `ls1.gamma`, `ls2.gamma` multiplied into the projections that they scale.
 
     x + gamma * (W y + b) = x + (gamma W) y + gamma b: the same function, up to one rounding of the products.
@@ -300,7 +300,7 @@ def fold_layer_scale(source: Arrays, *, where: str) -> dict[str, np.ndarray]:
     return out
 
 
-def embed_all_tokens(positions: np.ndarray, num_prefix: int, *, where: str) -> tuple[np.ndarray, int]:
+def embed_all_tokens(positions: Any, num_prefix: int, *, where: str) -> tuple[np.ndarray, int]:
     """Positions [1, P + g g, D] and g, from files whose class token has one, or none (DeiT-III, big_vision).
 
     There the position is added to patches only, so that the prefix tokens' are exactly zero here.
@@ -308,6 +308,8 @@ def embed_all_tokens(positions: np.ndarray, num_prefix: int, *, where: str) -> t
     Raises:
         InputError: the positions are those of no square grid.
     """
+    if not isinstance(positions, np.ndarray) or positions.ndim not in (2, 3):
+        raise InputError(f"{where}: its positions are {np.shape(positions)}, wanted [1, tokens, width]")
     count = positions.shape[-2]
     for prefix in (num_prefix, 0):
         side = round(max(count - prefix, 0) ** 0.5)
@@ -329,7 +331,7 @@ _VERSION_5 = {
 }
 
 
-def hugging_face_dialect(source: Arrays, *, base: str, qkv_bias: bool) -> dict[str, np.ndarray]:
+def hugging_face_dialect(source: Arrays, *, base: str, qkv_bias: bool) -> dict[str, Any]:
     """Without the base model's name (`vit.`), with version 4's names, and zeros for biases that the config leaves out."""
     out = {}
     for key, value in source.items():

@@ -101,7 +101,7 @@ def read_source(
 # ---- Files
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The arrays of a `.npz`, safetensors or PyTorch file, whatever its name, and the model card inside, if any.
 
     Raises:
@@ -150,11 +150,11 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]
     return arrays, json.loads(str(card)) if card is not None else None
 
 
-def _unwrap(tree: Any, where: str) -> dict[str, np.ndarray]:
+def _unwrap(tree: Any, where: str) -> dict[str, Any]:
     """The state dict in what training scripts save around it (`{"model": ..., "epoch": ...}`)."""
     for _ in range(3):
         if isinstance(tree, dict) and any(isinstance(value, np.ndarray) for value in tree.values()):
-            return tree
+            return {str(key): value for key, value in tree.items()}
         inner = [
             key
             for key in ("model", "state_dict", "model_state_dict")
@@ -335,14 +335,14 @@ def _read_directory(path: Path, which: str, facts: dict) -> Source:
     )
 
 
-def _directory_arrays(path: Path) -> dict[str, np.ndarray]:
+def _directory_arrays(path: Path) -> dict[str, Any]:
     """The parameters of a Hugging Face directory: one file, or the shards that an index names."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / name).exists():
             return read_arrays(path / name)[0]
         if (path / f"{name}.index.json").exists():
             shards = sorted(set(read_json(path / f"{name}.index.json").get("weight_map", {}).values()))
-            arrays: dict[str, np.ndarray] = {}
+            arrays: dict[str, Any] = {}
             for shard in shards:
                 arrays |= read_arrays(path / Path(shard).name)[0]
             return arrays
@@ -458,7 +458,7 @@ def _label_names(where: str, config: dict, num_classes: int) -> list[str] | None
     return [str(names[str(i)]) for i in range(num_classes)]
 
 
-def _ours(where: str, params: Mapping[str, np.ndarray], card: dict, layout: str = "ast_jax") -> Source:
+def _ours(where: str, params: Mapping[str, Any], card: dict, layout: str = "ast_jax") -> Source:
     """Our parameters under our paths, with their card."""
     model = {
         key: tuple(value) if isinstance(value, list) else value
