@@ -211,11 +211,14 @@ class PreparedSet:
         return np.bincount(labels, minlength=len(self.label_names)).astype(np.int64)
 
     def statistics(self, splits: str | Sequence[str]) -> tuple[float, float]:
-        """Mean and standard deviation over every cell of the clean, unpadded log-mel features, as they are stored."""
+        """Mean and standard deviation over every cell of the clean, unpadded log-mel features, as they are stored.
+
+        To nine decimals, so that the same clips give the same figures however splits group the sums.
+        """
         sums = [self.metadata["splits"][split]["fbank"] for split in self._known(splits)]
         count, total, squares = (sum(s[key] for s in sums) for key in ("count", "sum", "sum_squares"))
         mean = total / count
-        return mean, float(np.sqrt(max(squares / count - mean**2, 0.0)))
+        return round(mean, 9), round(float(np.sqrt(max(squares / count - mean**2, 0.0))), 9)
 
     def label_sets(self, splits: str | Sequence[str]) -> list[np.ndarray]:
         """Each example's labels, int64 [K], in the order of `source(splits)`."""
