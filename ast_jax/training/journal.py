@@ -49,7 +49,7 @@ class Journal:
 
     def write(self, row: dict[str, Any]) -> None:
         """One log point. A figure that is not a number (a metric without positives) is written as null: JSON has no NaN."""
-        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+        clean = without_nan(row)
         self._file.write(json.dumps(clean).encode() + b"\n")
         self._file.flush()
         for key, value in clean.items():
@@ -124,6 +124,15 @@ class Clock:
             "clips_per_s": batch_size * self._steps / seconds,
             "data_wait": self._waited / seconds,
         }
+
+
+def without_nan(value: Any) -> Any:
+    """The same nest of lists and dictionaries with None for floats that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float) -> str:

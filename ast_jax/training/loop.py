@@ -4,6 +4,7 @@ The work directory is all a run leaves and all it needs to go on: the same comma
 checkpoint stands.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -31,7 +32,7 @@ from ast_jax.evaluation import metrics
 from ast_jax.evaluation.evaluate import Predictions, eval_step, predict_all
 from ast_jax.models import AST, split
 from ast_jax.training import setup, sharding
-from ast_jax.training.journal import Clock, Journal, duration
+from ast_jax.training.journal import Clock, Journal, duration, without_nan
 from ast_jax.training.optim import adam, rate_stairs, schedule
 from ast_jax.training.step import Recipe, init_state, inputs, train_step
 
@@ -45,8 +46,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Raises InputError for settings or data that do not fit, Diverged for a loss that is not finite.
     """
+    with contextlib.ExitStack() as at_exit:
+        return _train(config, Path(workdir).absolute(), at_exit)
+
+
+def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> dict[str, Any]:
     began = time.monotonic()
-    workdir = Path(workdir).absolute()
 
     # -- Data
     prepared = setup.open_data(config)
@@ -90,7 +95,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # -- State: this directory's newest checkpoint, or a fresh start
     open_workdir(workdir, config, model_config, prepared.label_names, prepared.multi_label, mean, std)
     state = jax.device_put(init_state(params, optimizer), everywhere)
-    store = Store(workdir, keep_last=config.keep_last)
+    store = at_exit.enter_context(contextlib.closing(Store(workdir, keep_last=config.keep_last)))
     restored = store.restore(state)
     meta: dict[str, Any] = {"offset": 0, "seconds": 0.0, "best": None, "last": None}
     if restored is not None:
@@ -98,6 +103,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         state = jax.device_put(state, everywhere)
     first_step = int(state["step"])
     journal = Journal(workdir, offset=meta["offset"], first_step=first_step, total_steps=total_steps)
+    at_exit.enter_context(contextlib.closing(journal))
     if first_step:
         journal.say(f"resuming {workdir} at step {first_step} of {total_steps}")
 
@@ -129,7 +135,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         epoch = (step - 1) // epoch_steps + 1
         state, figures = step_fn(state, batch)
         ends_epoch = step % epoch_steps == 0
-        if step == first_step + 1 or step % config.log_every == 0 or ends_epoch:
+        if step == 1 or step % config.log_every == 0 or ends_epoch:
             loss = check_finite(figures, step, batch)
             row = {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "grad_norm": float(figures["grad_norm"])}
             row |= {"lr": float(rate(np.int32(step - 1))), **clock.figures(config.batch_size)}
@@ -156,17 +162,14 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         if stop.requested and step < total_steps:
             if not ends_epoch:
                 save()
-            store.close()
+            store.wait()
             journal.say(f"stopped by SIGTERM at step {step} of {total_steps}, saved: the same command goes on from there")
-            journal.close()
             sys.exit(STATUS_TERMINATED)
     store.wait()
 
     # -- Results
     results = finish(config, workdir, prepared.label_names, meta, evaluate, started=began)
-    store.close()
     journal.say(f"done in {duration(results['seconds'])}: {workdir}")
-    journal.close()
     return results
 
 
@@ -243,7 +246,7 @@ def finish(config: ConfigDict, workdir: Path, label_names, meta: dict, evaluate,
         predictions = evaluate(load_params(workdir, "best"), config.dataset.test)
         predictions.save(workdir / "predictions_test.npz")
         results["test"] = {"epoch": meta["best"]["epoch"], **predictions.summary()}
-    write_json(workdir / "results.json", metrics.for_json(results))
+    write_json(workdir / "results.json", without_nan(results))
     write_plots(workdir)
     write_report(workdir)
     return results

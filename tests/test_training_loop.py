@@ -1,0 +1,227 @@
+"""Whole runs on a few real files, from the command line: complete, resumable after kill -9, SIGTERM and a torn checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ast_jax.checkpoints import load_params
+from ast_jax.config import parse
+from ast_jax.errors import Diverged, InputError
+from ast_jax.inference.predict import main as predict
+from ast_jax.training.loop import train
+
+ROOT = Path(__file__).resolve().parents[1]
+EPOCHS, STEPS = 3, 4  # steps an epoch: 13 training clips in batches of 4
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> Path:
+    """Low and high tones of 0.3 to 0.6 s, in noise: DIR/{train,test}/{low,high}/*.wav."""
+    root, rng = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
+    for split, count in (("train", 13), ("test", 5)):
+        for i in range(count):
+            label = ("low", "high")[i % 2]
+            t = np.arange(rng.integers(4800, 9600)) / 16_000
+            pitch = rng.uniform(200, 400) if label == "low" else rng.uniform(2000, 4000)
+            wave = 0.3 * np.sin(2 * np.pi * pitch * t) + 0.02 * rng.normal(size=t.size)
+            path = root / split / label / f"{split}{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, wave, 16_000)
+    return root
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+SETTINGS = {
+    "num_frames": 64,
+    "model.width": 32,
+    "model.depth": 2,
+    "model.num_heads": 2,
+    "model.strides": (16, 16),
+    "epochs": EPOCHS,
+    "batch_size": 4,
+    "lr": 1e-3,
+    "loss": "ce",
+    "metric": "accuracy",
+    "freq_mask": 8,
+    "time_mask": 8,
+    "save_every": 3,
+    "log_every": 2,
+}
+
+
+def settings(sounds, data_dir, **changes):
+    places = {"dataset.source_dir": str(sounds), "dataset.data_dir": str(data_dir)}
+    return parse(flags({**SETTINGS, **places, **changes}))[0]
+
+
+def flags(values: dict) -> list[str]:
+    return [f"--config={ROOT / 'configs/folder.py'}", *(f"--config.{key}={value}" for key, value in values.items())]
+
+
+@pytest.fixture(scope="module")
+def whole(sounds, data_dir, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    train(settings(sounds, data_dir), workdir)
+    return workdir
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def facts(workdir: Path) -> list[dict]:
+    """The lines of metrics.jsonl without what the clock decides."""
+    timing = ("step_s", "clips_per_s", "data_wait")
+    return [{key: value for key, value in row.items() if key not in timing} for row in rows(workdir)]
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    left, right = load_params(ours, "last"), load_params(theirs, "last")
+    assert left.keys() == right.keys()
+    for path in left:
+        np.testing.assert_array_equal(left[path], right[path], err_msg=path)
+    assert facts(ours) == facts(theirs)
+
+
+def test_a_run_leaves_what_was_promised(whole):
+    names = {path.name for path in whole.iterdir()}
+    promised = {"config.json", "labels.txt", "metrics.jsonl", "results.json", "checkpoints", "plots", "report.html"}
+    assert promised <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    results = json.loads((whole / "results.json").read_text())
+    assert results["metrics"].keys() == {"accuracy", "mAP", "auc", "d_prime"}
+    assert (results["epoch"], results["step"], results["num_examples"]) == (EPOCHS, EPOCHS * STEPS, 5)
+    assert (whole / "labels.txt").read_text().split() == ["high", "low"]
+    assert len(list((whole / "plots").glob("*.png"))) >= 4
+    with np.load(whole / "predictions.npz") as predictions:
+        assert predictions["ids"].tolist() == [f"test{i}" for i in range(5)]
+        assert predictions["scores"].shape == (5, 2)
+    with np.load(whole / "examples.npz") as examples:
+        assert examples["fbank"].shape[1:] == (64, 128)
+        assert all(name.startswith("train") for name in examples["ids"])
+
+
+def test_log_points_and_evaluations(whole):
+    train_steps = [row["step"] for row in rows(whole) if row["kind"] == "train"]
+    assert train_steps == sorted({1, *range(2, 13, 2)})
+    evals = [row for row in rows(whole) if row["kind"] == "eval"]
+    assert [(row["epoch"], row["step"]) for row in evals] == [(1, 4), (2, 8), (3, 12)]
+    assert rows(whole)[0]["lr"] == pytest.approx(1e-3)
+    assert all(0 <= row["data_wait"] <= 1 for row in rows(whole) if row["kind"] == "train")
+
+
+def test_the_same_command_again_changes_nothing(whole, sounds, data_dir):
+    before = facts(whole)
+    train(settings(sounds, data_dir), whole)
+    assert facts(whole) == before
+
+
+def test_stopping_after_an_epoch_and_going_on_is_the_same_run(whole, sounds, data_dir, tmp_path):
+    train(settings(sounds, data_dir, epochs=1), tmp_path / "run")
+    train(settings(sounds, data_dir), tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole)
+
+
+def start(workdir: Path, sounds: Path, data_dir: Path) -> subprocess.Popen:
+    """The real command line, in a process of its own."""
+    places = {"dataset.source_dir": sounds, "dataset.data_dir": data_dir}
+    command = [sys.executable, "-m", "ast_jax.main", f"--workdir={workdir}", *flags({**SETTINGS, **places})]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition(), process.stderr.read()
+
+
+@pytest.mark.slow
+def test_kill_dash_nine_in_an_epoch_and_the_same_command_again(whole, sounds, data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(workdir, sounds, data_dir)
+    wait_for(lambda: (workdir / "checkpoints" / "3").exists(), process)  # step 3 of 4: in the middle of an epoch
+    process.kill()
+    process.wait()
+    again = start(workdir, sounds, data_dir)
+    _, stderr = again.communicate(timeout=300)
+    assert again.returncode == 0, stderr
+    assert "resuming" in stderr
+    assert_same_run(workdir, whole)
+    assert json.loads((workdir / "results.json").read_text())["step"] == EPOCHS * STEPS
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_ends_with_its_status(whole, sounds, data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(workdir, sounds, data_dir)
+    wait_for(lambda: (workdir / "metrics.jsonl").exists() and rows(workdir), process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert "the same command goes on" in stderr
+    again = start(workdir, sounds, data_dir)
+    again.communicate(timeout=300)
+    assert_same_run(workdir, whole)
+
+
+def test_another_runs_directory_is_refused(whole, sounds, data_dir):
+    with pytest.raises(InputError, match=r"other settings \(lr 0.001 -> 0.01\)"):
+        train(settings(sounds, data_dir, lr=1e-2), whole)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(sounds, data_dir, tmp_path):
+    with pytest.raises(Diverged, match=r"step \d+ \(stream positions \[\d+, "):
+        train(settings(sounds, data_dir, lr=1e30, log_every=1), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset.name": ""}, "names no data set"),
+        ({"dataset.name": "foldr"}, "no data set 'foldr'"),
+        ({"loss": "mse"}, "choose bce"),
+        ({"metric": "f1"}, "choose accuracy"),
+        ({"dataset.eval": ("dev",)}, "no split 'dev'"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"model.num_heads": 5}, "not a multiple"),
+    ],
+)
+def test_settings_that_make_no_sense(sounds, data_dir, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        train(settings(sounds, data_dir, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_shards_and_no_sounds(tmp_path):
+    config = settings("", tmp_path / "nothing")
+    with pytest.raises(InputError, match="source_dir"):
+        train(config, tmp_path / "run")
+
+
+def test_predict_tags_files_and_reports_the_broken_one(whole, sounds, tmp_path, capsys):
+    broken = tmp_path / "broken.wav"
+    broken.write_text("this is not a sound")
+    good = sounds / "test" / "low" / "test0.wav"
+    with pytest.raises(SystemExit) as status:
+        predict([f"--model={whole}", "--json", str(good), str(broken)])
+    out, err = capsys.readouterr()
+    assert status.value.code == 1
+    tags = json.loads(out)
+    assert tags["file"] == str(good)
+    assert {tag["label"] for tag in tags["tags"]} == {"low", "high"}
+    assert sum(tag["score"] for tag in tags["tags"]) == pytest.approx(1, abs=1e-3)
+    assert "broken.wav" in err
+    assert os.path.exists(broken)
