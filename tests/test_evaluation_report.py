@@ -147,7 +147,7 @@ def test_worst_and_best_clips_are_the_most_confident(tmp_path, without_plots):
     assert page.texts["code"][:7] == ["clip7", "clip59", "clip58", "clip57", "clip56", "clip55", "clip54"]
     assert page.texts["h4"][:2] == ["crying baby", "sea waves"]
     cards = [text for text in page.texts["p"] if text.startswith("heard")]
-    assert cards[0] == "heard: rain 0.900, crying baby 0.200, siren 0.010"
+    assert cards[0] == "heard: rain 0.900; crying baby 0.200; siren 0.010"
     assert len(cards) == 1 + 6
 
 

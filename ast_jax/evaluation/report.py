@@ -325,9 +325,10 @@ def _clips(run: RunFiles) -> str:
 def _clip(run: RunFiles, stored: StoredScores, index: int) -> str:
     scores = stored.scores[index]
     first, *others = (int(c) for c in np.argsort(-scores, kind="stable")[:3])
+    # Semicolons, since AudioSet's names hold commas.
     shown = [first, *(c for c in others if scores[c] >= 0.0005)]  # below that three decimals show nothing
-    heard = ", ".join(f"{run.label(c)} {scores[c]:.3f}" for c in shown)
-    true = ", ".join(run.labels_of(stored.targets[index])) or "no label"
+    heard = "; ".join(f"{run.label(c)} {scores[c]:.3f}" for c in shown)
+    true = "; ".join(run.labels_of(stored.targets[index])) or "no label"
     name = stored.ids[index]
     return (
         f'<article class="card clip"><h4>{escape(true)}</h4><p>heard: {escape(heard)}</p>'

@@ -22,7 +22,7 @@ nav a { padding: .2rem 0; }
 .figures div { background: var(--paper); border: 1px solid var(--line); border-radius: .6rem; padding: .7rem .9rem; }
 .figures dt { color: var(--faint); font-size: .9rem; } .figures dd { margin: 0; font-size: 1.6rem; font-weight: 650; line-height: 1.3; }
 .figures .main { border-color: var(--accent); border-width: 2px; } .figures small { display: block; font-size: .8rem; font-weight: 400; color: var(--faint); }
-figure { margin: 0; } figure.card { padding: .5rem; } img { display: block; width: 100%; height: auto; } .narrow { max-width: 34rem; } .wide { grid-column: 1 / -1; }
+figure { margin: 0; } figure.card { padding: .5rem; } img { display: block; width: 100%; height: auto; } .narrow { max-width: 34rem; } .wide, .wide + .classes { grid-column: 1 / -1; }
 .scroll { overflow: auto; } .scroll:focus-visible { outline: 2px solid var(--accent); } .wide .scroll img { min-width: 44rem; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
