@@ -98,7 +98,8 @@ def _opened(source: Source) -> Iterator[tuple[soundfile.SoundFile, str]]:
     name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source))
+            file = io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source)
+            stack.enter_context(file)
             _check_whole(file, name)
             file.seek(0)
         except OSError as error:
