@@ -173,7 +173,7 @@ def test_sounds_are_embedded_whole_and_never_from_elsewhere(tmp_path, without_pl
 
 
 def test_a_long_recording_is_named_but_not_embedded(tmp_path, monkeypatch, without_plots):
-    monkeypatch.setattr("ast_jax.evaluation.report.LARGEST_SOUND", 1000)
+    monkeypatch.setattr("ast_jax.evaluation.report_clips.LARGEST_SOUND", 1000)
     html, page = report(write_fake_run(tmp_path, **SMALL, audio=True))
     assert "too long to embed" in html
     assert "audio" not in page.tags

@@ -3,27 +3,21 @@
 Letters: N clips, T frames, F mel bins, C classes. Names from outside (labels, clip ids, settings) are escaped wherever they appear.
 """
 
-import base64
 import json
-import struct
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ast_jax.evaluation import metrics
-from ast_jax.evaluation.plots import METRIC_NAMES, Picture, confusion, pictures, shows_confusion, spectrogram
+from ast_jax.evaluation.plots import METRIC_NAMES, pictures
+from ast_jax.evaluation.report_classes import classes_section
+from ast_jax.evaluation.report_clips import clips_section
 from ast_jax.evaluation.report_page import page
-from ast_jax.evaluation.run_files import RunFiles, StoredScores, is_figure, read_run
+from ast_jax.evaluation.report_pieces import duration_text, figure, figure_text, not_yet, plain_table
+from ast_jax.evaluation.run_files import RunFiles, is_figure, read_run
 from ast_jax.evaluation.style import DARK, LIGHT
-from ast_jax.features.spec import FRAME_SHIFT, SAMPLE_RATE
 
-CLIPS_SHOWN = 6  # most confident right ones, and as many wrong ones
-LARGEST_SOUND = (
-    2_000_000  # bytes; a longer recording would make the page slow to open, so it is named, not embedded
-)
 BOOTSTRAP_CELLS = 500_000  # clips x classes up to which 200 resamplings take a moment
 _SHOWN_ELSEWHERE = ("metrics", "per_class", "best", "last", "versions", "seconds")
 
@@ -35,11 +29,11 @@ def write_report(workdir: str | Path) -> Path:
     """
     run = read_run(workdir)
     light, dark = pictures(run, LIGHT), pictures(run, DARK)
-    images = {one.name: _image(one, other) for one, other in zip(light, dark, strict=True)}
+    images = {one.name: figure(one, other) for one, other in zip(light, dark, strict=True)}
     sections = [
         ("curves", "Curves", _curves(run, images)),
-        ("classes", "Classes", _classes(run, images)),
-        ("clips", "Best and worst clips", _clips(run)),
+        ("classes", "Classes", classes_section(run, images)),
+        ("clips", "Best and worst clips", clips_section(run)),
         ("seen", "What the model sees", _seen(images)),
         ("settings", "Settings", _settings(run)),
         ("speed", "Speed and data", _speed(run, images)),
@@ -60,13 +54,13 @@ def _headline(run: RunFiles, name: str) -> str:
     parts = [f"<h1>{escape(name)}</h1>", f'<p class="faint">{escape(_in_a_line(run))}</p>']
     if not figures:
         return "\n".join(
-            [*parts, _missing("No evaluation yet", "metrics.jsonl holds the first one after the first epoch")]
+            [*parts, not_yet("No evaluation yet", "metrics.jsonl holds the first one after the first epoch")]
         )
     main = _main_metric(run)
     order = [main, *(metric for metric in METRIC_NAMES if metric != main)]
     cells = [
         f"<div{' class=main' if metric == main else ''}><dt>{METRIC_NAMES[metric]}</dt>"
-        f"<dd>{_shown(metric, figures.get(metric))}{_interval(run, metric, figures.get(metric)) if metric == main else ''}</dd></div>"
+        f"<dd>{figure_text(metric, figures.get(metric))}{_interval(run, metric, figures.get(metric)) if metric == main else ''}</dd></div>"
         for metric in order
     ]
     return "\n".join(
@@ -105,7 +99,7 @@ def _in_a_line(run: RunFiles) -> str:
         f"{run.results['num_examples']:,} clips evaluated"
         if is_figure(run.results.get("num_examples"))
         else "",
-        f"took {_duration(run.results['seconds'])}" if is_figure(run.results.get("seconds")) else "",
+        f"took {duration_text(run.results['seconds'])}" if is_figure(run.results.get("seconds")) else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -130,7 +124,7 @@ def _interval(run: RunFiles, metric: str, value: Any) -> str:
     if not len(stored.scores) or abs(functions[metric](stored.scores, stored.targets) - value) > 1e-6:
         return ""
     low, high = metrics.bootstrap_interval(stored.scores, stored.targets, functions[metric], repeats=200)
-    return f"<small>{_shown(metric, low)} to {_shown(metric, high)}<br>(95 % over clips)</small>"
+    return f"<small>{figure_text(metric, low)} to {figure_text(metric, high)}<br>(95 % over clips)</small>"
 
 
 def _left_out(run: RunFiles) -> str:
@@ -154,7 +148,7 @@ def _standing(run: RunFiles) -> Iterable[str]:
         value = entry.get("value", entry.get(metric, (entry.get("metrics") or {}).get(metric)))
         if is_figure(value) and metric in METRIC_NAMES:
             epoch = escape(str(entry["epoch"]))
-            yield f"<p>{word} epoch {epoch}: {METRIC_NAMES[metric]} {_shown(metric, value)}.</p>"
+            yield f"<p>{word} epoch {epoch}: {METRIC_NAMES[metric]} {figure_text(metric, value)}.</p>"
 
 
 def _gaps(run: RunFiles) -> list[metrics.Gap]:
@@ -184,12 +178,12 @@ def _gap_line(run: RunFiles) -> Iterable[str]:
         )
 
 
-# --- curves and classes
+# --- curves
 
 
 def _curves(run: RunFiles, images: dict[str, str]) -> str:
     shown = "".join(images[name] for name in ("loss", *METRIC_NAMES, "learning_rate") if name in images)
-    missing = _missing("No curves yet", "metrics.jsonl is written while the run goes on")
+    missing = not_yet("No curves yet", "metrics.jsonl is written while the run goes on")
     return (f'<div class="grid">{shown}</div>' if shown else missing) + _gap_table(run)
 
 
@@ -207,178 +201,17 @@ def _gap_table(run: RunFiles) -> str:
         ]
         for gap in gaps
     ]
-    table = _table(["epoch", "measured", "published", "difference", "inside the band"], rows)
+    table = plain_table(["epoch", "measured", "published", "difference", "inside the band"], rows)
     name = METRIC_NAMES.get(run.published.metric, run.published.metric)
     return f"<details><summary>{escape(name)} beside the published curve, epoch by epoch</summary>{table}</details>"
 
 
-def _classes(run: RunFiles, images: dict[str, str]) -> str:
-    rows = run.results.get("per_class") or []
-    stored = run.predictions
-    if not rows and stored is not None:
-        rows = metrics.per_class(
-            stored.scores, stored.targets, [run.label(c) for c in range(stored.scores.shape[1])]
-        )
-    plots = "".join(images[name] for name in ("confusion", "per_class_ap") if name in images)
-    if not rows and not plots:
-        return _missing(
-            "No figures by class yet", "predictions.npz and results.json come with the evaluation"
-        )
-    mixed_up = (
-        _mixed_up(run, stored)
-        if stored is not None and len(stored.scores) and shows_confusion(stored)
-        else ""
-    )
-    return f'<div class="grid">{plots}{_class_table(rows)}</div>{mixed_up}'
-
-
-def _class_table(rows: list[dict[str, Any]]) -> str:
-    """Sortable by every column; at first by average precision, best first."""
-    columns = [
-        ("ap", "AP"),
-        ("auc", "AUC"),
-        ("d_prime", METRIC_NAMES["d_prime"]),
-        ("accuracy", "recall"),
-        ("positives", "clips"),
-    ]
-    head = '<th scope="col"><button type="button">class</button></th>' + "".join(
-        f'<th scope="col" class="number"{" aria-sort=descending" if key == "ap" else ""}><button type="button">{name}</button></th>'
-        for key, name in columns
-    )
-    ordered = sorted(rows, key=lambda row: -row["ap"] if is_figure(row.get("ap")) else 1)
-    body = "".join(
-        f'<tr><th scope="row" data-v="{escape(str(row.get("label")))}">{escape(str(row.get("label")))}</th>'
-        + "".join(_class_cell(key, row.get(key)) for key, _ in columns)
-        + "</tr>\n"
-        for row in ordered
-    )
-    caption = "Recall: the share of a class's clips on which it scores highest. Press a heading to sort."
-    return (
-        f'<div class="card classes"><p class="faint">{caption}</p>'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Figures by class"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></div>"
-    )
-
-
-def _class_cell(key: str, value: Any) -> str:
-    if not is_figure(value):
-        return '<td class="number" data-v="">-</td>'
-    text = f"{value:,}" if key == "positives" else f"{value:.2f}" if key == "d_prime" else f"{value:.3f}"
-    share = f' share" style="--v:{value:.3f}' if key == "ap" else ""
-    return f'<td class="number{share}" data-v="{value}">{text}</td>'
-
-
-def _mixed_up(run: RunFiles, stored: StoredScores, most: int = 6) -> str:
-    counts = confusion(stored)
-    np.fill_diagonal(counts, 0)
-    pairs = [
-        divmod(int(place), len(counts)) for place in np.argsort(-counts, axis=None, kind="stable")[:most]
-    ]
-    lines = [
-        f"<li>{escape(run.label(true))} heard as {escape(run.label(heard))}: {counts[true, heard]}</li>"
-        for true, heard in pairs
-        if counts[true, heard]
-    ]
-    return (
-        f"<h3>Most often mixed up</h3><ul>{''.join(lines)}</ul>"
-        if lines
-        else "<p>No clip was mistaken for another class.</p>"
-    )
-
-
-# --- clips
-
-
-def _clips(run: RunFiles) -> str:
-    if run.predictions is None or not len(run.predictions.scores):
-        return _missing("No clips yet", "predictions.npz comes with the evaluation")
-    stored = run.predictions
-    best = stored.scores.max(axis=1)
-    top = stored.scores.argmax(axis=1)
-    right = stored.targets[np.arange(len(top)), top] > 0
-    surest = np.argsort(-best, kind="stable")
-    kinds = [
-        (
-            "Most confident and wrong",
-            [int(i) for i in surest if not right[i]],
-            "The highest-scored class was true on every clip.",
-        ),
-        (
-            "Most confident and right",
-            [int(i) for i in surest if right[i]],
-            "The highest-scored class was true on no clip.",
-        ),
-    ]
-    parts = []
-    for heading, clips, none in kinds:
-        cards = "".join(_clip(run, stored, i) for i in clips[:CLIPS_SHOWN])
-        parts.append(
-            f"<h3>{heading}</h3>" + (f'<div class="grid">{cards}</div>' if cards else f"<p>{none}</p>")
-        )
-    if not (run.directory / "audio").is_dir():
-        parts.append(
-            '<p class="faint">With the sounds in the work directory (audio/ID.wav) this page plays them.</p>'
-        )
-    return "\n".join(parts)
-
-
-def _clip(run: RunFiles, stored: StoredScores, index: int) -> str:
-    scores = stored.scores[index]
-    first, *others = (int(c) for c in np.argsort(-scores, kind="stable")[:3])
-    # Semicolons, since AudioSet's names hold commas.
-    shown = [first, *(c for c in others if scores[c] >= 0.0005)]  # below that three decimals show nothing
-    heard = "; ".join(f"{run.label(c)} {scores[c]:.3f}" for c in shown)
-    true = "; ".join(run.labels_of(stored.targets[index])) or "no label"
-    name = stored.ids[index]
-    return (
-        f'<article class="card clip"><h4>{escape(true)}</h4><p>heard: {escape(heard)}</p>'
-        f"<p><code>{escape(name)}</code></p>{_picture_of_clip(run, name)}{_player(run, name)}</article>\n"
-    )
-
-
-def _picture_of_clip(run: RunFiles, name: str) -> str:
-    fbank = _fbank_of(run, name)
-    if fbank is None:
-        return ""
-    seconds = len(fbank) * FRAME_SHIFT / SAMPLE_RATE
-    return (
-        f'<img src="{_data_uri(spectrogram(fbank), "image/png")}" alt="Spectrogram of {escape(name)}">'
-        f'<div class="seconds"><span>0 s</span><span>{seconds / 2:.1f} s</span><span>{seconds:.1f} s</span></div>'
-    )
-
-
-def _fbank_of(run: RunFiles, name: str) -> np.ndarray | None:
-    """From examples.npz, else from the sound itself, else None."""
-    if run.examples is not None and name in run.examples.ids:
-        return run.examples.fbank[run.examples.ids.index(name)]
-    sound = _sound_of(run, name)
-    if sound is None:
-        return None
-    from ast_jax.features import load_audio, log_mel
-
-    return log_mel(load_audio(sound))
-
-
-def _player(run: RunFiles, name: str) -> str:
-    sound = _sound_of(run, name)
-    if sound is None:
-        return ""
-    if sound.stat().st_size > LARGEST_SOUND:
-        return f'<p class="faint">{sound.stat().st_size / 1e6:.0f} MB of sound: too long to embed.</p>'
-    uri = _data_uri(sound.read_bytes(), "audio/wav")
-    return f'<audio controls preload="none" src="{uri}" aria-label="{escape(name)}"></audio>'
-
-
-def _sound_of(run: RunFiles, name: str) -> Path | None:
-    """audio/{name}.wav, never a file outside that folder, whatever the name says."""
-    folder = (run.directory / "audio").resolve()
-    path = (folder / f"{name}.wav").resolve()
-    return path if path.is_relative_to(folder) and path.is_file() else None
+# --- examples
 
 
 def _seen(images: dict[str, str]) -> str:
     if "spectrograms" not in images:
-        return _missing("No examples yet", "examples.npz is written when training starts")
+        return not_yet("No examples yet", "examples.npz is written when training starts")
     words = "Training clips after padding, masks and normalisation. Padding and masks lie above silence, as the reference has it."
     return f'<p>{words}</p><div class="narrow">{images["spectrograms"]}</div>'
 
@@ -388,12 +221,12 @@ def _seen(images: dict[str, str]) -> str:
 
 def _settings(run: RunFiles) -> str:
     if not run.config:
-        return _missing("No settings yet", "config.json is written when the run starts")
+        return not_yet("No settings yet", "config.json is written when the run starts")
     rows = config_difference(run.config)
     if not rows:
         return "<p>Nothing differs from the base settings.</p>"
     cells = [[f"<code>{escape(key)}</code>", escape(old), escape(new)] for key, old, new in rows]
-    return f"<p>What differs from the base settings.</p>{_table(['setting', 'base', 'this run'], cells, raw=True)}"
+    return f"<p>What differs from the base settings.</p>{plain_table(['setting', 'base', 'this run'], cells, raw=True)}"
 
 
 def config_difference(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -427,75 +260,20 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _speed(run: RunFiles, images: dict[str, str]) -> str:
     shown = [images[name] for name in ("data_wait", "clips_per_s") if name in images]
     if not shown:
-        return _missing("No log points yet", "metrics.jsonl is written while the run goes on")
+        return not_yet("No log points yet", "metrics.jsonl is written while the run goes on")
     return f'<div class="grid">{"".join(shown)}</div>'
 
 
 def _versions(run: RunFiles) -> str:
     if not run.results:
-        return _missing(
+        return not_yet(
             "Not finished yet", "results.json holds versions and seconds, and is written at the end"
         )
     rest = {key: value for key, value in run.results.items() if key not in _SHOWN_ELSEWHERE}
     rows = [[name, str(version)] for name, version in (run.results.get("versions") or {}).items()]
     if is_figure(run.results.get("seconds")):
-        rows.append(["time", f"{_duration(run.results['seconds'])} ({run.results['seconds']:,.1f} s)"])
+        rows.append(["time", f"{duration_text(run.results['seconds'])} ({run.results['seconds']:,.1f} s)"])
     rows += [
         [key, value if isinstance(value, str) else json.dumps(value)] for key, value in _flat(rest).items()
     ]
-    return _table(["what", "value"], rows)
-
-
-# --- small pieces
-
-
-def _missing(what: str, where: str) -> str:
-    return f'<p class="faint">{what}: {where}.</p>'
-
-
-def _table(head: list[str], rows: list[list[str]], *, raw: bool = False) -> str:
-    """A plain table; cells are text unless `raw`, when they are HTML already escaped by the caller."""
-    cells = [[cell if raw else escape(cell) for cell in row] for row in rows]
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>\n'
-        for row in cells
-    )
-    return f'<div class="card"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _image(light: Picture, dark: Picture) -> str:
-    width, height = struct.unpack(
-        ">II", light.png[16:24]
-    )  # of the PNG's first chunk; keeps the page still while loading
-    picture = (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{_data_uri(dark.png, "image/png")}">'
-        f'<img src="{_data_uri(light.png, "image/png")}" width="{width}" height="{height}" alt="{escape(light.alt)}"></picture>'
-    )
-    if not light.wide:
-        return f'<figure class="card">{picture}</figure>\n'
-    return f'<figure class="card wide"><div class="scroll" tabindex="0" role="region" aria-label="{escape(light.name)}">{picture}</div></figure>\n'
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _shown(metric: str, value: Any) -> str:
-    if not is_figure(value):
-        return "-"
-    return (
-        f"{100 * value:.1f} %"
-        if metric == "accuracy"
-        else f"{value:.2f}"
-        if metric == "d_prime"
-        else f"{value:.3f}"
-    )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-    )
+    return plain_table(["what", "value"], rows)
