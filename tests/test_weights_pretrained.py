@@ -343,7 +343,7 @@ def test_published_reference_grids_are_known_and_others_asked_for(tmp_path):
     save((12, 50))
     source = read_source(tmp_path / "x.pth")
     assert (source.model["strides"], source.model["num_frames"], source.mean) == ((10, 10), 512, -6.6268077)
-    assert any("concluded from its 600 positions" in note for note in source.notes)
+    assert any("512 frames concluded from its number of positions" in note for note in source.notes)
     save((12, 51))
     with pytest.raises(InputError, match=r"612 positions.*give the strides"):
         read_source(tmp_path / "x.pth")
@@ -456,6 +456,7 @@ def test_hugging_face_facts_are_honoured(tmp_path):
         ({"num_hidden_layers": 1}, "unknown keys: encoder.layer.1"),
         ({"id2label": {"0": "a"}}, "id2label names 1 classes, the head has 5"),
         ({"head_dim": 5}, "head_dim does not go"),
+        ({"hidden_size": "24"}, "its config has hidden_size '24', wanted int"),
     ],
 )
 def test_hugging_face_contradictions_are_refused(tmp_path, changes, message):

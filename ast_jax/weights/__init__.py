@@ -7,10 +7,10 @@ from importlib import import_module
 
 _HOMES = {
     "LoadedModel": "pretrained",
-    "Source": "sources",
+    "Source": "source",
     "initialise": "pretrained",
     "load_model": "pretrained",
-    "read_source": "sources",
+    "read_source": "recognise",
 }
 __all__ = list(_HOMES)
 

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, flat_params, merge, normalise, set_params, split
 from ast_jax.models.patches import adapt_kernel, adapt_positions, positions_by_place
-from ast_jax.weights.sources import Source, read_source
+from ast_jax.weights.recognise import read_source
+from ast_jax.weights.source import Source
 
 _SHAPE = (
     "width",

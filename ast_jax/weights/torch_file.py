@@ -48,6 +48,8 @@ _STORAGES = {
     "UntypedStorage": "uint8",
 }
 
+# What the zipfile module makes of damaged directories: some damage reads as a kind of archive that it does not know.
+BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, struct.error, OverflowError, EOFError, UnicodeDecodeError)
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
@@ -67,7 +69,7 @@ def read(path: Path) -> Any:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         return _Archive(path, mapped).load()
-    except zipfile.BadZipFile as error:
+    except BAD_ZIP as error:
         raise InputError(f"{path} is damaged or cut short ({error}): fetch it again") from error
     except RecursionError as error:
         raise InputError(f"{path} nests its containers too deeply for a state dict") from error
@@ -79,7 +81,7 @@ def read_extra(path: Path, name: str) -> bytes | None:
         with zipfile.ZipFile(path) as archive:
             found = [member for member in archive.namelist() if member.partition("/")[2] == name]
             return archive.read(found[0]) if found else None
-    except zipfile.BadZipFile as error:
+    except BAD_ZIP as error:
         raise InputError(f"{path} is damaged or cut short ({error}): fetch it again") from error
 
 

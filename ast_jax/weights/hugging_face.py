@@ -1,0 +1,135 @@
+"""Hugging Face directories: AST, ViT and DeiT. Their config's word is taken, and held against the arrays."""
+
+from pathlib import Path
+from typing import Any
+
+from ast_jax.errors import InputError
+from ast_jax.weights import layouts, published
+from ast_jax.weights.files import read_arrays, read_json
+from ast_jax.weights.source import Source, check, get, image_source
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """The parameters of a Hugging Face directory: one file, or the shards that an index names."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).exists():
+            return read_arrays(path / name)[0]
+        if (path / f"{name}.index.json").exists():
+            shards = sorted(set(read_json(path / f"{name}.index.json").get("weight_map", {}).values()))
+            arrays: dict[str, Any] = {}
+            for shard in shards:
+                arrays |= read_arrays(path / Path(shard).name)[0]
+            return arrays
+    raise InputError(
+        f"{path} has a config.json but no weights: wanted model.safetensors or pytorch_model.bin"
+    )
+
+
+def read_ast(path: Path, config: dict, arrays: dict) -> Source:
+    """transformers' ASTForAudioClassification, or ASTModel, which has no head."""
+    where = str(path)
+    model = _shapes(where, config) | {
+        "patch_shape": (get(config, "patch_size", where),) * 2,
+        "strides": (get(config, "frequency_stride", where), get(config, "time_stride", where)),
+        "num_frames": get(config, "max_length", where),
+        "num_mel_bins": get(config, "num_mel_bins", where),
+        "distilled": True,
+        "head_norm_eps": get(config, "layer_norm_eps", where, float),
+    }
+    arrays = layouts.hugging_face_dialect(
+        arrays, base=layouts.HUGGING_FACE_AST, qkv_bias=config.get("qkv_bias", True)
+    )
+    headless = config.get("architectures") == ["ASTModel"]
+    table = (
+        layouts.hugging_face(model["depth"], distilled=True)
+        if headless
+        else layouts.hugging_face_ast(model["depth"], prefix="")
+    )
+    params = layouts.read(table, arrays, where=where)
+    names = None
+    if not headless:
+        model["num_classes"] = params["head/bias"].size
+        names = _label_names(where, config, model["num_classes"])
+    check(where, model, params)
+    mean, std, notes = _preprocessor(path)
+    multi_label = config.get("problem_type") == "multi_label_classification"
+    if config.get("problem_type") is None and model.get("num_classes") == 527:
+        multi_label = True
+        notes.append(
+            "config.json names no problem_type: taken as multi-label, for AudioSet's 527 classes are"
+        )
+    return Source(
+        where, "Hugging Face AST", False, params, model, names, mean, std, multi_label, "mean", notes
+    )
+
+
+def read_vit(path: Path, config: dict, arrays: dict) -> Source:
+    """transformers' ViT and DeiT, whatever heads they carry."""
+    where = str(path)
+    model = _shapes(where, config)
+    base = f"{config['model_type']}."
+    arrays = layouts.hugging_face_dialect(arrays, base=base, qkv_bias=config.get("qkv_bias", True))
+    distilled = "embeddings.distillation_token" in arrays
+    side, positions = 0, "embeddings.position_embeddings"
+    if positions in arrays:
+        arrays[positions], side = layouts.embed_all_tokens(arrays[positions], 1 + distilled, where=where)
+    unused = (
+        "classifier.",
+        "cls_classifier.",
+        "distillation_classifier.",
+        "pooler.",
+        "embeddings.mask_token",
+        "decoder.",
+    )
+    rows = layouts.hugging_face(model["depth"], distilled=distilled)
+    params = layouts.read(rows, arrays, where=where, unused=unused)
+    name = "Hugging Face DeiT" if base == "deit." else "Hugging Face ViT"
+    source = image_source(where, name, params, side, {"num_heads": model["num_heads"]}, model["norm_eps"], [])
+    check(where, model | {"distilled": distilled}, params)
+    return source
+
+
+def _shapes(where: str, config: dict) -> dict[str, Any]:
+    """What both kinds of config say alike."""
+    width, hidden = get(config, "hidden_size", where), get(config, "intermediate_size", where)
+    heads = get(config, "num_attention_heads", where)
+    if config.get("hidden_act", "gelu") != "gelu":
+        raise InputError(
+            f"{where}: hidden_act {config['hidden_act']!r} is another function than ours, the exact 'gelu'"
+        )
+    if hidden % width or config.get("head_dim", width // heads) != width // heads:
+        raise InputError(
+            f"{where}: intermediate_size {hidden} or head_dim does not go with hidden_size {width}"
+        )
+    return {
+        "width": width,
+        "depth": get(config, "num_hidden_layers", where),
+        "num_heads": heads,
+        "mlp_ratio": hidden // width,
+        "norm_eps": get(config, "layer_norm_eps", where, float),
+    }
+
+
+def _preprocessor(path: Path) -> tuple[float, float, list[str]]:
+    """mean and std of preprocessor_config.json; the feature extractor's own defaults, AudioSet's, where it is silent."""
+    if not (path / "preprocessor_config.json").exists():
+        return *published.AUDIOSET, [
+            "no preprocessor_config.json: normalised by AudioSet's mean and std, transformers' default"
+        ]
+    config = read_json(path / "preprocessor_config.json")
+    if not config.get("do_normalize", True):
+        return 0.0, 0.5, []  # (x - 0) / (2 x 0.5): as it is
+    return (
+        float(config.get("mean", published.AUDIOSET[0])),
+        float(config.get("std", published.AUDIOSET[1])),
+        [],
+    )
+
+
+def _label_names(where: str, config: dict, num_classes: int) -> list[str] | None:
+    names = config.get("id2label")
+    if names is None:
+        return None
+    if set(names) != {str(i) for i in range(num_classes)}:
+        raise InputError(f"{where}: id2label names {len(names)} classes, the head has {num_classes}")
+    return [str(names[str(i)]) for i in range(num_classes)]

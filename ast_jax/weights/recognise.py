@@ -1,0 +1,74 @@
+"""The door for checkpoints: a name, a file or a directory, recognised by what is in it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ast_jax.errors import InputError
+from ast_jax.weights import catalogue, hugging_face, state_dicts
+from ast_jax.weights.files import read_arrays, read_json
+from ast_jax.weights.source import CARD, Source, our_source
+
+
+def read_source(
+    src: str | os.PathLike, *, which: str = "best", facts: Mapping[str, Any] | None = None
+) -> Source:
+    """Reads any checkpoint.
+
+    Args:
+        src: a file, a directory, or a name of the catalogue (fetched and cached).
+        which: for a run of ours, its 'best', 'last' or 'average' weights.
+        facts: what the file itself does not say and nobody can infer: `num_heads` of an unusual ViT;
+            `strides`, `num_frames`, `num_mel_bins` of an unusual reference `.pth`. A file's own word comes first.
+
+    Raises:
+        InputError: nothing there, or what is there is damaged, unknown, incomplete or has too much; one line.
+    """
+    path, facts = Path(src), dict(facts or {})
+    if not path.exists():
+        return _from_catalogue(catalogue.find(str(src)), facts)
+    if path.is_dir():
+        return _read_directory(path, which, facts)
+    arrays, card = read_arrays(path)
+    if card and "patch_embed/kernel" in arrays:
+        return our_source(str(path), arrays, card)
+    return state_dicts.read_state_dict(str(path), arrays, card, facts)
+
+
+def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:
+    """The entry's files, and of its facts those that files do not say."""
+    source = read_source(catalogue.fetch(entry.name), facts=entry.facts | facts)
+    source.where = entry.name
+    if entry.labels is not None:
+        source.mean, source.std, source.multi_label = entry.mean, entry.std, entry.multi_label
+        source.channels = entry.channels or source.channels
+        source.label_names = source.label_names or entry.label_names()
+        source.notes = [f"normalisation and classes are those published with {entry.name}"]
+    return source
+
+
+def _read_directory(path: Path, which: str, facts: dict) -> Source:
+    if (path / CARD).exists():
+        card = read_json(path / CARD)
+        if (path / "checkpoints").is_dir():
+            from ast_jax.checkpoints import load_params
+
+            return our_source(f"{path} ({which})", dict(load_params(path, which)), card)
+        return our_source(str(path), read_arrays(path / "model.safetensors")[0], card)
+    if not (path / "config.json").exists():
+        raise InputError(
+            f"{path} is no model directory: it has neither {CARD} (ours) nor config.json (Hugging Face)"
+        )
+    config = read_json(path / "config.json")
+    kind = config.get("model_type")
+    arrays = hugging_face.read_weights(path)
+    if kind == "audio-spectrogram-transformer":
+        return hugging_face.read_ast(path, config, arrays)
+    if kind in ("vit", "deit"):
+        return hugging_face.read_vit(path, config, arrays)
+    if "architecture" in config and "patch_embed.proj.weight" in arrays:
+        return state_dicts.read_timm(str(path), arrays, facts)
+    raise InputError(
+        f"{path}: model_type {kind!r} is not read, wanted audio-spectrogram-transformer, vit or deit"
+    )
