@@ -1,6 +1,7 @@
 """Fetching files: with a progress bar, resumed where it stopped, kept, and checked against its checksum ever after."""
 
 import hashlib
+import http.client
 import json
 import os
 import urllib.error
@@ -31,12 +32,16 @@ def file(url: str, cache: Path, *, sha256: str = "") -> Path:
     if not path.exists():
         part = cache / f"{name}.part"
         try:
-            _download(url, part)
-        except (urllib.error.URLError, OSError) as error:
+            _download(url, part, trusted=bool(sha256))
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
+            if isinstance(error, urllib.error.HTTPError):
+                reason = f"HTTP {error.code} {reason}"
+                error.close()
             raise InputError(
                 f"cannot fetch {url} ({reason}): fetch it by hand and put it at {path}, or try again to go on"
             ) from error
+        part.with_suffix(".tag").unlink(missing_ok=True)
         _verify(part, name, url, sha256)
         os.replace(part, path)
     else:
@@ -44,20 +49,28 @@ def file(url: str, cache: Path, *, sha256: str = "") -> Path:
     return path
 
 
-def _download(url: str, part: Path) -> None:
-    """Appends to `part` what it still lacks; starts again where the server knows no ranges."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+def _download(url: str, part: Path, *, trusted: bool) -> None:
+    """Appends to `part` what it still lacks, or starts again: where the server knows no ranges, where its file has changed
+    since (its ETag is kept beside the part), and where neither an ETag nor a checksum (`trusted`) would tell.
+    """
+    tag = part.with_suffix(".tag")
+    have = part.stat().st_size if part.exists() and (trusted or tag.exists()) else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    if have and tag.exists():
+        headers["If-Range"] = tag.read_text()
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code != 416:  # nothing lies past `have`: it is whole, or another file by now
             raise
         error.close()
         part.unlink()
-        return _download(url, part)
+        return _download(url, part, trusted=trusted)
     with response:
         resumed = have > 0 and response.status == 206
+        if not resumed:
+            version = response.headers.get("ETag") or ""
+            tag.write_text(version) if version[:1] == '"' else tag.unlink(missing_ok=True)
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length else None
         with (

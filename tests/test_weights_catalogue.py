@@ -1,0 +1,217 @@
+"""The catalogue is complete, and its downloads resume, are verified, and fail in one line."""
+
+import functools
+import hashlib
+import http.server
+import json
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from weights_oracles import our_params
+
+from ast_jax.errors import InputError
+from ast_jax.weights import catalogue, download, layouts, load_model, published, read_source, torch_file
+
+DATA = np.random.default_rng(0).bytes(300_000)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves DATA at any path, with ranges; `/plain` knows none, `/short` hangs up half-way, `/page` is a web page, `/none` is not there."""
+
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        data, start, status = DATA, 0, 200
+        if self.path.startswith("/none"):
+            self.send_error(404)
+            return
+        if self.path.startswith("/page"):
+            data = b"<html>sign in</html>"
+        same = self.headers.get("If-Range") in (None, '"version 1"')
+        if self.headers.get("Range") and same and not self.path.startswith("/plain"):
+            start, status = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")), 206
+        if start >= len(data):
+            self.send_error(416)
+            return
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("ETag", '"version 1"')
+        self.end_headers()
+        self.wfile.write(data[start : len(data) // 2 if self.path.startswith("/short") else None])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    running.asked = []
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    running.url = f"http://127.0.0.1:{running.server_port}"
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def test_entries_are_complete():
+    names = set(catalogue.ENTRIES)
+    assert len([name for name in names if name.startswith("deit_") and "distilled" in name]) == 4
+    assert len([name for name in names if name.startswith("ast_")]) == 8
+    assert len([name for name in names if name.startswith("MIT/")]) == 8
+    assert {"timm/vit_small_patch14_dinov2.lvd142m", "timm/deit3_base_patch16_384.fb_in22k_ft_in1k"} <= names
+    for entry in catalogue.ENTRIES.values():
+        assert entry.licence in ("Apache-2.0", "BSD-3-Clause")
+        assert entry.figure
+        assert entry.source.startswith("https://") or entry.source.count("/") == 1
+        audio = entry.name.startswith(("ast_", "MIT/"))
+        for fact in (entry.num_frames, entry.strides, entry.mean, entry.std, entry.labels, entry.multi_label):
+            assert (fact is not None) == audio, entry.name
+        if entry.source.startswith(
+            "https://dl.fbaipublicfiles"
+        ):  # the name ends in the digest, as torch.hub has it
+            assert entry.source.endswith(f"-{entry.sha256}.pth")
+            assert re.fullmatch("[0-9a-f]{8}", entry.sha256)
+
+
+def test_the_published_facts():
+    best = catalogue.find("ast_audioset_10_10_0.4593")
+    assert best.source == "https://www.dropbox.com/s/ca0b1v2nlxzyeb4/audioset_10_10_0.4593.pth?dl=1"
+    assert (best.mean, best.std, best.num_frames, best.strides) == (-4.2677393, 4.5689974, 1024, (10, 10))
+    commands = catalogue.find("ast_speechcommands_10_10_0.9812")
+    assert (commands.num_frames, commands.mean, commands.std) == (128, -6.845978, 5.5654526)
+    assert commands.label_names()[:4] == ["backward", "follow", "five", "bed"]
+    assert len(set(commands.label_names())) == 35
+    assert len(set(best.label_names())) == 527
+    named = {0: "Speech", 81: "Cat", 137: "Music", 283: "Wind", 388: "Alarm", 526: "Field recording"}
+    assert {i: best.label_names()[i] for i in named} == named
+    assert catalogue.find("deit_base_distilled_patch16_384").sha256 == "d0272ac0"
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(InputError, match=r"did you mean ast_audioset_10_10_0\.4593"):
+        catalogue.find("ast_audioset_10_10_0.459")
+
+
+def test_a_file_is_fetched_once_and_verified_ever_after(tmp_path, server):
+    path = download.file(f"{server.url}/weights.bin?dl=1", tmp_path)
+    assert path == tmp_path / "weights.bin"
+    assert path.read_bytes() == DATA
+    assert download.file(f"{server.url}/weights.bin?dl=1", tmp_path) == path
+    assert len(server.asked) == 1
+    recorded = json.loads((tmp_path / "digests.json").read_text())["weights.bin"]
+    assert recorded == {"sha256": hashlib.sha256(DATA).hexdigest(), "size": len(DATA)}
+    path.write_bytes(DATA[:-1] + b"?")
+    with pytest.raises(InputError, match=f"delete {path} to fetch it anew"):
+        download.file(f"{server.url}/weights.bin?dl=1", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["ranges", "plain"])
+def test_a_download_goes_on_where_it_stopped(tmp_path, server, kind):
+    (tmp_path / "x.bin.part").write_bytes(DATA[:100_000])
+    (tmp_path / "x.bin.tag").write_text('"version 1"')
+    assert download.file(f"{server.url}/{kind}/x.bin", tmp_path).read_bytes() == DATA
+    assert server.asked == [(f"/{kind}/x.bin", "bytes=100000-")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digests.json", "x.bin"]
+
+
+def test_a_broken_connection_keeps_what_came(tmp_path, server):
+    with pytest.raises(InputError, match=r"after 150000 of 300000 bytes.*or try again to go on"):
+        download.file(f"{server.url}/short/x.bin", tmp_path)
+    assert (tmp_path / "x.bin.part").read_bytes() == DATA[:150_000]
+    assert not (tmp_path / "x.bin").exists()
+
+
+def test_a_part_of_another_file_is_fetched_again(tmp_path, server):
+    (tmp_path / "x.bin.part").write_bytes(
+        bytes(len(DATA) + 5)
+    )  # longer than the file: the server has nothing there
+    assert download.file(f"{server.url}/ranges/x.bin", tmp_path).read_bytes() == DATA
+
+
+def test_wrong_checksums_and_web_pages_are_refused_and_removed(tmp_path, server):
+    right = hashlib.sha256(DATA).hexdigest()[:8]
+    with pytest.raises(InputError, match="wanted deadbeef: try again"):
+        download.file(f"{server.url}/x.bin", tmp_path, sha256="deadbeef")
+    with pytest.raises(InputError, match="gave a web page"):
+        download.file(f"{server.url}/page/x.bin", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == []
+    assert download.file(f"{server.url}/x.bin", tmp_path, sha256=right).exists()
+
+
+def test_no_network_is_one_line_with_the_address(tmp_path, server):
+    server_url = server.url
+    with pytest.raises(
+        InputError, match=f"cannot fetch {server_url}/none/x.bin .*404.* put it at {tmp_path}/x.bin"
+    ):
+        download.file(f"{server_url}/none/x.bin", tmp_path)
+    with pytest.raises(InputError, match=r"cannot fetch http://127\.0\.0\.1:1/x\.bin .*refused") as caught:
+        download.file("http://127.0.0.1:1/x.bin", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def reference_file(path, *, depth=1):
+    """A published AudioSet checkpoint in little: 1212 positions, 527 classes."""
+    params = our_params(192, depth, grid=(12, 101), patch=(16, 16), classes=527)
+    state = layouts.write(layouts.reference(depth, distilled=True), params)
+    torch_file.write(path, {f"module.{key}": value for key, value in state.items()})
+    return params
+
+
+def test_a_name_becomes_a_model(tmp_path, monkeypatch):
+    """The whole way, with a local file in the place of the published one."""
+    params = reference_file(tmp_path / "audioset.pth")
+    name = "ast_audioset_10_10_0.4593"
+    entry = catalogue.ENTRIES[name]
+    local = functools.partial(catalogue.dataclasses.replace, entry)
+    monkeypatch.setitem(catalogue.ENTRIES, name, local(source=(tmp_path / "audioset.pth").as_uri()))
+    monkeypatch.setenv("AST_JAX_CACHE", str(tmp_path / "cache"))
+    source = read_source(name)
+    assert source.where == name
+    assert source.config.grid == (12, 101)
+    assert (source.mean, source.std) == published.AUDIOSET
+    assert (source.label_names[0], source.multi_label, source.channels) == ("Speech", True, "first")
+    np.testing.assert_array_equal(source.params["head/kernel"], params["head/kernel"])
+    assert (tmp_path / "cache" / "audioset.pth").exists()
+
+
+def hub_cache(root: Path, repository: str, files: dict[str, bytes]) -> Path:
+    """A cache as the hub's client leaves it."""
+    folder = root / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    for name, content in files.items():
+        (snapshot / name).write_bytes(content)
+    return root
+
+
+def test_a_hub_repository_from_its_cache(tmp_path, monkeypatch):
+    params = our_params(192, 1, distilled=True, grid=(14, 14), patch=(16, 16), channels=3, classes=0)
+    save_file(layouts.write(layouts.timm(1, distilled=True), params), tmp_path / "weights")
+    config = json.dumps({"architecture": "deit_tiny_distilled_patch16_224", "num_classes": 1000}).encode()
+    files = {"config.json": config, "model.safetensors": (tmp_path / "weights").read_bytes()}
+    name = "timm/deit_tiny_distilled_patch16_224.fb_in1k"
+    cache = hub_cache(tmp_path / "hub", name, files)
+    directory = catalogue.fetch(name, hub_cache=cache)
+    monkeypatch.setattr(catalogue, "fetch", lambda _: directory)
+    loaded = load_model(name, num_frames=128, num_classes=3)
+    assert loaded.model.config.grid == (12, 12)
+    assert "from timm/deit_tiny" in loaded.notes[0]
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    name = "MIT/ast-finetuned-speech-commands-v2"
+    with pytest.raises(
+        InputError, match=f"https://huggingface.co/{name} cannot be reached.*give its directory"
+    ):
+        catalogue.fetch(name, hub_cache=tmp_path)
