@@ -1,10 +1,12 @@
 """Models of PyTorch's world and ours agree; checkpoints are recognised, adapted and refused."""
 
 import dataclasses
+import functools
 import json
 import re
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
@@ -139,6 +141,34 @@ def test_timm_gives_the_same_tokens(tmp_path, name):
     np.testing.assert_allclose(ours, expected, atol=PARITY)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_google_files_mean_to_timm_what_they_mean_to_us(tmp_path, stacked):
+    """timm reads Google's files by its own rules: an oracle for the table, heads on their own axis, stacked layers."""
+    torch = pytest.importorskip("torch")
+    vit = timm().models.VisionTransformer(
+        img_size=24, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0
+    )
+    params = our_params(24, 2, distilled=False, grid=(3, 3), patch=(8, 8), channels=3, classes=0)
+    theirs = layouts.write(layouts.google(2, num_heads=3), params)
+    if stacked:  # big_vision's names for it
+        new = {"LayerNorm_2": "LayerNorm_1", "Attention_1": "Attention_0", "MlpBlock_3": "MlpBlock_0"}
+        blocks: dict[str, list] = {}
+        for key in [key for key in theirs if "encoderblock_" in key]:
+            name = functools.reduce(lambda k, o: k.replace(o, new[o]), new, key)
+            blocks.setdefault(re.sub(r"encoderblock_\d", "encoderblock", name), []).append(theirs.pop(key))
+        theirs |= {key: np.stack(layers) for key, layers in blocks.items()}
+        theirs["pos_embedding"] = theirs.pop("Transformer/posembed_input/pos_embedding")
+        theirs = {f"params/{key}": value for key, value in theirs.items()}
+    np.savez(tmp_path / "x.npz", **theirs)
+    vit.eval().load_pretrained(str(tmp_path / "x.npz"))
+    loaded = load_model(tmp_path / "x.npz")
+    image = np.random.default_rng(0).normal(size=(2, 24, 24)).astype(np.float32)
+    with torch.no_grad():
+        expected = vit.forward_features(torch.from_numpy(np.repeat(image[:, None], 3, axis=1))).numpy()
+    ours = nnx.jit(lambda m, x: m.tokens(x))(loaded.model, image.swapaxes(1, 2))
+    np.testing.assert_allclose(ours, expected, atol=PARITY)
+
+
 @pytest.mark.parametrize("kind", ["ViTModel", "DeiTForImageClassificationWithTeacher"])
 def test_hugging_face_vits_give_the_same_tokens(tmp_path, kind):
     torch = pytest.importorskip("torch")
@@ -160,6 +190,30 @@ def test_hugging_face_vits_give_the_same_tokens(tmp_path, kind):
         expected = base(torch.from_numpy(np.repeat(image[:, None], 3, axis=1))).last_hidden_state.numpy()
     ours = nnx.jit(lambda m, x: m.tokens(x))(loaded.model, image.swapaxes(1, 2))
     np.testing.assert_allclose(ours, expected, atol=PARITY)
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter")  # the third is empty, in the reference too
+def test_a_real_clip_through_both_front_ends(tmp_path, shared):
+    """Sound file to logits, by transformers' feature extractor and model, and by ours."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from ast_jax.features import load_audio, log_mel
+
+    model = hugging_face_model(num_mel_bins=128, max_length=512, frequency_stride=16, time_stride=16)
+    loaded = load_model(save_hugging_face(model, tmp_path, mean=-6.6268077, std=5.358466))
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
+    for path in sorted((shared / "data" / "ESC-50-master" / "audio").iterdir())[:400:100]:
+        waveform = load_audio(path)
+        inputs = extractor(waveform, sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            theirs = model(**inputs).logits.numpy()
+        assert np.abs(theirs).max() > 0.5
+        fbank = np.asarray(log_mel(waveform), np.float32)[None]
+        np.testing.assert_allclose(
+            loaded.logits(fbank), theirs, atol=1e-2
+        )  # rare cells differ by 3e-3 nats and more
+        values = inputs["input_values"].numpy() * (2 * loaded.std) + loaded.mean
+        np.testing.assert_allclose(loaded.logits(values), theirs, atol=PARITY)
 
 
 def save_timm(path, *, grid=(4, 4), distilled=False, depth=2, width=192, patch=(4, 4)):
@@ -463,6 +517,38 @@ def test_hugging_face_contradictions_are_refused(tmp_path, changes, message):
     hugging_face_files(tmp_path, **changes)
     with pytest.raises(InputError, match=re.escape(message)):
         read_source(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_hugging_face_shards_in_other_types(tmp_path, dtype):
+    params = hugging_face_files(tmp_path)
+    arrays = {key: x.astype(dtype) for key, x in layouts.write(layouts.hugging_face_ast(2), params).items()}
+    (tmp_path / "model.safetensors").unlink()
+    names = sorted(arrays)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for shard, keys in shards.items():
+        save_file({key: arrays[key] for key in keys}, tmp_path / shard)
+    index = {"weight_map": {key: shard for shard, keys in shards.items() for key in keys}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    source = read_source(tmp_path)
+    np.testing.assert_array_equal(
+        source.params["head/kernel"], params["head/kernel"].astype(dtype).astype(np.float32)
+    )
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(InputError, match=r"b\.safetensors cannot be opened"):
+        read_source(tmp_path)
+
+
+def test_a_base_model_without_head_can_start_another(tmp_path):
+    params = hugging_face_files(tmp_path, architectures=["ASTModel"])
+    rows = layouts.hugging_face(2, distilled=True)
+    save_file(
+        layouts.write(rows, {k: v for k, v in params.items() if "head" not in k}),
+        tmp_path / "model.safetensors",
+    )
+    loaded = load_model(tmp_path, label_names=["a", "b"])
+    assert "head new" in loaded.notes[0]
+    np.testing.assert_array_equal(flat_params(loaded.model)["norm/bias"], params["norm/bias"])
 
 
 def test_hugging_face_file_alone_is_not_enough(tmp_path):

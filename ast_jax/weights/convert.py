@@ -81,7 +81,8 @@ def _safetensors(loaded: LoadedModel, path: Path) -> list[str]:
 
 def _npz(loaded: LoadedModel, path: Path) -> list[str]:
     with open(path, "wb") as file:  # given a name, NumPy would put .npz behind it
-        np.savez(file, **flat_params(loaded.model), **{CARD: np.array(json.dumps(loaded.card()))})
+        arrays: dict[str, Any] = {**flat_params(loaded.model), CARD: np.array(json.dumps(loaded.card()))}
+        np.savez(file, **arrays)
     return _read_back(loaded, path)
 
 

@@ -106,7 +106,7 @@ class _progress:
 
 def _verify(path: Path, name: str, url: str, sha256: str) -> None:
     """Raises InputError, and removes a fresh download, unless the file is the published or the recorded one."""
-    found = {"sha256": _sha256(path), "size": path.stat().st_size}
+    found: dict[str, Any] = {"sha256": _sha256(path), "size": path.stat().st_size}
     record = path.parent / _DIGESTS
     known: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
     wanted = sha256 or known.get(name, {}).get("sha256", "")

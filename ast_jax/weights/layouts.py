@@ -355,9 +355,9 @@ _BIG_VISION = {
 }
 
 
-def google_dialect(source: Arrays) -> dict[str, np.ndarray]:
+def google_dialect(source: Arrays) -> dict[str, Any]:
     """big_vision's names, its stacked layers `encoderblock/... [L, ...]` and both projects' prefixes, as vision_transformer's."""
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in source.items():
         name = re.sub(r"^(opt/target/|params/img/|params/)", "", key)
         for pattern, replacement in _BIG_VISION.items():

@@ -107,6 +107,7 @@ def load_model(
     if label_names is not None:
         changes.setdefault("num_classes", len(label_names))
     _known(changes)
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     config = ASTConfig(**_base(source, changes) | changes)
     head = "keep" if source.has_head and config.num_classes == source.params["head/bias"].size else "new"
     params, account = _adapted(
@@ -225,7 +226,7 @@ def _kernel(source: Source, config: ASTConfig, rgb: str, account: list[str]) -> 
         account.append(f"patch kernel PI-resized from {_by(kernel.shape[:2])} to {_by(config.patch_shape)}")
     elif kernel.shape[2] == 1:
         return kernel
-    return adapt_kernel(kernel, tuple(config.patch_shape), rgb=rgb)
+    return adapt_kernel(kernel, config.patch_shape, rgb=rgb)
 
 
 def _positions(source: Source, config: ASTConfig, mode: str, account: list[str]) -> np.ndarray:
@@ -238,10 +239,10 @@ def _positions(source: Source, config: ASTConfig, mode: str, account: list[str])
         patches = positions_by_place(
             patches,
             extent=(own.num_mel_bins, own.num_frames),
-            patch_shape=tuple(own.patch_shape),
-            strides=tuple(own.strides),
-            new_patch_shape=tuple(config.patch_shape),
-            new_strides=tuple(config.strides),
+            patch_shape=own.patch_shape,
+            strides=own.strides,
+            new_patch_shape=config.patch_shape,
+            new_strides=config.strides,
             mode=mode,
         )
         account.append(f"positions {_by(grid)} moved to the new patch centres {_by(patches.shape[:2])}")

@@ -70,7 +70,9 @@ def image_source(
 def our_source(where: str, params: Mapping[str, Any], card: dict, layout: str = "ast_jax") -> Source:
     """Our parameters under our paths, with their card."""
     stated = get(card, "model", where, dict)
-    model = {key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()}
+    model: dict[str, Any] = {
+        k: tuple(value) if isinstance(value, list) else value for k, value in stated.items()
+    }
     fields = {field.name: type(field.default) for field in dataclasses.fields(ASTConfig)}
     if unknown := model.keys() - fields.keys():
         raise InputError(
@@ -80,7 +82,7 @@ def our_source(where: str, params: Mapping[str, Any], card: dict, layout: str = 
     rows = layouts.ours(model["depth"], distilled=model["distilled"])
     params = layouts.read(rows, params, where=where)
     check(where, model, params)
-    facts = {name: card.get(name) for name in ("label_names", "mean", "std", "multi_label")}
+    facts: dict[str, Any] = {name: card.get(name) for name in ("label_names", "mean", "std", "multi_label")}
     return Source(where, layout, False, params, model, channels=card.get("channels", "mean"), **facts)
 
 
@@ -110,7 +112,7 @@ def depth(arrays: Mapping[str, Any], pattern: str) -> int:
 
 def check(where: str, model: dict, params: Mapping[str, np.ndarray]) -> None:
     """What the configuration says against what the arrays are."""
-    found = {
+    found: dict[str, Any] = {
         "width": params["norm/scale"].size,
         "mlp_ratio": params["blocks/0/mlp/fc1/bias"].size / params["norm/scale"].size,
     }

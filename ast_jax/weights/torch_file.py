@@ -49,7 +49,7 @@ _STORAGES = {
 }
 
 # What the zipfile module makes of damaged directories: some damage reads as a kind of archive that it does not know.
-BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, struct.error, OverflowError, EOFError, UnicodeDecodeError)
+BAD_ZIP = (zipfile.BadZipFile, RuntimeError, struct.error, OverflowError, EOFError, UnicodeDecodeError)
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
@@ -69,10 +69,10 @@ def read(path: Path) -> Any:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         return _Archive(path, mapped).load()
-    except BAD_ZIP as error:
-        raise InputError(f"{path} is damaged or cut short ({error}): fetch it again") from error
     except RecursionError as error:
         raise InputError(f"{path} nests its containers too deeply for a state dict") from error
+    except BAD_ZIP as error:
+        raise InputError(f"{path} is damaged or cut short ({error}): fetch it again") from error
 
 
 def read_extra(path: Path, name: str) -> bytes | None:
@@ -234,6 +234,7 @@ class _Function:
     """What the pickle may call. It cannot be changed, as a plain function's defaults could be by a BUILD instruction."""
 
     __slots__ = ("_function",)
+    _function: Callable
 
     def __init__(self, function: Callable):
         object.__setattr__(self, "_function", function)
@@ -317,20 +318,23 @@ def write(
     wrong = [name for name, array in state_dict.items() if array.dtype != np.float32]
     if wrong:
         raise InputError(f"only float32 is written to .pth files: {', '.join(wrong)} are of another type")
-    members = {"data.pkl": _pickle(state_dict), "byteorder": b"little", **(extra or {})}
+    members = {"data.pkl": _pickle(state_dict), "byteorder": b"little", **(extra or {}), "version": b"3\n"}
+    at = 0
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
-            _store(archive, name, data)
+            at = _store(archive, at, name, data)
         for key, array in enumerate(state_dict.values()):
-            _store(archive, f"data/{key}", np.asarray(array, "<f4").tobytes())
-        _store(archive, "version", b"3\n")
+            at = _store(archive, at, f"data/{key}", np.asarray(array, "<f4").tobytes())
 
 
-def _store(archive: zipfile.ZipFile, name: str, data) -> None:
+def _store(archive: zipfile.ZipFile, start: int, name: str, data: bytes) -> int:
+    """Adds a member whose header is at `start`; returns where the next header will be."""
     info = zipfile.ZipInfo(f"archive/{name}")
-    fill = -(archive.fp.tell() + 30 + len(info.filename) + 4) % 64
+    header = 30 + len(info.filename) + 4
+    fill = -(start + header) % 64
     info.extra = struct.pack("<HH", 0x4246, fill) + bytes(fill)  # "FB": what torch calls its padding
     archive.writestr(info, data)
+    return start + header + fill + len(data)
 
 
 def _pickle(state_dict: Mapping[str, np.ndarray]) -> bytes:
