@@ -1,19 +1,161 @@
 """The commands that only bring rooms together: prepare, evaluate, convert."""
 
 import argparse
+import functools
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
 
 from ast_jax.config import parse
+from ast_jax.datasets.records import PreparedSet
 from ast_jax.errors import InputError
 
 
 def prepare(argv: Sequence[str]) -> None:
-    """python -m ast_jax prepare --config=configs/esc50.py --config.dataset.source_dir=DIR"""
+    """Sound files to shards of features: python -m ast_jax prepare --config=FILE --config.dataset.source_dir=DIR"""
     config, _, rest = parse(argv)
     argparse.ArgumentParser("python -m ast_jax prepare", description=prepare.__doc__).parse_args(rest)
 
     from ast_jax.training.setup import open_data
 
+    print(open_data(config).directory)
+
+
+def convert(argv: Sequence[str]) -> None:
+    """Weights of any known kind to another: python -m ast_jax convert SRC DST --to=huggingface"""
+    from ast_jax.weights.convert import FORMATS
+    from ast_jax.weights.convert import convert as write
+
+    parser = argparse.ArgumentParser("python -m ast_jax convert", description=convert.__doc__)
+    parser.add_argument("src", help="a run, a checkpoint file or directory, or a catalogue name")
+    parser.add_argument("dst", help="where to write; must not exist")
+    parser.add_argument("--to", required=True, choices=FORMATS)
+    parser.add_argument("--which", default="best", help="of a run: best, last or average weights")
+    parser.add_argument("--mean", type=float, help="normalisation, where the source does not say")
+    parser.add_argument("--std", type=float)
+    parser.add_argument("--num_frames", type=int, help="another length, 10 ms a frame: positions are adapted")
+    args = parser.parse_args(argv)
+    options = {key: getattr(args, key) for key in ("mean", "std", "num_frames") if getattr(args, key) is not None}
+    for line in write(args.src, args.dst, to=args.to, which=args.which, **options):
+        print(line)
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Metrics without training: python -m ast_jax evaluate RUN [RUN ...] [--config=FILE]
+
+    RUN is anything `load_model` takes, or a file of saved scores (scores.npz, predictions.npz); several are an ensemble
+    (the mean of their scores). Data and splits are the recipe's; without --config, those the first run was trained with.
+    """
+    recipe = [a for a in argv if a.startswith("--config")]
+    parser = argparse.ArgumentParser("python -m ast_jax evaluate", description=evaluate.__doc__)
+    parser.add_argument("sources", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--which", default="best", help="of a run: best, last or average weights")
+    parser.add_argument("--splits", help="instead of the recipe's eval splits, by commas")
+    parser.add_argument("--mean", type=float, help="instead of the checkpoint's own")
+    parser.add_argument("--std", type=float)
+    parser.add_argument("--out", type=Path, help="save the scores here, for ensembles later")
+    args = parser.parse_args([a for a in argv if a not in recipe])
+
+    from ast_jax.evaluation.evaluate import Predictions
+
+    found: list[Predictions] = []
+    prepared, splits, config = None, (), None
+    for source in args.sources:
+        if source.suffix == ".npz" and (saved := Predictions.load(source)):
+            found.append(saved)
+            continue
+        if prepared is None:
+            config = parse(recipe)[0] if recipe else config_of_run(source)
+            prepared, splits = open_for_evaluation(config, args.splits)
+        found.append(scores_of(source, prepared, splits, config, which=args.which, mean=args.mean, std=args.std))
+        report(str(source), found[-1], prepared, splits)
+    ensemble = Predictions.mean(found)
+    if len(found) > 1:
+        report(f"ensemble of {len(found)}", ensemble, prepared, splits)
+    if args.out:
+        ensemble.save(args.out)
+        print(f"scores in {args.out}", file=sys.stderr)
+
+
+def config_of_run(run: Path) -> ConfigDict:
+    """The recipe a run was trained with. Raises InputError if it is no run."""
+    path = run / "config.json"
+    if not (run / "model_card.json").is_file() or not path.is_file():
+        raise InputError(f"{run} is not a run of ours: say with --config=configs/NAME.py what to evaluate it on")
+    from ast_jax.config import base
+
+    config = base()
+    stored = json.loads(path.read_text())
+    with config.unlocked():
+        config.update(ConfigDict(stored))
+    return config
+
+
+def open_for_evaluation(config: ConfigDict, splits: str | None) -> tuple[PreparedSet, tuple[str, ...]]:
+    from ast_jax.training.setup import open_data
+
+    chosen = tuple(splits.split(",")) if splits else tuple(config.dataset.eval)
     prepared = open_data(config)
-    print(prepared.directory)
+    prepared.num_examples(chosen)  # raises for a split that is not there
+    return prepared, chosen
+
+
+def scores_of(source: Path, prepared: PreparedSet, splits: tuple[str, ...], config: ConfigDict, *, which: str, mean, std):
+    """The scores of one model over the prepared set, in the set's own label order."""
+    import jax
+
+    from ast_jax.datasets.pipeline import EvalStream, batches
+    from ast_jax.evaluation.evaluate import eval_step, predict_all
+    from ast_jax.models import split
+    from ast_jax.weights import load_model
+
+    loaded = load_model(source, which=which, mean=mean, std=std)
+    whose = "given" if mean is not None or std is not None else "the checkpoint's own"
+    print(f"{source}: mean {loaded.mean:.5g}, std {loaded.std:.5g} ({whose})", file=sys.stderr)
+    columns = label_columns(source, loaded.label_names, prepared.label_names)
+    graphdef, params = split(loaded.model)
+    loss = "bce" if loaded.multi_label else "ce"
+    step = jax.jit(functools.partial(eval_step, graphdef=graphdef, mean=loaded.mean, std=loaded.std, loss=loss))
+    rows = batches(
+        EvalStream(prepared.source(splits), batch_size=config.batch_size),
+        kind=prepared.kind,
+        batch_size=config.batch_size,
+        num_frames=loaded.model.config.num_frames,
+        num_classes=len(prepared.label_names),
+    )
+    # the model's classes in the set's order: labels go in by the model's order, scores come out by the set's
+    inverse = np.argsort(columns)
+    reordered = ({**batch, "labels": batch["labels"][:, inverse]} for batch in rows)
+    return predict_all(lambda batch: step(params, dict(batch)), reordered, prepared.ids(splits)).with_classes(columns)
+
+
+def label_columns(source: Path, model: Sequence[str], data: Sequence[str]) -> np.ndarray:
+    """Where each class of the data set stands among the model's. Raises InputError unless they are the same classes."""
+    if sorted(model) != sorted(data):
+        only = sorted(set(data) ^ set(model))
+        raise InputError(
+            f"{source} knows {len(model)} classes, the data set has {len(data)}; not in both: {', '.join(only[:5])}"
+            f"{' ...' if len(only) > 5 else ''}: evaluate on the data it was made for, or fine-tune it"
+        )
+    places = {name: i for i, name in enumerate(model)}
+    return np.array([places[name] for name in data])
+
+
+def report(name: str, predictions: Any, prepared: PreparedSet | None, splits: Sequence[str]) -> None:
+    """One line of metrics with a 95 % interval of mAP, and how much of the set was there."""
+    from ast_jax.evaluation import metrics
+
+    summary = predictions.summary()
+    low, high = metrics.bootstrap_interval(predictions.scores, predictions.targets)
+    figures = "  ".join(f"{key} {summary[key]:.4f}" for key in ("accuracy", "mAP", "auc", "d_prime"))
+    print(f"{name}: {figures}  (mAP 95 % interval {low:.4f} to {high:.4f}; {summary['num_examples']} clips)")
+    coverage = prepared.metadata["notes"].get("coverage", {}) if prepared else {}
+    for split in splits:
+        if split in coverage:
+            part = coverage[split]
+            print(f"  {split}: {part['found']} of {part['listed']} listed clips were there ({part['share']:.1%})")

@@ -58,21 +58,39 @@ def base(**dataset_options) -> ConfigDict:
     c.model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
 
     c.init_from = ""  # weights to start from: a file, a directory or a catalogue name; empty: from scratch
+    c.init_rgb = "sum"  # how an ImageNet kernel folds: sum (the published code) or mean (the paper's wording)
+    c.init_positions = "bilinear"  # of ImageNet positions: bilinear, nearest or reinit (table 5 of the paper)
+    c.freeze = ""  # what stays as it was loaded: backbone, or a number N (patches, positions and the first N blocks)
 
     c.loss = "bce"  # bce (several labels a clip) or ce (one label)
     c.metric = "mAP"  # decides the best epoch: accuracy, mAP, auc or d_prime
     c.lr = 5e-5
     c.lr_warmup_steps = 0  # the rate climbs in stairs from 0 at step 0 to `lr` at this step
-    c.lr_warmup_stair = 50  # steps a stair
+    c.lr_warmup_stair = 50  # steps a stair; 1 is a linear climb
     c.lr_decay = 1.0  # the rate is multiplied by this ...
     c.lr_decay_epochs = ()  # ... at the start of each of these epochs (the first epoch is 1)
     c.adam_b1 = 0.95
     c.adam_b2 = 0.999
     c.adam_eps = 1e-8
     c.weight_decay = 5e-7  # added to the gradient before the moments (Adam with L2, not AdamW)
+    c.clip_norm = 0.0  # gradients are scaled down to this global norm; 0: never
+    c.layer_decay = 1.0  # the rate of each block is this times that of the block after it
+    c.accumulate = 1  # the batch is computed in this many parts: less memory, the same step
 
+    c.sampling = "shuffle"  # shuffle, or balanced: with replacement, classes with few clips more often
+    c.mixup = 0.0  # probability that a clip is mixed with another one
     c.freq_mask = 0  # widest frequency mask, mel bins
     c.time_mask = 0  # widest time mask, frames
+    c.noise = False  # uniform noise of random strength, up to 0.1 of the normalised features
+    c.roll = 0  # frames a clip is rolled by at most, circularly
+    c.gain_db = 0.0  # a clip is made louder or softer by at most this
+    c.label_smoothing = 0.0  # share of a label that is spread out
+
+    c.average_epochs = ()  # (first, last) epoch whose weights are averaged; the average is evaluated at the end
+    c.cumulative = False  # log the mean of the scores of all epochs so far: an ensemble of a run's checkpoints
+    c.ema = 0.0  # decay of an exponential average of the weights, which is then what is evaluated; 0: none
+
+    c.published = ConfigDict()  # the curve to compare with: `metric`, `curve` {epoch: value}, `band`; empty: none
 
     c.keep_last = 2  # checkpoints kept beside the best one
     c.save_every = 0  # steps between checkpoints; 0: after each epoch's evaluation only

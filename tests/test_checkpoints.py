@@ -24,7 +24,7 @@ def at(template, step: int) -> dict:
 
 
 def filled(directory, template, metrics, keep_last=2) -> Store:
-    store = Store(directory, keep_last=keep_last)
+    store = Store(directory, template, keep_last=keep_last)
     for step, metric in enumerate(metrics, start=1):
         store.save(at(template, step), {"note": step}, metric=metric)
     store.wait()
@@ -59,7 +59,8 @@ def test_parameters_are_read_without_the_optimiser(run, template, which, step):
 def test_no_checkpoint_is_an_error_with_advice(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         load_params(tmp_path)
-    assert Store(tmp_path).restore({"step": jnp.int32(0), "params": {}, "opt": ()}) is None
+    empty = {"step": jnp.int32(0), "params": {}}
+    assert Store(tmp_path, empty).restore(empty) is None
 
 
 def test_damage_is_passed_over_with_a_warning(tmp_path, template, caplog):
@@ -69,7 +70,7 @@ def test_damage_is_passed_over_with_a_warning(tmp_path, template, caplog):
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
     with caplog.at_level(logging.WARNING):
-        restored = Store(tmp_path).restore(template)
+        restored = Store(tmp_path, template).restore(template)
     assert restored.meta["note"] == 1
     assert "checkpoint 2 is damaged" in caplog.text
 
@@ -81,7 +82,7 @@ def test_a_wrong_value_that_storage_reads_happily_is_noticed(tmp_path, template,
     value = text.split('"params:b": ')[1].split(",")[0].rstrip("}")
     meta.write_text(text.replace(f'"params:b": {value}', f'"params:b": {int(value) ^ 1}'))
     with caplog.at_level(logging.WARNING):
-        assert Store(tmp_path).restore(template).meta["note"] == 1
+        assert Store(tmp_path, template).restore(template).meta["note"] == 1
     assert "params:b" in caplog.text
     with pytest.raises(InputError, match="differ from their recorded digest"):
         load_params(tmp_path, "last")

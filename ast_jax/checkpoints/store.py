@@ -1,7 +1,8 @@
 """Save, choose, verify and restore the training state of one work directory.
 
-A checkpoint is `checkpoints/<step>/{params,opt,meta}`: parameters alone can be read without the optimiser. `meta` is JSON
-and holds whatever the loop wants back, and a digest of every leaf: storage does not notice all damage by itself.
+A checkpoint is `checkpoints/<step>/{params,opt,meta}`, and a folder for anything else the state holds (`ema`, `average`):
+parameters alone can be read without the optimiser. `meta` is JSON and holds whatever the loop wants back, and a digest of
+every leaf: storage does not notice all damage by itself.
 """
 
 import dataclasses
@@ -36,15 +37,16 @@ class Store:
     keep_last + 1 checkpoints, each three times the parameters' size (Adam's two moments), and one being written.
     """
 
-    def __init__(self, workdir: Path, *, keep_last: int = 2):
+    def __init__(self, workdir: Path, template: Mapping[str, Any], *, keep_last: int = 2):
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
         keep = [LatestN(keep_last), BestN(get_metric_fn=lambda m: m["metric"], n=1)]
         self._ocp = ocp
+        self._items = tuple(key for key in template if key != "step")
         self._manager = ocp.CheckpointManager(
             (Path(workdir) / "checkpoints").absolute(),  # orbax refuses relative paths, and only at the first save
-            item_names=("params", "opt", "meta"),
+            item_names=(*self._items, "meta"),
             options=ocp.CheckpointManagerOptions(preservation_policy=AnyPreservationPolicy(keep)),
         )
 
@@ -54,15 +56,15 @@ class Store:
     def save(self, state: Mapping[str, Any], meta: Mapping[str, Any], *, metric: float | None = None) -> None:
         """Begins to save; returns once the arrays are copied off the device. `metric`: larger is better; None ranks last."""
         step = int(state["step"])
-        params, opt = _named(state["params"]), _named(state["opt"])
+        items = {item: _named(state[item]) for item in self._items}
         ranked = None if metric is None or math.isnan(metric) else metric
-        record = {**meta, "step": step, "metric": ranked, "digest": _digest({"params": params, "opt": opt})}
-        record["shapes"] = {name: leaf.shape for name, leaf in params.items()}  # to read parameters without a model
+        record = {**meta, "step": step, "metric": ranked, "digest": _digest(items)}
+        record["shapes"] = {name: leaf.shape for name, leaf in items["params"].items()}  # to read them without a model
         args = self._ocp.args
         self._manager.save(
             step,
             args=args.Composite(
-                params=args.StandardSave(params), opt=args.StandardSave(opt), meta=args.JsonSave(record)
+                meta=args.JsonSave(record), **{item: args.StandardSave(tree) for item, tree in items.items()}
             ),
             metrics={"metric": -math.inf if ranked is None else ranked},
             force=True,
@@ -82,16 +84,14 @@ class Store:
 
     def _read(self, step: int, template: Mapping[str, Any]) -> Restored:
         args = self._ocp.args
-        abstract = {item: jax.tree.map(_abstract, _named(template[item])) for item in ("params", "opt")}
+        abstract = {item: jax.tree.map(_abstract, _named(template[item])) for item in self._items}
         got = self._manager.restore(
             step,
             args=args.Composite(
-                params=args.StandardRestore(abstract["params"]),
-                opt=args.StandardRestore(abstract["opt"]),
-                meta=args.JsonRestore(),
+                meta=args.JsonRestore(), **{item: args.StandardRestore(tree) for item, tree in abstract.items()}
             ),
         )
-        arrays, meta = {"params": got.params, "opt": got.opt}, dict(got.meta)
+        arrays, meta = {item: got[item] for item in self._items}, dict(got.meta)
         _verify(arrays, meta["digest"])
         state = {item: _unnamed(arrays[item], template[item]) for item in arrays}
         return Restored({"step": jnp.int32(step), **state}, meta)
@@ -105,30 +105,42 @@ class Store:
 
 
 def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarray]:
-    """The parameters of a run by '/'-joined path: of its `best` or its `last` checkpoint.
+    """The parameters of a run by '/'-joined path: those evaluated at its `best` or `last` checkpoint, or the `average` of epochs.
+
+    Where the run keeps an exponential average, that is what was evaluated.
 
     Raises InputError if the run has none that proves whole.
     """
     import orbax.checkpoint as ocp
 
     directory = Path(workdir).absolute() / "checkpoints"
-    if which not in ("best", "last"):
-        raise InputError(f"there are no {which!r} weights in a run: choose best or last")
+    if which not in ("best", "last", "average"):
+        raise InputError(f"there are no {which!r} weights in a run: choose best, last or average")
     metas = {path: _meta(path) for path in directory.glob("*") if path.name.isdigit()}
     if not metas:
         raise InputError(f"{workdir} holds no checkpoint: train it first, or name another run")
-    rank = {"best": lambda p: (-math.inf if metas[p]["metric"] is None else metas[p]["metric"], int(p.name)), "last": lambda p: int(p.name)}
-    chosen = max(metas, key=rank[which])
+    rank = _by_metric if which == "best" else _by_step
+    chosen = max(metas, key=lambda path: rank(metas[path]))
+    item = "average" if which == "average" else "ema" if (chosen / "ema").exists() else "params"
+    if not (chosen / item).exists():
+        raise InputError(f"{workdir} keeps no average of epochs: set config.average_epochs, or choose best or last")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
         shapes = {
             name: jax.ShapeDtypeStruct(tuple(shape), jnp.float32, sharding=device)
             for name, shape in metas[chosen]["shapes"].items()
         }
-        params = checkpointer.restore(chosen / "params", shapes)
-    recorded = {name: value for name, value in metas[chosen]["digest"].items() if name.startswith("params:")}
-    _verify({"params": params}, recorded)
+        params = checkpointer.restore(chosen / item, shapes)
+    _verify({item: params}, metas[chosen]["digest"])
     return {name.replace(".", "/"): np.asarray(value) for name, value in params.items()}
+
+
+def _by_step(meta: Mapping[str, Any]) -> int:
+    return meta["step"]
+
+
+def _by_metric(meta: Mapping[str, Any]) -> tuple[float, int]:
+    return (-math.inf if meta["metric"] is None else meta["metric"], meta["step"])
 
 
 def _meta(checkpoint: Path) -> dict[str, Any]:

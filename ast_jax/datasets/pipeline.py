@@ -5,7 +5,8 @@ B batch, S samples, T frames, F mel bins, C classes.
 A batch holds `fbank` float16 [B, T, F] or `waveform` int16 [B, S], and for both kinds `length` int32 [B] (frames that
 come from the clip: rows past it are padding), `labels` float32 [B, C], `index` int32 [B] (position in the sampled
 stream: the key of everything random about this example) and `mask` float32 [B] (0 on rows that only fill the batch);
-`waveform` batches also hold `num_samples` int32 [B].
+`waveform` batches also hold `num_samples` int32 [B]. With mixup there are `share` float32 [B], each clip's share in the mix
+(1: not mixed), and `partner`, `partner_length` or `partner_samples`, of the clip to mix in; `labels` are mixed already.
 """
 
 import functools
@@ -14,10 +15,11 @@ from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float
 
 from ast_jax.features.spec import FRAME_LENGTH, FRAME_SHIFT, NUM_MEL_BINS, num_frames as frames_of
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, np.ndarray | np.generic]
 
 
 @runtime_checkable
@@ -29,15 +31,28 @@ class Source(Protocol):
 
 
 class TrainStream:
-    """The sampled stream as a random-access sequence: position p -> example, for `epochs` shuffled passes.
+    """The sampled stream as a random-access sequence: position p -> example, for `epochs` passes.
 
-    Each epoch is a permutation drawn from (seed, epoch) and filled up to whole batches with empty rows, so that
-    epochs begin at batch boundaries, the last, partial batch is trained on, and the position is all a resumed run needs.
+    An epoch is a permutation drawn from (seed, epoch), or with `weights` as many draws with replacement, filled up to whole
+    batches with empty rows: epochs begin at batch boundaries, the last, partial batch is trained on, and the position is
+    all a resumed run needs. With `mixup` > 0 an example brings its partner, drawn uniformly from the whole set (not by
+    `weights`, as in the reference) and its share, Beta(10, 10) and not folded to >= 1/2, both from (seed, position).
     """
 
-    def __init__(self, source: Source, *, batch_size: int, epochs: int, seed: int):
-        self.source, self.seed, self.epochs = source, seed, epochs
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        mixup: float = 0.0,
+        weights: Float[np.ndarray, " N"] | None = None,
+    ):
+        self.source, self.seed, self.epochs, self.mixup = source, seed, epochs, mixup
         self.slots = steps_per_epoch(len(source), batch_size) * batch_size
+        self._cumulative = None if weights is None else np.cumsum(weights / weights.sum())
+        self._order = functools.lru_cache(maxsize=2)(self._draw)  # two: reader threads meet at an epoch's end
 
     def __len__(self) -> int:
         return self.epochs * self.slots
@@ -45,14 +60,26 @@ class TrainStream:
     def __getitem__(self, position: int) -> dict[str, Any]:
         epoch, slot = divmod(position, self.slots)
         if slot >= len(self.source):
-            return {"index": position}
-        example = self.source[int(_order(self.seed, epoch, len(self.source))[slot])]
-        return {**example, "index": position}
+            return {"index": position} | ({"share": 1.0} if self.mixup else {})
+        example = {**self.source[int(self._order(epoch)[slot])], "index": position}
+        if self.mixup:
+            rng = np.random.default_rng((self.seed, 1, position))
+            example["share"] = rng.beta(10, 10) if rng.random() < self.mixup else 1.0
+            if example["share"] < 1:
+                example["partner"] = self.source[int(rng.integers(len(self.source)))]
+        return example
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        rng, size = np.random.default_rng((self.seed, epoch)), len(self.source)
+        if self._cumulative is None:
+            return rng.permutation(size)
+        return np.searchsorted(self._cumulative, rng.random(size)).clip(max=size - 1)
 
 
-@functools.lru_cache(maxsize=2)  # two: reader threads meet at an epoch's end
-def _order(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(size)
+def balanced_weights(label_sets: list[np.ndarray], class_counts: np.ndarray) -> Float[np.ndarray, " N"]:
+    """The reference's sampling weight of each example: the sum over its labels of 1000 / (clips of that class + 0.01)."""
+    per_class = 1000 / (class_counts + 0.01)
+    return np.array([per_class[labels].sum() for labels in label_sets])
 
 
 class EvalStream:
@@ -76,19 +103,37 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 def fit(example: dict[str, Any], *, kind: str, num_frames: int, num_classes: int) -> Batch:
     """One example at the static shape: padded with zeros or cut at its end, labels as 0/1 [C]; an empty one is masked out."""
-    labels = np.zeros(num_classes, np.float32)
-    labels[example.get("labels", [])] = 1
-    common = {"labels": labels, "index": np.int32(example["index"]), "mask": np.float32("labels" in example)}
+    labels = _hot(example, num_classes)
+    batch: Batch = {"index": np.int32(example["index"]), "mask": np.float32("labels" in example)}
+    partner = example.get("partner", {})
+    share = np.float32(example.get("share", 1.0))
+    batch["labels"] = labels if share == 1 else share * labels + (1 - share) * _hot(partner, num_classes)
     if kind == "log_mel":
-        fbank = np.zeros((num_frames, NUM_MEL_BINS), np.float16)
-        clip = example.get("fbank", fbank[:0])[:num_frames]
-        fbank[: len(clip)] = clip
-        return {"fbank": fbank, "length": np.int32(len(clip)), **common}
-    waveform = np.zeros(FRAME_LENGTH + (num_frames - 1) * FRAME_SHIFT, np.int16)
-    clip = example.get("waveform", waveform[:0])[: len(waveform)]
-    waveform[: len(clip)] = clip
-    length = min(frames_of(len(clip)), num_frames) if "labels" in example else 0
-    return {"waveform": waveform, "length": np.int32(length), "num_samples": np.int32(len(clip)), **common}
+        batch["fbank"], batch["length"] = _pad(example.get("fbank"), (num_frames, NUM_MEL_BINS), np.float16)
+    else:
+        samples = FRAME_LENGTH + (num_frames - 1) * FRAME_SHIFT
+        batch["waveform"], batch["num_samples"] = _pad(example.get("waveform"), (samples,), np.int16)
+        own_frames = min(frames_of(int(batch["num_samples"])), num_frames)
+        batch["length"] = np.int32(own_frames if "labels" in example else 0)
+    if "share" in example:
+        batch["share"] = share
+        stored, count = ("fbank", "partner_length") if kind == "log_mel" else ("waveform", "partner_samples")
+        batch["partner"], batch[count] = _pad(partner.get(stored), batch[stored].shape, batch[stored].dtype)
+    return batch
+
+
+def _hot(example: dict[str, Any], num_classes: int) -> np.ndarray:
+    hot = np.zeros(num_classes, np.float32)
+    hot[example.get("labels", [])] = 1
+    return hot
+
+
+def _pad(array: np.ndarray | None, shape: tuple[int, ...], dtype) -> tuple[np.ndarray, np.int32]:
+    """The array at this shape, zeros behind it or its end cut, and how much of it there is; None is an empty one."""
+    padded = np.zeros(shape, dtype)
+    own = padded[:0] if array is None else array[: shape[0]]
+    padded[: len(own)] = own
+    return padded, np.int32(len(own))
 
 
 def batches(

@@ -1,10 +1,10 @@
 """A model's scores over a whole data set, complete and in order, and the metrics of them.
 
-B batch, T frames, F mel bins, C classes, N examples.
+B batch, S samples, T frames, F mel bins, C classes, N examples.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
 from ast_jax.features import log_mel
 from ast_jax.models import merge, normalise
@@ -32,8 +33,37 @@ class Predictions:
         """accuracy, mAP, auc, d_prime, loss and the number of examples they count."""
         return {"loss": self.loss, **metrics.summary(self.scores, self.targets)}
 
+    def with_classes(self, columns: Int[np.ndarray, " C"]) -> "Predictions":
+        """The same with the classes in another order."""
+        return dataclasses.replace(self, scores=self.scores[:, columns], targets=self.targets[:, columns])
+
     def save(self, path: Path) -> None:
-        np.savez_compressed(path, ids=np.array(self.ids), scores=self.scores, targets=self.targets)
+        np.savez_compressed(path, ids=np.array(self.ids), scores=self.scores, targets=self.targets, loss=self.loss)
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions | None":
+        """Saved scores; None if the file holds something else, weights for instance."""
+        try:
+            with np.load(path) as stored:
+                if not {"ids", "scores", "targets"} <= set(stored.files):
+                    return None
+                loss = float(stored["loss"]) if "loss" in stored.files else float("nan")
+                return cls([str(name) for name in stored["ids"]], stored["scores"], stored["targets"], loss)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read as an .npz file ({error}): name a run, a checkpoint or saved scores") from error
+
+    @classmethod
+    def mean(cls, members: "Sequence[Predictions]") -> "Predictions":
+        """An ensemble: the mean of the members' scores, as in the paper. Raises InputError unless they cover the same clips."""
+        first = members[0]
+        for other in members[1:]:
+            if other.ids != first.ids or not np.array_equal(other.targets, first.targets):
+                raise InputError(
+                    f"the members of an ensemble were evaluated on different clips or labels ({len(first.ids)} and "
+                    f"{len(other.ids)} clips): evaluate them on the same splits"
+                )
+        scores = np.mean([member.scores for member in members], axis=0)
+        return dataclasses.replace(first, scores=scores, loss=float(np.mean([member.loss for member in members])))
 
 
 def eval_step(
@@ -52,16 +82,27 @@ def eval_step(
 
 
 def features(batch: Mapping[str, Array]) -> Float[Array, "B T F"]:
-    """The batch's log-mel features, float32, with rows past each clip's own length 0 *before* normalisation.
+    """The batch's log-mel features, float32, with rows past each clip's own length 0 *before* normalisation."""
+    return pad_rows(log_mels(batch), batch["length"])
 
-    Zeros come after log_mel, as in the reference: a zero-padded waveform would give rows of -15.94 instead.
-    """
+
+def log_mels(batch: Mapping[str, Array]) -> Float[Array, "B T F"]:
+    """The features as stored, or made here from waveforms; what rows past a clip's own length hold means nothing."""
     if "fbank" in batch:
-        fbank = batch["fbank"].astype(jnp.float32)
-    else:
-        fbank = log_mel(batch["waveform"].astype(jnp.float32) / 32768, num_samples=batch["num_samples"])
-    own = jnp.arange(fbank.shape[1])[None, :] < batch["length"][:, None]
+        return batch["fbank"].astype(jnp.float32)
+    return log_mel(waveform(batch), num_samples=batch["num_samples"])
+
+
+def pad_rows(fbank: Float[Array, "B T F"], length: Int[Array, "B"]) -> Float[Array, "B T F"]:
+    """0 on rows past each clip's own length: after log_mel, as in the reference; a zero-padded waveform would give -15.94 there."""
+    own = jnp.arange(fbank.shape[1])[None, :] < length[:, None]
     return jnp.where(own[..., None], fbank, 0.0)
+
+
+def waveform(batch: Mapping[str, Array], key: str = "waveform") -> Float[Array, "B S"]:
+    """Samples in [-1, 1]; 16-bit as they are stored, or floats that were mixed already."""
+    stored = batch[key]
+    return stored if jnp.issubdtype(stored.dtype, jnp.floating) else stored.astype(jnp.float32) / 32768
 
 
 def per_clip_loss(logits: Float[Array, "B C"], labels: Float[Array, "B C"], loss: str) -> Float[Array, "B"]:

@@ -68,6 +68,9 @@ class Journal:
             names = {"loss": "loss", "accuracy": "accuracy", "mAP": "mAP", "auc": "AUC", "d_prime": "d'"}
             figures = "  ".join(f"{label} {row[key]:.4f}" for key, label in names.items() if row.get(key) is not None)
             self.say(f"epoch {row['epoch']} on {row['num_examples']} clips: {figures}")
+            if "published" in row:
+                verdict = "inside" if row["inside"] else "WARNING: outside"
+                self.say(f"  published {row['published']:.4f}, difference {row['difference']:+.4f}: {verdict} the band")
 
     def say(self, line: str) -> None:
         """A line on stderr, above the bar where there is one."""

@@ -1,17 +1,12 @@
-"""The training loop: data, model, state, evaluators, loop, results; told in that order in one function.
+"""The training loop: data, model, state, evaluator, loop, results; told in that order in one function.
 
 The work directory is all a run leaves and all it needs to go on: the same command resumes where the newest whole
 checkpoint stands.
 """
 
 import contextlib
-import dataclasses
 import functools
-import importlib.metadata
-import json
 import math
-import os
-import platform
 import signal
 import sys
 import time
@@ -20,25 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
 from ast_jax.checkpoints import Store, load_params
-from ast_jax.config import flatten
-from ast_jax.datasets.pipeline import Batch, EvalStream, TrainStream, batches, steps_per_epoch
-from ast_jax.errors import Diverged, InputError
+from ast_jax.datasets.pipeline import EvalStream, batches, steps_per_epoch
+from ast_jax.errors import Diverged
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.evaluate import Predictions, eval_step, predict_all
 from ast_jax.models import AST, split
 from ast_jax.training import setup, sharding
-from ast_jax.training.journal import Clock, Journal, duration, without_nan
-from ast_jax.training.optim import adam, rate_stairs, schedule
-from ast_jax.training.step import Recipe, init_state, inputs, train_step
+from ast_jax.training.journal import Clock, Journal, duration
+from ast_jax.training.optim import layer_factors
+from ast_jax.training.step import init_state, train_step
+from ast_jax.training.workdir import model_card, open_workdir, write_examples, write_results
 
-# What may differ between a run and its continuation: none of these changes what was already computed.
-FREE_TO_CHANGE = ("epochs", "keep_last", "save_every", "log_every", "num_threads", "dataset.source_dir", "dataset.data_dir")
 STATUS_TERMINATED = 143
+PER_EPOCH = ("average", "cumulative")  # what of the state changes with epochs, not with steps
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -66,25 +61,18 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
         "num_classes": len(prepared.label_names),
         "num_threads": config.num_threads,
     }
-    source = prepared.source(config.dataset.train)
-    stream = TrainStream(source, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed)
-    epoch_steps = steps_per_epoch(len(source), config.batch_size)
+    stream = setup.train_stream(config, prepared)
+    epoch_steps = steps_per_epoch(prepared.num_examples(config.dataset.train), config.batch_size)
     total_steps = epoch_steps * config.epochs
 
     # -- Model and optimiser
     model_config = setup.model_config(config, len(prepared.label_names))
-    graphdef, params = split(initial_model(config, model_config))
-    stairs = rate_stairs(
-        config.lr,
-        steps_per_epoch=epoch_steps,
-        warmup_steps=config.lr_warmup_steps,
-        warmup_stair=config.lr_warmup_stair,
-        decay=config.lr_decay,
-        decay_epochs=config.lr_decay_epochs,
-    )
-    rate = schedule(*stairs)
-    optimizer = adam(rate, b1=config.adam_b1, b2=config.adam_b2, eps=config.adam_eps, weight_decay=config.weight_decay)
-    recipe = setup.step_recipe(config, mean, std)
+    model = AST(model_config, rngs=nnx.Rngs(config.seed))
+    graphdef, params = split(model)
+    factors = layer_factors(params, depth=model_config.depth, decay=config.layer_decay, freeze=config.freeze)
+    rate = setup.learning_rate(config, epoch_steps)
+    optimizer = setup.optimizer(config, rate, factors)
+    recipe = setup.step_recipe(config, mean, std, frozenset(path for path, factor in factors.items() if factor == 0))
     step_fn = jax.jit(
         functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe),
         in_shardings=(everywhere, split_rows),
@@ -92,20 +80,37 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
         donate_argnums=0,
     )
 
-    # -- State: this directory's newest checkpoint, or a fresh start
-    open_workdir(workdir, config, model_config, prepared.label_names, prepared.multi_label, mean, std)
-    state = jax.device_put(init_state(params, optimizer), everywhere)
-    store = at_exit.enter_context(contextlib.closing(Store(workdir, keep_last=config.keep_last)))
+    # -- State: this directory's newest checkpoint; else other weights; else from scratch
+    card = model_card(
+        model_config,
+        label_names=prepared.label_names,
+        mean=mean,
+        std=std,
+        multi_label=prepared.multi_label,
+        channels=config.dataset.channels,
+    )
+    open_workdir(workdir, config, card)
+    state = init_state(params, optimizer, ema=config.ema > 0)
+    if config.average_epochs:
+        state["average"] = jax.tree.map(jnp.zeros_like, dict(params))
+    if config.cumulative:
+        state["cumulative"] = jnp.zeros((prepared.num_examples(config.dataset.eval), len(prepared.label_names)))
+    state = jax.device_put(state, everywhere)
+    store = at_exit.enter_context(contextlib.closing(Store(workdir, state, keep_last=config.keep_last)))
     restored = store.restore(state)
-    meta: dict[str, Any] = {"offset": 0, "seconds": 0.0, "best": None, "last": None}
+    meta: dict[str, Any] = {"offset": 0, "seconds": 0.0, "best": None, "last": None, "init": None}
     if restored is not None:
-        state, meta = restored.state, {**meta, **restored.meta}
-        state = jax.device_put(state, everywhere)
+        state, meta = jax.device_put(restored.state, everywhere), {**meta, **restored.meta}
+    elif config.init_from:
+        meta["init"] = setup.start_from(model, config)
+        state |= jax.device_put(init_state(split(model)[1], optimizer, ema=config.ema > 0), everywhere)
     first_step = int(state["step"])
     journal = Journal(workdir, offset=meta["offset"], first_step=first_step, total_steps=total_steps)
     at_exit.enter_context(contextlib.closing(journal))
     if first_step:
         journal.say(f"resuming {workdir} at step {first_step} of {total_steps}")
+    elif meta["init"]:
+        journal.say(f"starting from {meta['init']}")
 
     # -- Evaluator
     score = jax.jit(
@@ -119,42 +124,47 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
         rows = journal.watch(batches(eval_stream, **shape), what="evaluating", total=len(eval_stream) // config.batch_size)
         return predict_all(lambda batch: score(params, jax.device_put(dict(batch), split_rows)), rows, prepared.ids(splits))
 
-    # -- Loop
     def save(metric: float | None = None) -> None:
         journal.sync()
         record = {**meta, "offset": journal.offset, "seconds": meta["seconds"] + time.monotonic() - began}
         store.save(state, record, metric=metric)
 
-    stop = StopRequest()
-    clock = Clock()
-    train_batches = sharding.to_device(batches(stream, **shape, start_step=first_step), split_rows)
-    loss: Any = None
+    # -- Loop
+    stop, clock = StopRequest(), Clock()
     if first_step == 0:
         write_examples(workdir, stream, next(batches(stream, **shape)), recipe)
+    train_batches = sharding.to_device(batches(stream, **shape, start_step=first_step), split_rows)
     for step, batch in enumerate(clock.timed(train_batches), start=first_step + 1):
         epoch = (step - 1) // epoch_steps + 1
-        state, figures = step_fn(state, batch)
+        stepped, figures = step_fn({key: state[key] for key in state if key not in PER_EPOCH}, batch)
+        state |= stepped
         ends_epoch = step % epoch_steps == 0
         if step == 1 or step % config.log_every == 0 or ends_epoch:
-            loss = check_finite(figures, step, batch)
-            row = {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "grad_norm": float(figures["grad_norm"])}
-            row |= {"lr": float(rate(np.int32(step - 1))), **clock.figures(config.batch_size)}
+            row = {"kind": "train", "step": step, "epoch": epoch, "loss": check_finite(figures, step, batch)}
+            row |= {"grad_norm": float(figures["grad_norm"]), "lr": float(rate(np.int32(step - 1)))}
+            row |= clock.figures(config.batch_size)
             journal.write(row)
             journal.show(row, total_steps=total_steps, seconds_left=row["step_s"] * (total_steps - step))
             clock.restart()
         journal.advance(step)
         if ends_epoch:
-            predictions = evaluate(state["params"], config.dataset.eval)
+            predictions = evaluate(state.get("ema", state["params"]), config.dataset.eval)
+            predictions.save(workdir / "predictions.npz")
             summary = predictions.summary()
-            row = {"kind": "eval", "step": step, "epoch": epoch, **summary}
+            if config.cumulative:
+                state["cumulative"] += predictions.scores
+                ensemble = metrics.summary(np.asarray(state["cumulative"]) / epoch, predictions.targets)
+                summary[f"ensemble_{config.metric}"] = ensemble[config.metric]
+            if config.average_epochs and config.average_epochs[0] <= epoch <= config.average_epochs[1]:
+                state["average"] = running_mean(state["average"], state["params"], epoch - config.average_epochs[0] + 1)
+            gap = setup.published_gap(config, epoch, summary[config.metric])
+            row = {"kind": "eval", "step": step, "epoch": epoch, **summary, **gap}
             journal.write(row)
             journal.show(row, total_steps=total_steps)
-            meta["last"] = {"epoch": epoch, "step": step, **summary}
-            value = summary[config.metric]
-            if meta["best"] is None or value > meta["best"]["value"]:
-                meta["best"] = {"epoch": epoch, "step": step, "metric": config.metric, "value": value}
-            predictions.save(workdir / "predictions.npz")
-            save(metric=value)
+            meta["last"] = {"epoch": epoch, "step": step, **summary, **gap}
+            if meta["best"] is None or summary[config.metric] >= meta["best"]["value"]:
+                meta["best"] = {"epoch": epoch, "step": step, "metric": config.metric, "value": summary[config.metric]}
+            save(metric=summary[config.metric])
             clock.restart()
         elif config.save_every and step % config.save_every == 0:
             check_finite(figures, step, batch)
@@ -168,47 +178,25 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
     store.wait()
 
     # -- Results
-    results = finish(config, workdir, prepared.label_names, meta, evaluate, started=began)
-    journal.say(f"done in {duration(results['seconds'])}: {workdir}")
+    found: dict[str, Any] = {key: meta[key] for key in ("last", "best", "init")}
+    if config.average_epochs:
+        averaged = evaluate(state["average"], config.dataset.eval)
+        averaged.save(workdir / "predictions_average.npz")
+        found["average"] = {"epochs": list(config.average_epochs), **averaged.summary()}
+    if config.dataset.test:
+        tested = evaluate(load_params(workdir, "best"), config.dataset.test)
+        tested.save(workdir / "predictions_test.npz")
+        found["test"] = {"epoch": meta["best"]["epoch"], **tested.summary()}
+    found["seconds"] = meta["seconds"] + time.monotonic() - began
+    results = write_results(workdir, prepared.label_names, found)
+    journal.say(f"done in {duration(found['seconds'])}: {workdir}")
     return results
 
 
-def initial_model(config: ConfigDict, model_config) -> AST:
-    return AST(model_config, rngs=nnx.Rngs(config.seed))
-
-
-def open_workdir(workdir: Path, config: ConfigDict, model_config, label_names, multi_label, mean, std) -> None:
-    """Writes what a run is: config.json, labels.txt, model_card.json. Raises InputError if it was another run's directory."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / "config.json"
-    new = json.loads(config.to_json_best_effort())
-    if path.exists():
-        old, now = flatten(ConfigDict(json.loads(path.read_text()))), flatten(config)
-        differs = [key for key in sorted({*old, *now} - set(FREE_TO_CHANGE)) if old.get(key) != now.get(key)]
-        if differs:
-            listed = ", ".join(f"{key} {old.get(key)!r} -> {now.get(key)!r}" for key in differs)
-            raise InputError(f"{workdir} holds a run with other settings ({listed}): give another --workdir, or the same settings")
-    card = {
-        "model": dataclasses.asdict(model_config),
-        "label_names": list(label_names),
-        "mean": mean,
-        "std": std,
-        "multi_label": multi_label,
-        "sample_rate_hz": 16_000,
-        "channels": config.dataset.channels,
-        "loss": config.loss,
-    }
-    write_json(path, new)
-    write_json(workdir / "model_card.json", card)
-    (workdir / "labels.txt").write_text("".join(f"{name}\n" for name in label_names))
-
-
-def write_examples(workdir: Path, stream: TrainStream, batch: Batch, recipe: Recipe) -> None:
-    """examples.npz: up to 8 clips of the first batch as the model sees them: padded, masked, normalised."""
-    few = {key: value[batch["mask"] > 0][:8] for key, value in batch.items()}
-    fbank = jax.jit(functools.partial(inputs, recipe=recipe))(few, np.int32(0))
-    ids = [stream[int(position)]["id"] for position in few["index"]]
-    np.savez_compressed(workdir / "examples.npz", fbank=np.asarray(fbank), ids=ids, labels=few["labels"])
+@jax.jit
+def running_mean(mean, value, count: int):
+    """The mean of `count` values from the mean of all but the last, and the last."""
+    return jax.tree.map(lambda m, v: m + (v - m) / count, mean, value)
 
 
 def check_finite(figures: Mapping[str, jax.Array], step: int, batch: Mapping[str, jax.Array]) -> float:
@@ -220,55 +208,6 @@ def check_finite(figures: Mapping[str, jax.Array], step: int, batch: Mapping[str
             "lower config.lr, or look at those clips; the last checkpoint is from before and is kept"
         )
     return loss
-
-
-def finish(config: ConfigDict, workdir: Path, label_names, meta: dict, evaluate, *, started: float) -> dict[str, Any]:
-    """Evaluates the best weights on the test splits, if any; writes results.json, plots and report."""
-    from ast_jax.evaluation.plots import write_plots
-    from ast_jax.evaluation.report import write_report
-
-    with np.load(workdir / "predictions.npz") as last:
-        per_class = metrics.per_class(last["scores"], last["targets"], label_names)
-    final = meta["last"]
-    results = {
-        "metrics": {key: final[key] for key in ("accuracy", "mAP", "auc", "d_prime")},
-        "epoch": final["epoch"],
-        "step": final["step"],
-        "num_examples": final["num_examples"],
-        "last": final,
-        "best": meta["best"],
-        "per_class": per_class,
-        "seconds": meta["seconds"] + time.monotonic() - started,
-        "versions": versions(),
-        "devices": [str(device) for device in jax.devices()],
-    }
-    if config.dataset.test:
-        predictions = evaluate(load_params(workdir, "best"), config.dataset.test)
-        predictions.save(workdir / "predictions_test.npz")
-        results["test"] = {"epoch": meta["best"]["epoch"], **predictions.summary()}
-    write_json(workdir / "results.json", without_nan(results))
-    write_plots(workdir)
-    write_report(workdir)
-    return results
-
-
-def versions() -> dict[str, str]:
-    """Python, the platform and the libraries that decide numbers and speed."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "ast_jax")
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
 
 
 class StopRequest:

@@ -1,11 +1,13 @@
 """The reference's optimiser: Adam with weight decay coupled into the gradient, under a rate that moves in stairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
+
+from ast_jax.errors import InputError
 
 
 def rate_stairs(
@@ -40,11 +42,47 @@ def schedule(starts: np.ndarray, rates: np.ndarray) -> Callable[[Int[Array, ""]]
 
 
 def adam(
-    rate: Callable, *, b1: float = 0.95, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 5e-7
+    rate: Callable,
+    *,
+    b1: float = 0.95,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 5e-7,
+    clip_norm: float = 0.0,
+    factors: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
-    """PyTorch's `Adam(weight_decay=...)`: the decay joins the gradient before the moments; not AdamW."""
+    """PyTorch's `Adam(weight_decay=...)`: the decay joins the gradient before the moments; not AdamW.
+
+    `clip_norm` scales the gradient down to that global norm first; `factors` multiply the rate, by parameter path.
+    """
+    scale = lambda updates, _: {path: update * (factors or {}).get(path, 1.0) for path, update in updates.items()}
     return optax.chain(
+        *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_adam(b1, b2, eps),
         optax.scale_by_learning_rate(rate),
+        *([optax.stateless(scale)] if factors else []),
     )
+
+
+def layer_factors(paths: Iterable[str], *, depth: int, decay: float = 1.0, freeze: str = "") -> dict[str, float]:
+    """What each parameter's rate is multiplied by: decay^(blocks above it), and 0 where it is frozen.
+
+    `freeze`: 'backbone' is everything but the head and its norm; a number N is the patches, tokens, positions and the
+    first N blocks. Raises InputError for anything else.
+    """
+    if freeze and freeze != "backbone" and not (freeze.isdigit() and int(freeze) <= depth):
+        raise InputError(f"config.freeze is {freeze!r}: choose 'backbone' or a number of blocks from 0 to {depth}")
+    frozen_below = {"": 0, "backbone": depth + 2}.get(freeze) if not freeze.isdigit() else int(freeze) + 1
+    factors = {}
+    for path in paths:
+        level = _level(path, depth)
+        factors[path] = 0.0 if level < frozen_below else decay ** (depth + 2 - level)
+    return factors
+
+
+def _level(path: str, depth: int) -> int:
+    """0 for what feeds the first block, 1 .. depth for the blocks, then the final norm, then the head."""
+    if path.startswith("blocks/"):
+        return int(path.split("/")[1]) + 1
+    return {"norm": depth + 1, "head_norm": depth + 2, "head": depth + 2}.get(path.split("/")[0], 0)

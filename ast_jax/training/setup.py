@@ -1,13 +1,20 @@
 """From a recipe to the plain arguments that the rooms below take: the last place, going down, that knows ConfigDict keys."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import optax
 from ml_collections import ConfigDict
 
+from ast_jax.datasets.pipeline import TrainStream, balanced_weights
 from ast_jax.datasets.prepare import find, prepare
 from ast_jax.datasets.records import PreparedSet
 from ast_jax.errors import InputError
-from ast_jax.models import ASTConfig
+from ast_jax.evaluation import metrics
+from ast_jax.models import AST, ASTConfig
+from ast_jax.training.optim import adam, rate_stairs, schedule
 from ast_jax.training.step import Recipe
 
 
@@ -53,15 +60,67 @@ def statistics(config: ConfigDict, prepared: PreparedSet) -> tuple[float, float]
     return mean if given[0] is None else given[0], std if given[1] is None else given[1]
 
 
-def step_recipe(config: ConfigDict, mean: float, std: float) -> Recipe:
-    return Recipe(
-        mean=mean,
-        std=std,
-        loss=config.loss,
-        freq_mask=config.freq_mask,
-        time_mask=config.time_mask,
+def step_recipe(config: ConfigDict, mean: float, std: float, frozen: frozenset[str] = frozenset()) -> Recipe:
+    """What the training step does besides model and optimiser."""
+    same = ("loss", "seed", "freq_mask", "time_mask", "noise", "roll", "gain_db", "label_smoothing", "accumulate", "ema")
+    return Recipe(mean=mean, std=std, frozen=frozen, **{key: config[key] for key in same})
+
+
+def train_stream(config: ConfigDict, prepared: PreparedSet) -> TrainStream:
+    """The sampled stream of the training splits."""
+    splits, weights = config.dataset.train, None
+    if config.sampling == "balanced":
+        weights = balanced_weights(prepared.label_sets(splits), prepared.class_counts(splits))
+    return TrainStream(
+        prepared.source(splits),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
         seed=config.seed,
+        mixup=config.mixup,
+        weights=weights,
     )
+
+
+def learning_rate(config: ConfigDict, epoch_steps: int) -> Callable:
+    """Step -> rate."""
+    stairs = rate_stairs(
+        config.lr,
+        steps_per_epoch=epoch_steps,
+        warmup_steps=config.lr_warmup_steps,
+        warmup_stair=config.lr_warmup_stair,
+        decay=config.lr_decay,
+        decay_epochs=config.lr_decay_epochs,
+    )
+    return schedule(*stairs)
+
+
+def optimizer(config: ConfigDict, rate: Callable, factors: dict[str, float]) -> optax.GradientTransformation:
+    return adam(
+        rate,
+        b1=config.adam_b1,
+        b2=config.adam_b2,
+        eps=config.adam_eps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        factors=None if set(factors.values()) == {1.0} else factors,
+    )
+
+
+def start_from(model: AST, config: ConfigDict) -> str:
+    """Gives the model the weights of `config.init_from`; returns one line on what was taken, cut, resized, left new."""
+    from ast_jax.weights import initialise
+
+    return initialise(model, config.init_from, rgb=config.init_rgb, positions=config.init_positions)
+
+
+def published_gap(config: ConfigDict, epoch: int, value: float) -> dict[str, Any]:
+    """{published, difference, inside} of an epoch's figure where the recipe knows the published one, else {}."""
+    known = config.published
+    if not known:
+        return {}
+    curve = {int(key): figure for key, figure in known.curve.items()}
+    gap = metrics.published_gap(epoch, value, curve, known.band)
+    return {} if gap is None else {"published": gap.published, "difference": gap.difference, "inside": gap.inside}
 
 
 def check(config: ConfigDict, prepared: PreparedSet) -> None:
@@ -72,9 +131,19 @@ def check(config: ConfigDict, prepared: PreparedSet) -> None:
         raise InputError(f"{prepared.name} has clips with several labels, and loss ce wants one: set config.loss=bce")
     if config.metric not in ("accuracy", "mAP", "auc", "d_prime"):
         raise InputError(f"config.metric is {config.metric!r}: choose accuracy, mAP, auc or d_prime")
-    for key in ("epochs", "batch_size", "log_every", "num_threads"):
+    if config.sampling not in ("shuffle", "balanced"):
+        raise InputError(f"config.sampling is {config.sampling!r}: choose shuffle or balanced")
+    for key in ("epochs", "batch_size", "log_every", "num_threads", "accumulate"):
         if config[key] < 1:
             raise InputError(f"config.{key} is {config[key]}: it must be at least 1")
+    for key in ("mixup", "label_smoothing", "ema"):
+        if not 0 <= config[key] <= 1:
+            raise InputError(f"config.{key} is {config[key]}: it must be from 0 to 1")
+    if config.batch_size % (config.accumulate * jax.device_count()):
+        raise InputError(
+            f"batch_size {config.batch_size} does not divide into {config.accumulate} parts on {jax.device_count()} devices: "
+            f"choose a multiple of {config.accumulate * jax.device_count()}"
+        )
     for splits in (config.dataset.train, config.dataset.eval, config.dataset.test):
         if splits:
             prepared.num_examples(splits)  # raises for a split that is not there

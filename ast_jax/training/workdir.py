@@ -1,0 +1,107 @@
+"""What a run leaves in its work directory beside metrics and checkpoints: its identity, examples, results, plots, report."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ast_jax.config import flatten
+from ast_jax.datasets.pipeline import Batch, TrainStream
+from ast_jax.errors import InputError
+from ast_jax.evaluation import metrics
+from ast_jax.models import ASTConfig
+from ast_jax.training.journal import without_nan
+from ast_jax.training.step import Recipe, inputs
+
+# What may differ between a run and its continuation: none of these changes what was already computed.
+FREE_TO_CHANGE = ("epochs", "keep_last", "save_every", "log_every", "num_threads", "dataset.source_dir", "dataset.data_dir")
+
+
+def open_workdir(workdir: Path, config: ConfigDict, card: dict[str, Any]) -> None:
+    """Writes what a run is: config.json, labels.txt, model_card.json.
+
+    Raises InputError if the directory holds a run with other settings.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        old, new = flatten(ConfigDict(json.loads(path.read_text()))), flatten(config)
+        differs = [key for key in sorted({*old, *new} - set(FREE_TO_CHANGE)) if old.get(key) != new.get(key)]
+        if differs:
+            listed = ", ".join(f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in differs)
+            raise InputError(
+                f"{workdir} holds a run with other settings ({listed}): give another --workdir, or the same settings"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, json.loads(config.to_json_best_effort()))
+    write_json(workdir / "model_card.json", card)
+    (workdir / "labels.txt").write_text("".join(f"{name}\n" for name in card["label_names"]))
+
+
+def model_card(
+    model: ASTConfig, *, label_names: Sequence[str], mean: float, std: float, multi_label: bool, channels: str
+) -> dict[str, Any]:
+    """What it takes to use the weights: what `ast_jax.weights` reads back."""
+    return {
+        "model": dataclasses.asdict(model),
+        "label_names": list(label_names),
+        "mean": mean,
+        "std": std,
+        "multi_label": multi_label,
+        "sample_rate_hz": 16_000,
+        "channels": channels,
+    }
+
+
+def write_examples(workdir: Path, stream: TrainStream, batch: Batch, recipe: Recipe) -> None:
+    """examples.npz: up to 8 clips of the first batch as the model sees them: augmented, padded, normalised."""
+    few = {key: value[batch["mask"] > 0][:8] for key, value in batch.items()}
+    fbank = jax.jit(functools.partial(inputs, recipe=recipe))(few, np.int32(0))
+    ids = [stream[int(position)]["id"] for position in few["index"]]
+    np.savez_compressed(workdir / "examples.npz", fbank=np.asarray(fbank), ids=ids, labels=few["labels"])
+
+
+def write_results(workdir: Path, label_names: Sequence[str], found: dict[str, Any]) -> dict[str, Any]:
+    """results.json from the last evaluation and what else was found; then the plots and the report."""
+    from ast_jax.evaluation.plots import write_plots
+    from ast_jax.evaluation.report import write_report
+
+    with np.load(workdir / "predictions.npz") as last:
+        per_class = metrics.per_class(last["scores"], last["targets"], label_names)
+    final = found["last"]
+    results = {
+        "metrics": {key: final[key] for key in ("accuracy", "mAP", "auc", "d_prime")},
+        "epoch": final["epoch"],
+        "step": final["step"],
+        "num_examples": final["num_examples"],
+        **found,
+        "per_class": per_class,
+        "versions": versions(),
+        "devices": [str(device) for device in jax.devices()],
+    }
+    write_json(workdir / "results.json", without_nan(results))
+    write_plots(workdir)
+    write_report(workdir)
+    return results
+
+
+def versions() -> dict[str, str]:
+    """Python, the platform and the libraries that decide numbers and speed."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), "platform": platform.platform(), **found}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
