@@ -128,10 +128,16 @@ def test_a_broken_connection_keeps_what_came(tmp_path, server):
 
 
 def test_a_part_of_another_file_is_fetched_again(tmp_path, server):
-    (tmp_path / "x.bin.part").write_bytes(
-        bytes(len(DATA) + 5)
-    )  # longer than the file: the server has nothing there
-    assert download.file(f"{server.url}/ranges/x.bin", tmp_path).read_bytes() == DATA
+    sha256 = hashlib.sha256(DATA).hexdigest()[:8]
+    (tmp_path / "x.bin.part").write_bytes(bytes(len(DATA) + 5))  # longer: the server has nothing there
+    assert download.file(f"{server.url}/ranges/x.bin", tmp_path, sha256=sha256).read_bytes() == DATA
+    assert len(server.asked) == 2
+    for tag in (None, '"version 0"'):  # of an unknown version, and of an older one
+        (tmp_path / "x.bin").unlink()
+        (tmp_path / "x.bin.part").write_bytes(bytes(50_000))
+        if tag:
+            (tmp_path / "x.bin.tag").write_text(tag)
+        assert download.file(f"{server.url}/ranges/x.bin", tmp_path).read_bytes() == DATA
 
 
 def test_wrong_checksums_and_web_pages_are_refused_and_removed(tmp_path, server):

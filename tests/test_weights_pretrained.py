@@ -565,3 +565,18 @@ def test_real_dinov2_weights(shared):
     assert source.notes == ["LayerScale folded into the projections before it"]
     with np.load(path) as theirs:  # every number but the 24 folded scales has its place
         assert sum(x.size for x in source.params.values()) == sum(x.size for x in theirs.values()) - 24 * 384
+
+
+def test_real_dinov2_weights_give_timms_tokens(shared):
+    """The whole of a really pretrained model: twelve blocks, LayerScale, 1370 tokens."""
+    torch = pytest.importorskip("torch")
+    path = shared / "weights" / "vit_small_patch14_dinov2.npz"
+    model = timm().create_model("vit_small_patch14_dinov2").eval()
+    with np.load(path) as arrays:
+        model.load_state_dict({key: torch.from_numpy(x.astype(np.float32)) for key, x in arrays.items()})
+    loaded = load_model(path)
+    image = np.random.default_rng(0).normal(size=(1, 518, 518)).astype(np.float32)
+    with torch.no_grad():
+        expected = model.forward_features(torch.from_numpy(np.repeat(image[:, None], 3, axis=1))).numpy()
+    ours = nnx.jit(lambda m, x: m.tokens(x))(loaded.model, image.swapaxes(1, 2))
+    np.testing.assert_allclose(ours, expected, atol=PARITY)
