@@ -152,4 +152,8 @@ def batches(
     fitted = functools.partial(fit, kind=kind, num_frames=num_frames, num_classes=num_classes)
     dataset = grain.MapDataset.source(stream).map(fitted).batch(batch_size, drop_remainder=False)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
-    yield from dataset[start_step:].to_iter_dataset(options)
+    rows = iter(dataset[start_step:].to_iter_dataset(options))
+    try:
+        yield from rows
+    finally:
+        rows.close()  # else its threads read on, and the process waits for them at its end

@@ -132,9 +132,10 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
     # -- Loop
     stop, clock = StopRequest(), Clock()
     if first_step == 0:
-        write_examples(workdir, stream, next(batches(stream, **shape)), recipe)
-    train_batches = sharding.to_device(batches(stream, **shape, start_step=first_step), split_rows)
-    for step, batch in enumerate(clock.timed(train_batches), start=first_step + 1):
+        with contextlib.closing(batches(stream, **shape)) as rows:
+            write_examples(workdir, stream, next(rows), recipe)
+    rows = at_exit.enter_context(contextlib.closing(batches(stream, **shape, start_step=first_step)))
+    for step, batch in enumerate(clock.timed(sharding.to_device(rows, split_rows)), start=first_step + 1):
         epoch = (step - 1) // epoch_steps + 1
         stepped, figures = step_fn({key: state[key] for key in state if key not in PER_EPOCH}, batch)
         state |= stepped
