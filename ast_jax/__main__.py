@@ -10,6 +10,7 @@ COMMANDS = {  # where its main(argv) is, and what it does
     "prepare": ("ast_jax.commands", "sound files -> shards of features"),
     "evaluate": ("ast_jax.commands", "metrics of a run or checkpoint, or of several as an ensemble, without training"),
     "convert": ("ast_jax.commands", "weights -> Flax, the reference's .pth, Hugging Face or .npz"),
+    "crossval": ("ast_jax.crossval", "every fold of a recipe, mean and spread"),
     "predict": ("ast_jax.inference.predict", "tag sound files of any length"),
 }
 

@@ -3,12 +3,27 @@ r"""Built-in sounds, 10 classes: from nothing to a trained tagger in minutes on 
   make quickstart
   python -m ast_jax.main --config=configs/quickstart.py
 
-Words: short (two epochs on fewer clips: a smoke test).
+Words: short (a few clips, two epochs: a smoke test that ends in under a minute).
+
+The model is an AST of 4 blocks, 128 wide, whose patches are whole columns of 8 frames: with 30 tokens a clip it trains
+about 50 times as fast as AST-tiny at 16 x 16 patches.
 """
 
 from ast_jax.config import base, suffix_options
 
 
 def get_config(suffix: str = ""):
-    config = base()
+    options = suffix_options(suffix, words=("short",))
+    config = base(**({"train_per_class": 20, "test_per_class": 5} if options["short"] else {}))
+    config.dataset.name = "synthetic"
+    config.num_frames = 240
+    config.model.width, config.model.depth, config.model.num_heads = 128, 4, 4
+    config.model.patch_shape, config.model.strides = (128, 8), (128, 8)
+    config.loss, config.metric = "ce", "accuracy"
+    config.epochs, config.batch_size, config.lr = 10, 16, 1e-3
+    config.lr_warmup_steps, config.lr_warmup_stair = 100, 1
+    config.lr_decay, config.lr_decay_epochs = 0.5, tuple(range(6, 11))
+    config.freq_mask, config.time_mask = 24, 48
+    if options["short"]:
+        config.epochs, config.lr_warmup_steps = 2, 10
     return config
