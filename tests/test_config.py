@@ -73,30 +73,76 @@ def test_every_recipe_is_a_locked_diff_over_base(name):
         recipe(name, "surely_not_a_word")
 
 
-# The reference's values (docs: reference recipe, section 2), one row a published recipe.
-COLUMNS = ("num_frames", "mean", "std", "freq_mask", "time_mask", "loss", "lr", "lr_warmup_steps", "lr_decay", "epochs", "batch_size", "metric")
+# The reference's values (its published code), one row a published recipe.
+COLUMNS = (
+    *("num_frames", "dataset.mean", "dataset.std", "mixup", "freq_mask", "time_mask", "noise", "roll", "sampling", "loss"),
+    *("lr", "lr_warmup_steps", "lr_warmup_stair", "lr_decay", "lr_decay_epochs", "epochs", "batch_size", "metric"),
+    *("average_epochs", "init_from"),
+)
+DEIT, AST = "deit_base_distilled_patch16_384", "ast_audioset_10_10_0.4593"
+AS, ESC, SC = (-4.2677393, 4.5689974), (-6.6268077, 5.358466), (-6.845978, 5.5654526)
+EACH = list(range(6, 26))
 TABLE = {
-    ("audioset", "balanced"): (1024, -4.2677393, 4.5689974, 48, 192, "bce", 5e-5, 1000, 0.5, 25, 12, "mAP"),
-    ("audioset", ""): (1024, -4.2677393, 4.5689974, 48, 192, "bce", 1e-5, 1000, 0.5, 5, 12, "mAP"),
-    ("esc50", ""): (512, -6.6268077, 5.358466, 24, 96, "ce", 1e-4, 0, 0.85, 25, 48, "accuracy"),
-    ("speech_commands", ""): (128, -6.845978, 5.5654526, 48, 48, "bce", 2.5e-4, 0, 0.85, 30, 128, "accuracy"),
-}
-DECAYS = {
-    ("audioset", "balanced"): (11, 16, 21),
-    ("audioset", ""): (3, 4, 5),
-    ("esc50", ""): tuple(range(6, 26)),
-    ("speech_commands", ""): tuple(range(6, 27)),
+    ("audioset", "balanced"): (
+        *(1024, *AS, 0.5, 48, 192, False, 0, "shuffle", "bce"),
+        *(5e-5, 1000, 50, 0.5, [11, 16, 21], 25, 12, "mAP", [6, 25], DEIT),
+    ),
+    ("audioset", ""): (
+        *(1024, *AS, 0.5, 48, 192, False, 0, "balanced", "bce"),
+        *(1e-5, 1000, 50, 0.5, [3, 4, 5], 5, 12, "mAP", [1, 5], DEIT),
+    ),
+    ("esc50", "S"): (
+        *(512, *ESC, 0.0, 24, 96, False, 0, "shuffle", "ce"),
+        *(1e-4, 0, 50, 0.85, EACH, 25, 48, "accuracy", [], DEIT),
+    ),
+    ("esc50", "P"): (
+        *(512, *ESC, 0.0, 24, 96, False, 0, "shuffle", "ce"),
+        *(1e-5, 0, 50, 0.85, EACH, 25, 48, "accuracy", [], AST),
+    ),
+    ("speech_commands", "S"): (
+        *(128, *SC, 0.6, 48, 48, True, 10, "shuffle", "bce"),
+        *(2.5e-4, 0, 50, 0.85, [*EACH, 26], 30, 128, "accuracy", [], DEIT),
+    ),
+    ("speech_commands", "P"): (
+        *(128, *SC, 0.6, 48, 48, True, 10, "shuffle", "bce"),
+        *(2.5e-4, 0, 50, 0.85, [*EACH, 26], 30, 128, "accuracy", [], AST),
+    ),
 }
 
 
 @pytest.mark.parametrize(("name", "suffix"), list(TABLE))
 def test_recipes_carry_the_references_values(name, suffix):
     config = recipe(name, suffix)
-    values = {**flatten(config), "mean": config.dataset.mean, "std": config.dataset.std}
-    assert tuple(values[key] for key in COLUMNS) == TABLE[name, suffix]
-    assert config.lr_decay_epochs == DECAYS[name, suffix]
+    values = flatten(config)
+    assert {key: values[key] for key in COLUMNS} == dict(zip(COLUMNS, TABLE[name, suffix], strict=True))
     assert (config.adam_b1, config.adam_b2, config.adam_eps, config.weight_decay) == (0.95, 0.999, 1e-8, 5e-7)
+    assert (config.clip_norm, config.layer_decay, config.label_smoothing, config.ema, config.gain_db) == (0, 1, 0, 0, 0)
     assert (config.model.variant, config.model.patch_shape, config.model.strides) == ("base", (16, 16), (10, 10))
+    assert config.dataset.kind == "log_mel"
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "changed"),
+    [
+        ("esc50", "S,paper", {"epochs": 20}),
+        ("speech_commands", "S,paper", {"epochs": 20}),
+        ("speech_commands", "S,logged", {"mixup": 0.5}),
+        ("audioset", "waveform", {"dataset.kind": "waveform"}),
+        ("speech_commands", "S,waveform", {"dataset.kind": "waveform"}),
+        ("esc50", "P,waveform", {"dataset.kind": "waveform"}),
+    ],
+)
+def test_words_change_what_they_say_and_nothing_else(name, suffix, changed):
+    plain = flatten(recipe(name, suffix.rpartition(",")[0]))
+    assert {key: value for key, value in flatten(recipe(name, suffix)).items() if plain[key] != value} == changed
+
+
+def test_published_curves_are_the_logged_ones():
+    curve = recipe("audioset", "balanced").published.curve
+    assert (len(curve), curve["1"], curve["17"], curve["25"]) == (25, 0.0166, 0.3390, 0.3358)
+    assert dict(recipe("audioset").published.curve) == {"1": 0.4153, "2": 0.4349, "3": 0.4476, "4": 0.4490, "5": 0.4486}
+    assert recipe("esc50", "P").published.curve["22"] == 0.9575
+    assert not recipe("esc50", "S").published
 
 
 def test_folds_of_esc50():

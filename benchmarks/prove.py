@@ -1,0 +1,163 @@
+r"""The proofs that take longer than a test may: real runs on real sounds, their figures written to docs/proofs/*.json.
+
+  make prove                                       # all of them
+  python -m benchmarks.prove esc10 [--work=DIR]    # one; DIR keeps the runs, so that a stopped proof goes on
+
+They need ../shared (or $AST_JAX_SHARED) with data/ESC-50-master and weights/.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs" / "proofs"
+SHARED = Path(os.environ.get("AST_JAX_SHARED", ROOT.parent / "shared"))
+ESC10 = SHARED / "data" / "ESC-50-master"
+DINO = SHARED / "weights" / "vit_small_patch14_dinov2.npz"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.prove", description=__doc__)
+    parser.add_argument("names", nargs="*", default=[], help=f"of {', '.join(PROOFS)}; none: all")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "prove")
+    args = parser.parse_args()
+    if not ESC10.is_dir():
+        sys.exit(f"error: no real sounds at {ESC10}: set AST_JAX_SHARED to a folder with data/ and weights/")
+    for name in args.names or PROOFS:
+        began = time.monotonic()
+        figures = PROOFS[name](args.work.absolute())
+        DOCS.mkdir(parents=True, exist_ok=True)
+        record = {"command": f"python -m benchmarks.prove {name}", "seconds": round(time.monotonic() - began), **figures}
+        (DOCS / f"{name}.json").write_text(json.dumps(record | about(), indent=2) + "\n")
+        print(json.dumps(figures, indent=2))
+
+
+def train(work: Path, name: str, config: str, *flags: str) -> dict[str, Any]:
+    """Trains one run from the command line, or goes on with it; returns its last figures, its curve and its seconds."""
+    workdir = work / name
+    command = [sys.executable, "-m", "ast_jax.main", f"--config={config}", f"--workdir={workdir}"]
+    flags = (f"--config.dataset.data_dir={work / 'data'}", *flags)
+    if not (workdir / "results.json").is_file():
+        print(" ".join(["python", *command[1:], *flags]), file=sys.stderr, flush=True)
+        subprocess.run([*command, *flags], cwd=ROOT, check=True)
+    results = json.loads((workdir / "results.json").read_text())
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "accuracy": results["metrics"]["accuracy"],
+        "mAP": results["metrics"]["mAP"],
+        "seconds": round(results["seconds"]),
+        "curve": [row["accuracy"] for row in rows if row["kind"] == "eval"],
+    }
+
+
+def esc10(work: Path) -> dict[str, Any]:
+    """The `cpu` settings on real ESC-10, folds 1 and 2, and fold 1 once more as a directory per class: same numbers."""
+    source = f"--config.dataset.source_dir={ESC10}"
+    folds = {str(fold): train(work, f"fold{fold}", f"configs/esc50.py:fold={fold},cpu", source) for fold in (1, 2)}
+    tree = class_tree(work / "class_tree", fold=1)
+    recipe = json.loads((work / "fold1" / "config.json").read_text())
+    same = ("num_frames", "batch_size", "lr", "lr_warmup_steps", "lr_warmup_stair", "lr_decay", "freq_mask", "time_mask", "epochs")
+    flags = [f"--config.{key}={recipe[key]}" for key in same]
+    flags += [f"--config.lr_decay_epochs={tuple(recipe['lr_decay_epochs'])}"]
+    flags += [f"--config.dataset.{key}={recipe['dataset'][key]}" for key in ("mean", "std")]
+    flags += [f"--config.model.{key}={recipe['model'][key]}" for key in ("depth",)]
+    folder = train(work, "folder1", "configs/folder.py:cpu", f"--config.dataset.source_dir={tree}", *flags)
+    mean = float(np.mean([fold["accuracy"] for fold in folds.values()]))
+    return {"folds": folds, "mean_accuracy": mean, "folder_fold1": folder, "folder_equals_esc50": folder["curve"] == folds["1"]["curve"]}
+
+
+def class_tree(root: Path, *, fold: int) -> Path:
+    """ESC-10 as DIR/{train,test}/class/clip, one fold for testing, labels in the order of ESC-50's targets."""
+    shutil.rmtree(root, ignore_errors=True)
+    with (ESC10 / "meta" / "esc50.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        split = "test" if int(row["fold"]) == fold else "train"
+        target = root / split / row["category"] / row["filename"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ESC10 / "audio" / row["filename"], target)
+    names = {int(row["target"]): row["category"] for row in rows}
+    (root / "labels.txt").write_text("".join(f"{names[target]}\n" for target in sorted(names)))
+    return root
+
+
+EPOCHS = 5
+SMALL = ("--config.model.variant=small", "--config.model.strides=(16,16)", "--config.batch_size=16", "--config.model.distilled=False")
+SCRATCH_RATES = ("5e-05", "0.0001", "0.0003")
+
+
+def pretrained(work: Path) -> dict[str, Any]:
+    """AST-small from DINOv2's ViT-S/14 against the same model from scratch: ESC-10 folds 1 and 2, two seeds, same epochs.
+
+    From scratch with the best of three learning rates, chosen on fold 1, seed 0.
+    """
+    source = f"--config.dataset.source_dir={ESC10}"
+
+    def run(kind: str, rate: str, fold: int, seed: int) -> dict[str, Any]:
+        flags = [*SMALL, source, f"--config.epochs={EPOCHS}", f"--config.lr={rate}", f"--config.seed={seed}"]
+        flags += [f"--config.init_from={DINO}"] if kind == "pretrained" else []
+        return train(work, f"{kind}-lr{rate}-fold{fold}-seed{seed}", f"configs/esc50.py:fold={fold}", *flags)
+
+    search = {rate: run("scratch", rate, 1, 0) for rate in SCRATCH_RATES}
+    best = max(search, key=lambda rate: search[rate]["accuracy"])
+    members = [(fold, seed) for seed in (0, 1) for fold in (1, 2)]
+    runs = {
+        "pretrained": {f"fold{f}-seed{s}": run("pretrained", "5e-05", f, s) for f, s in members},
+        "scratch": {f"fold{f}-seed{s}": run("scratch", best, f, s) for f, s in members},
+    }
+    means = {kind: float(np.mean([r["accuracy"] for r in found.values()])) for kind, found in runs.items()}
+    draw_pretrained(runs, DOCS / "pretrained.png")
+    rates = {rate: found["accuracy"] for rate, found in search.items()}
+    return {"epochs": EPOCHS, "scratch_rates": rates, "mean_accuracy": means, "points": 100 * (means["pretrained"] - means["scratch"]), "runs": runs}
+
+
+def draw_pretrained(runs: dict[str, dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for kind, colour in (("pretrained", "#1f6f8b"), ("scratch", "#c0603a")):
+        curves = np.array([found["curve"] for found in runs[kind].values()])
+        epochs = np.arange(1, curves.shape[1] + 1)
+        axes.plot(epochs, curves.T, color=colour, alpha=0.35, linewidth=0.9)
+        axes.plot(epochs, curves.mean(axis=0), color=colour, linewidth=2.4, label=kind)
+    axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="ESC-10, AST-small, stride 16: folds 1 and 2, two seeds")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def about() -> dict[str, Any]:
+    """What the figures were made with: libraries, processor, inputs."""
+    from ast_jax.training.workdir import versions
+
+    digest = hashlib.sha256()
+    for path in sorted((ESC10 / "audio").iterdir()):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    inputs = {"ESC-10 audio": digest.hexdigest()[:16]}
+    if DINO.is_file():
+        inputs[DINO.name] = hashlib.sha256(DINO.read_bytes()).hexdigest()[:16]
+    return {"versions": versions(), "cores": os.cpu_count(), "machine": platform.machine(), "inputs_sha256": inputs}
+
+
+PROOFS: dict[str, Callable[[Path], dict[str, Any]]] = {"esc10": esc10, "pretrained": pretrained}
+
+if __name__ == "__main__":
+    main()
