@@ -380,7 +380,11 @@ def test_normalisation_must_be_known(tmp_path):
     save_ours(tmp_path / "m", tiny(), mean=None)
     with pytest.raises(InputError, match="does not say the mean and std"):
         load_model(tmp_path / "m")
-    assert load_model(tmp_path / "m", mean=0.0, std=1.0).mean == 0
+    loaded = load_model(tmp_path / "m", mean=0.0, std=1.0)
+    assert (loaded.mean, loaded.std) == (0.0, 1.0)
+    assert "features normalised by mean 0, std 1 (as given)" in loaded.notes
+    save_ours(tmp_path / "n", tiny())
+    assert "features normalised by mean -4, std 3 (the checkpoint's)" in load_model(tmp_path / "n").notes
 
 
 def test_published_reference_grids_are_known_and_others_asked_for(tmp_path):

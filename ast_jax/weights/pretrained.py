@@ -115,29 +115,42 @@ def load_model(
     )
     model = nnx.eval_shape(lambda: AST(config, rngs=nnx.Rngs(0)))  # no numbers drawn for what is replaced
     set_params(model, params)
-    notes = [account, *source.notes]
-    if source.image and mean is None:
-        mean, std = 0.0, 0.5  # the identity
-        notes.append("an image model says nothing of log-mel features: they are not normalised")
+    mean, std, origin = _normalisation(source, mean, std)
+    return LoadedModel(
+        model,
+        _names(source, label_names, config.num_classes, head),
+        mean,
+        std,
+        bool(source.multi_label),
+        channels=source.channels,
+        notes=[account, f"features normalised by mean {mean:g}, std {std:g} ({origin})", *source.notes],
+    )
+
+
+def _normalisation(source: Source, mean: float | None, std: float | None) -> tuple[float, float, str]:
+    """The mean and std to use, and whose they are."""
+    if mean is None and std is None:
+        if source.image:
+            return 0.0, 0.5, "none: an image model says nothing of log-mel features"  # (x - 0) / (2 x 0.5)
+        origin = "the checkpoint's"
+    else:
+        origin = "as given"
     mean, std = source.mean if mean is None else mean, source.std if std is None else std
     if mean is None or std is None:
         raise InputError(
             f"{source.where} does not say the mean and std of the features it was trained on: give both"
         )
-    names = label_names or (source.label_names if head == "keep" else None)
-    if names is None:
-        names = [f"class {i}" for i in range(config.num_classes)]
-    if len(names) != config.num_classes:
-        raise InputError(f"{len(names)} label names for {config.num_classes} classes")
-    return LoadedModel(
-        model,
-        list(names),
-        float(mean),
-        float(std),
-        bool(source.multi_label),
-        channels=source.channels,
-        notes=notes,
+    return float(mean), float(std), origin
+
+
+def _names(source: Source, given: list[str] | None, classes: int, head: str) -> list[str]:
+    """Class names: as given, else the checkpoint's if its head is kept, else numbers."""
+    names = (
+        given or (source.label_names if head == "keep" else None) or [f"class {i}" for i in range(classes)]
     )
+    if len(names) != classes:
+        raise InputError(f"{len(names)} label names for {classes} classes")
+    return list(names)
 
 
 def initialise(
