@@ -26,7 +26,7 @@ help:
 	@echo "make environment    set up only: .venv with requirements.txt"
 	@echo "make clean          delete the environments and caches; never runs/ or data/"
 	@echo
-	@echo "PYTHON=/path/to/python3.12 chooses the interpreter (else the newest of 3.11 to 3.13), VENV=dir the environment."
+	@echo "PYTHON=/path/to/python3.12 chooses the interpreter (else the newest of 3.11 to 3.14), VENV=dir the environment."
 
 quickstart: environment
 	@$(python) -m ast_jax quickstart $(ARGS)

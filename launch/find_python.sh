@@ -8,7 +8,7 @@
 # So every candidate is run.
 set -eu
 
-newest_first="3.13 3.12 3.11"
+newest_first="3.14 3.13 3.12 3.11"
 
 # Runs on any Python since 2.7. Prints "VERSION|why it cannot be used, or nothing|full path of the interpreter".
 probe='
@@ -33,8 +33,8 @@ else:
         why = "runs but has no venv: apt-get install python%s-venv" % version
     elif missing:
         why = "runs but was built without " + ", ".join(missing)
-    elif sys.version_info >= (3, 14):
-        why = "is newer than 3.13, the newest one tested"
+    elif sys.version_info >= (3, 15):
+        why = "is newer than 3.14, the newest one tested"
 sys.stdout.write("%s|%s|%s\n" % (version, why, sys.executable))
 '
 
@@ -74,7 +74,7 @@ first_suitable() { # VERSION: the interpreter behind the first candidate that ru
 }
 
 describe() { # every candidate and why it is not suitable, one a line
-    candidates python3 python python3.8 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15 |
+    candidates python3 python python3.8 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15 python3.16 |
         while IFS= read -r candidate; do
             found=$(ask "$candidate")
             version=${found%%|*} why=${found#*|}
@@ -88,13 +88,13 @@ if [ $# -gt 0 ]; then
     why=${rest%%|*}
     case "$found" in
     "")
-        echo "error: PYTHON=$1 does not run; wanted a Python 3.11, 3.12 or 3.13" >&2
+        echo "error: PYTHON=$1 does not run; wanted a Python 3.11 to 3.14" >&2
         exit 1
         ;;
     *"|is newer than"*) echo "warning: $1 is Python $version, which $why; going on, as it was asked for by name" >&2 ;;
     *"||"*) ;;
     *)
-        echo "error: PYTHON=$1 is Python $version, which $why; wanted a Python 3.11, 3.12 or 3.13" >&2
+        echo "error: PYTHON=$1 is Python $version, which $why; wanted a Python 3.11 to 3.14" >&2
         exit 1
         ;;
     esac
@@ -111,7 +111,7 @@ for version in $newest_first; do
 done
 
 {
-    echo "error: no suitable Python: wanted 3.11, 3.12 or 3.13 with venv. Found on PATH, in ~/.pyenv/versions, /usr/local/bin and /usr/bin:"
+    echo "error: no suitable Python: wanted 3.11 to 3.14 with venv. Found on PATH, in ~/.pyenv/versions, /usr/local/bin and /usr/bin:"
     found=$(describe)
     echo "${found:-  none at all}"
     echo "On Debian 12 and later or Ubuntu 23.04 and later: apt-get install python3 python3-venv"

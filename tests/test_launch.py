@@ -50,17 +50,17 @@ def test_the_chosen_python_runs_and_is_of_a_tested_version():
         capture_output=True,
         text=True,
     )
-    assert version.stdout.split() in (["3", "11"], ["3", "12"], ["3", "13"])
+    assert version.stdout.split() in (["3", "11"], ["3", "12"], ["3", "13"], ["3", "14"])
 
 
 def test_a_stub_is_passed_over_for_a_python_in_the_versions_folder(tmp_path):
     """The newest name on the PATH fails; the one that runs lies where pyenv keeps it."""
-    executable(tmp_path / "shims" / "python3.13", "echo 'command not found' >&2", "exit 127")
+    executable(tmp_path / "shims" / "python3.14", "echo 'command not found' >&2", "exit 127")
     fake = f"{tmp_path}/the real one"
-    executable(tmp_path / "versions" / "3.13.9" / "bin" / "python3.13", f"echo '3.13||{fake}'")
+    executable(tmp_path / "versions" / "3.14.9" / "bin" / "python3.14", f"echo '3.14||{fake}'")
     found = find_python(PATH=f"{tmp_path}/shims:/usr/bin:/bin", PYENV_ROOT=str(tmp_path))
     assert found.returncode == 0, found.stderr
-    # Where the system's own Python is a 3.13, that one lies nearer.
+    # Where the system's own Python is a 3.14, that one lies nearer.
     assert found.stdout == f"{fake}\n" or found.stdout.startswith("/usr/bin/")
 
 
@@ -83,10 +83,10 @@ def test_an_unsuitable_choice_is_refused_with_its_reason(tmp_path, said, message
 
 def test_a_newer_python_goes_on_with_a_warning_when_named(tmp_path):
     found = find_python(
-        str(executable(tmp_path / "python", "echo '3.14|is newer than 3.13, the newest one tested|/opt/p'"))
+        str(executable(tmp_path / "python", "echo '3.15|is newer than 3.14, the newest one tested|/opt/p'"))
     )
     assert (found.returncode, found.stdout) == (0, "/opt/p\n")
-    assert "newer than 3.13" in found.stderr
+    assert "newer than 3.14" in found.stderr
 
 
 @pytest.fixture
