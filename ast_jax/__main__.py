@@ -6,9 +6,15 @@ from importlib import import_module
 from ast_jax.main import run
 
 COMMANDS = {  # where its main(argv) is, and what it does
-    "quickstart": ("ast_jax.quickstart", "train on the built-in sounds, evaluate, tag one file, show what came of it"),
+    "quickstart": (
+        "ast_jax.quickstart",
+        "train on the built-in sounds, evaluate, tag one file, show what came of it",
+    ),
     "prepare": ("ast_jax.commands", "sound files -> shards of features"),
-    "evaluate": ("ast_jax.commands", "metrics of a run or checkpoint, or of several as an ensemble, without training"),
+    "evaluate": (
+        "ast_jax.commands",
+        "metrics of a run or checkpoint, or of several as an ensemble, without training",
+    ),
     "convert": ("ast_jax.commands", "weights -> Flax, the reference's .pth, Hugging Face or .npz"),
     "crossval": ("ast_jax.crossval", "every fold of a recipe, mean and spread"),
     "predict": ("ast_jax.inference.predict", "tag sound files of any length"),
@@ -18,7 +24,9 @@ COMMANDS = {  # where its main(argv) is, and what it does
 def main() -> None:
     command, rest = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
     if command not in COMMANDS:
-        print("python -m ast_jax COMMAND ...      (training: python -m ast_jax.main --config=configs/NAME.py)\n")
+        print(
+            "python -m ast_jax COMMAND ...      (training: python -m ast_jax.main --config=configs/NAME.py)\n"
+        )
         print("\n".join(f"  {name:<11} {what}" for name, (_, what) in COMMANDS.items()))
         sys.exit(0 if command in ("", "-h", "--help", "help") else 2)
     module = import_module(COMMANDS[command][0])

@@ -40,7 +40,9 @@ def convert(argv: Sequence[str]) -> None:
     parser.add_argument("--std", type=float)
     parser.add_argument("--num_frames", type=int, help="another length, 10 ms a frame: positions are adapted")
     args = parser.parse_args(argv)
-    options = {key: getattr(args, key) for key in ("mean", "std", "num_frames") if getattr(args, key) is not None}
+    options = {
+        key: getattr(args, key) for key in ("mean", "std", "num_frames") if getattr(args, key) is not None
+    }
     for line in write(args.src, args.dst, to=args.to, which=args.which, **options):
         print(line)
 
@@ -64,7 +66,9 @@ def evaluate(argv: Sequence[str]) -> None:
     from ast_jax.evaluation.evaluate import Predictions
 
     found: list[Predictions] = []
-    prepared, splits, config = None, (), None
+    prepared: PreparedSet | None = None
+    splits: tuple[str, ...] = ()
+    config: ConfigDict | None = None
     for source in args.sources:
         if source.suffix == ".npz" and (saved := Predictions.load(source)):
             found.append(saved)
@@ -72,7 +76,9 @@ def evaluate(argv: Sequence[str]) -> None:
         if prepared is None:
             config = parse(recipe)[0] if recipe else config_of_run(source)
             prepared, splits = open_for_evaluation(config, args.splits)
-        found.append(scores_of(source, prepared, splits, config, which=args.which, mean=args.mean, std=args.std))
+        found.append(
+            scores_of(source, prepared, splits, config, which=args.which, mean=args.mean, std=args.std)
+        )
         report(str(source), found[-1], prepared, splits)
     ensemble = Predictions.mean(found)
     if len(found) > 1:
@@ -86,7 +92,9 @@ def config_of_run(run: Path) -> ConfigDict:
     """The recipe a run was trained with. Raises InputError if it is no run."""
     path = run / "config.json"
     if not (run / "model_card.json").is_file() or not path.is_file():
-        raise InputError(f"{run} is not a run of ours: say with --config=configs/NAME.py what to evaluate it on")
+        raise InputError(
+            f"{run} is not a run of ours: say with --config=configs/NAME.py what to evaluate it on"
+        )
     from ast_jax.config import base
 
     config = base()
@@ -105,7 +113,9 @@ def open_for_evaluation(config: ConfigDict, splits: str | None) -> tuple[Prepare
     return prepared, chosen
 
 
-def scores_of(source: Path, prepared: PreparedSet, splits: tuple[str, ...], config: ConfigDict, *, which: str, mean, std):
+def scores_of(
+    source: Path, prepared: PreparedSet, splits: tuple[str, ...], config: ConfigDict, *, which: str, mean, std
+):
     """The scores of one model over the prepared set, in the set's own label order."""
     import jax
 
@@ -120,7 +130,9 @@ def scores_of(source: Path, prepared: PreparedSet, splits: tuple[str, ...], conf
     columns = label_columns(source, loaded.label_names, prepared.label_names)
     graphdef, params = split(loaded.model)
     loss = "bce" if loaded.multi_label else "ce"
-    step = jax.jit(functools.partial(eval_step, graphdef=graphdef, mean=loaded.mean, std=loaded.std, loss=loss))
+    step = jax.jit(
+        functools.partial(eval_step, graphdef=graphdef, mean=loaded.mean, std=loaded.std, loss=loss)
+    )
     rows = batches(
         EvalStream(prepared.source(splits), batch_size=config.batch_size),
         kind=prepared.kind,
@@ -131,7 +143,9 @@ def scores_of(source: Path, prepared: PreparedSet, splits: tuple[str, ...], conf
     # the model's classes in the set's order: labels go in by the model's order, scores come out by the set's
     inverse = np.argsort(columns)
     reordered = ({**batch, "labels": batch["labels"][:, inverse]} for batch in rows)
-    return predict_all(lambda batch: step(params, dict(batch)), reordered, prepared.ids(splits)).with_classes(columns)
+    return predict_all(lambda batch: step(params, dict(batch)), reordered, prepared.ids(splits)).with_classes(
+        columns
+    )
 
 
 def label_columns(source: Path, model: Sequence[str], data: Sequence[str]) -> np.ndarray:
@@ -151,11 +165,15 @@ def report(name: str, predictions: Any, prepared: PreparedSet | None, splits: Se
     from ast_jax.evaluation import metrics
 
     summary = predictions.summary()
-    low, high = metrics.bootstrap_interval(predictions.scores, predictions.targets)
+    low, high = metrics.bootstrap_interval(
+        predictions.scores, predictions.targets, metrics.mean_average_precision, repeats=200
+    )
     figures = "  ".join(f"{key} {summary[key]:.4f}" for key in ("accuracy", "mAP", "auc", "d_prime"))
     print(f"{name}: {figures}  (mAP 95 % interval {low:.4f} to {high:.4f}; {summary['num_examples']} clips)")
     coverage = prepared.metadata["notes"].get("coverage", {}) if prepared else {}
     for split in splits:
         if split in coverage:
             part = coverage[split]
-            print(f"  {split}: {part['found']} of {part['listed']} listed clips were there ({part['share']:.1%})")
+            print(
+                f"  {split}: {part['found']} of {part['listed']} listed clips were there ({part['share']:.1%})"
+            )

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
@@ -42,7 +43,9 @@ def base(**dataset_options) -> ConfigDict:
     c.dataset.train = ("train",)  # splits trained on, joined in this order
     c.dataset.eval = ("test",)  # splits evaluated after each epoch
     c.dataset.test = ()  # splits evaluated once, at the end, with the best weights by `eval`
-    c.dataset.mean = config_dict.placeholder(float)  # of the features; None: measured on the clean training clips
+    c.dataset.mean = config_dict.placeholder(
+        float
+    )  # of the features; None: measured on the clean training clips
     c.dataset.std = config_dict.placeholder(float)  # of the features; the model sees (x - mean) / (2 std)
     c.dataset.options = ConfigDict(dataset_options)
 
@@ -60,7 +63,9 @@ def base(**dataset_options) -> ConfigDict:
     c.init_from = ""  # weights to start from: a file, a directory or a catalogue name; empty: from scratch
     c.init_rgb = "sum"  # how an ImageNet kernel folds: sum (the published code) or mean (the paper's wording)
     c.init_positions = "bilinear"  # of ImageNet positions: bilinear, nearest or reinit (table 5 of the paper)
-    c.freeze = ""  # what stays as it was loaded: backbone, or a number N (patches, positions and the first N blocks)
+    c.freeze = (
+        ""  # what stays as it was loaded: backbone, or a number N (patches, positions and the first N blocks)
+    )
 
     c.loss = "bce"  # bce (several labels a clip) or ce (one label)
     c.metric = "mAP"  # decides the best epoch: accuracy, mAP, auc or d_prime
@@ -87,10 +92,14 @@ def base(**dataset_options) -> ConfigDict:
     c.label_smoothing = 0.0  # share of a label that is spread out
 
     c.average_epochs = ()  # (first, last) epoch whose weights are averaged; the average is evaluated at the end
-    c.cumulative = False  # log the mean of the scores of all epochs so far: an ensemble of a run's checkpoints
+    c.cumulative = (
+        False  # log the mean of the scores of all epochs so far: an ensemble of a run's checkpoints
+    )
     c.ema = 0.0  # decay of an exponential average of the weights, which is then what is evaluated; 0: none
 
-    c.published = ConfigDict()  # the curve to compare with: `metric`, `curve` {epoch: value}, `band`; empty: none
+    c.published = (
+        ConfigDict()
+    )  # the curve to compare with: `metric`, `curve` {epoch: value}, `band`; empty: none
 
     c.keep_last = 2  # checkpoints kept beside the best one
     c.save_every = 0  # steps between checkpoints; 0: after each epoch's evaluation only
@@ -99,7 +108,9 @@ def base(**dataset_options) -> ConfigDict:
     return c.lock()
 
 
-def suffix_options(suffix: str, *, words: Sequence[str] = (), keys: Mapping[str, object] | None = None) -> dict:
+def suffix_options(
+    suffix: str, *, words: Sequence[str] = (), keys: Mapping[str, object] | None = None
+) -> dict:
     """Parses a recipe's suffix: `{word: bool for every word, key: value or its default for every key}`.
 
     A value takes the type of its default. Raises InputError for an unknown word or key.
@@ -121,8 +132,9 @@ def suffix_options(suffix: str, *, words: Sequence[str] = (), keys: Mapping[str,
 def _cast(key: str, text: str, default: object):
     if isinstance(default, str):
         return text
+    cast: Any = type(default)
     try:
-        return type(default)(ast.literal_eval(text))
+        return cast(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError):
         raise InputError(f"{key}={text} in the suffix: wanted a value like {default!r}") from None
 
@@ -136,7 +148,9 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, str, list[str]]:
     spec = _spec(argv)
     path, _, _ = spec.partition(":")
     if not Path(path).is_file():
-        raise InputError(f"no recipe at {path!r}: name one such as configs/esc50.py (or run from the repository's root)")
+        raise InputError(
+            f"no recipe at {path!r}: name one such as configs/esc50.py (or run from the repository's root)"
+        )
     flag_values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=flag_values)
     before, sys.argv = sys.argv, ["ast_jax", *argv]  # config_flags looks for overrides in sys.argv

@@ -37,7 +37,9 @@ def main(argv: Sequence[str]) -> None:
     members = [(int(fold), seed) for seed in range(args.seeds) for fold in args.folds.split(",")]
     jobs = [command(recipe, fold, seed, args.workdir) for fold, seed in members]
     run_all(jobs, [device for device in args.devices.split(",") if device])
-    runs = {member: read(job[-1].removeprefix("--workdir=")) for member, job in zip(members, jobs, strict=True)}
+    runs = {
+        member: read(job[-1].removeprefix("--workdir=")) for member, job in zip(members, jobs, strict=True)
+    }
     summary = summarise(runs, metric=parse(recipe)[0].metric)
     (args.workdir / "crossval.json").write_text(json.dumps(summary, indent=2) + "\n")
     (args.workdir / "crossval.md").write_text(table(summary))
@@ -64,8 +66,12 @@ def run_all(jobs: Sequence[list[str]], devices: Sequence[str]) -> None:
     def one(job: list[str]) -> int:
         device = free.get()
         try:
-            print(f"{Path(job[-1]).name}{f' on device {device}' if device else ''}", file=sys.stderr, flush=True)
-            return subprocess.run(job, env=os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device else {})).returncode
+            print(
+                f"{Path(job[-1]).name}{f' on device {device}' if device else ''}", file=sys.stderr, flush=True
+            )
+            return subprocess.run(
+                job, env=os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+            ).returncode
         finally:
             free.put(device)
 
@@ -73,7 +79,9 @@ def run_all(jobs: Sequence[list[str]], devices: Sequence[str]) -> None:
         statuses = list(pool.map(one, jobs))
     failed = [Path(job[-1]).name for job, status in zip(jobs, statuses, strict=True) if status]
     if failed:
-        raise InputError(f"{len(failed)} of {len(jobs)} runs failed ({', '.join(failed)}): see above; the others are done and kept")
+        raise InputError(
+            f"{len(failed)} of {len(jobs)} runs failed ({', '.join(failed)}): see above; the others are done and kept"
+        )
 
 
 def read(workdir: str) -> list[dict[str, Any]]:
@@ -89,7 +97,9 @@ def summarise(runs: dict[tuple[int, int], list[dict[str, Any]]], *, metric: str)
     the last epoch stands beside it.
     """
     folds, seeds = sorted({fold for fold, _ in runs}), sorted({seed for _, seed in runs})
-    curves = np.array([[[row[metric] for row in runs[fold, seed]] for fold in folds] for seed in seeds])  # [seed, fold, epoch]
+    curves = np.array(
+        [[[row[metric] for row in runs[fold, seed]] for fold in folds] for seed in seeds]
+    )  # [seed, fold, epoch]
     mean_curve = curves.mean(axis=1)
     best = mean_curve.argmax(axis=1)
     last, chosen = curves[:, :, -1], np.stack([curves[i, :, e] for i, e in enumerate(best)])
@@ -126,7 +136,9 @@ def table(summary: dict[str, Any]) -> str:
             lines.append(f"| {name} | {' | '.join(map(show, values))} | {show(float(np.mean(values)))} |")
     for which in ("last", "best"):
         spreads = f"+- {show(summary[f'{which}_spread_over_folds'])} over folds, {show(summary[f'{which}_spread_over_seeds'])} over seeds"
-        lines.append(f"\n{summary['metric']} at the {which} epoch: {show(summary[f'{which}_mean'])} ({spreads})")
+        lines.append(
+            f"\n{summary['metric']} at the {which} epoch: {show(summary[f'{which}_mean'])} ({spreads})"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -143,7 +155,11 @@ def draw(summary: dict[str, Any], path: Path) -> None:
         for curve in seed_curves:
             axes.plot(epochs, curve, color="#8aa4c8", linewidth=0.9)
     axes.plot(epochs, summary["mean_curve"], color="#1f4e8c", linewidth=2.2, label="mean")
-    axes.set(xlabel="epoch", ylabel=summary["metric"], title=f"{len(summary['folds'])} folds, {len(summary['seeds'])} seeds")
+    axes.set(
+        xlabel="epoch",
+        ylabel=summary["metric"],
+        title=f"{len(summary['folds'])} folds, {len(summary['seeds'])} seeds",
+    )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ast_jax.config import parse
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.py"
@@ -40,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     for name, value in (
         ("accuracy on held-out clips", f"{results['metrics']['accuracy']:.1%} of {results['num_examples']}"),
         ("mAP", f"{results['metrics']['mAP']:.4f}"),
-        (file.name, f"{tagger.label_names[scores.argmax()]} ({scores.max():.1%})"),
+        (file.name, f"{tagger.label_names[int(np.argmax(scores))]} ({scores.max():.1%})"),
         ("training speed", f"{speed:.0f} clips/s at best"),
         ("time", f"{time.monotonic() - began:.0f} s"),
         ("work directory", str(args.workdir)),

@@ -40,7 +40,11 @@ def main() -> None:
         began = time.monotonic()
         figures = PROOFS[name](args.work.absolute())
         DOCS.mkdir(parents=True, exist_ok=True)
-        record = {"command": f"python -m benchmarks.prove {name}", "seconds": round(time.monotonic() - began), **figures}
+        record = {
+            "command": f"python -m benchmarks.prove {name}",
+            "seconds": round(time.monotonic() - began),
+            **figures,
+        }
         (DOCS / f"{name}.json").write_text(json.dumps(record | about(), indent=2) + "\n")
         print(json.dumps(figures, indent=2))
 
@@ -66,17 +70,34 @@ def train(work: Path, name: str, config: str, *flags: str) -> dict[str, Any]:
 def esc10(work: Path) -> dict[str, Any]:
     """The `cpu` settings on real ESC-10, folds 1 and 2, and fold 1 once more as a directory per class: same numbers."""
     source = f"--config.dataset.source_dir={ESC10}"
-    folds = {str(fold): train(work, f"fold{fold}", f"configs/esc50.py:fold={fold},cpu", source) for fold in (1, 2)}
+    folds = {
+        str(fold): train(work, f"fold{fold}", f"configs/esc50.py:fold={fold},cpu", source) for fold in (1, 2)
+    }
     tree = class_tree(work / "class_tree", fold=1)
     recipe = json.loads((work / "fold1" / "config.json").read_text())
-    same = ("num_frames", "batch_size", "lr", "lr_warmup_steps", "lr_warmup_stair", "lr_decay", "freq_mask", "time_mask", "epochs")
+    same = (
+        "num_frames",
+        "batch_size",
+        "lr",
+        "lr_warmup_steps",
+        "lr_warmup_stair",
+        "lr_decay",
+        "freq_mask",
+        "time_mask",
+        "epochs",
+    )
     flags = [f"--config.{key}={recipe[key]}" for key in same]
     flags += [f"--config.lr_decay_epochs={tuple(recipe['lr_decay_epochs'])}"]
     flags += [f"--config.dataset.{key}={recipe['dataset'][key]}" for key in ("mean", "std")]
     flags += [f"--config.model.{key}={recipe['model'][key]}" for key in ("depth",)]
     folder = train(work, "folder1", "configs/folder.py:cpu", f"--config.dataset.source_dir={tree}", *flags)
     mean = float(np.mean([fold["accuracy"] for fold in folds.values()]))
-    return {"folds": folds, "mean_accuracy": mean, "folder_fold1": folder, "folder_equals_esc50": folder["curve"] == folds["1"]["curve"]}
+    return {
+        "folds": folds,
+        "mean_accuracy": mean,
+        "folder_fold1": folder,
+        "folder_equals_esc50": folder["curve"] == folds["1"]["curve"],
+    }
 
 
 def class_tree(root: Path, *, fold: int) -> Path:
@@ -95,7 +116,12 @@ def class_tree(root: Path, *, fold: int) -> Path:
 
 
 EPOCHS = 5
-SMALL = ("--config.model.variant=small", "--config.model.strides=(16,16)", "--config.batch_size=16", "--config.model.distilled=False")
+SMALL = (
+    "--config.model.variant=small",
+    "--config.model.strides=(16,16)",
+    "--config.batch_size=16",
+    "--config.model.distilled=False",
+)
 SCRATCH_RATES = ("5e-05", "0.0001", "0.0003")
 
 
@@ -121,7 +147,13 @@ def pretrained(work: Path) -> dict[str, Any]:
     means = {kind: float(np.mean([r["accuracy"] for r in found.values()])) for kind, found in runs.items()}
     draw_pretrained(runs, DOCS / "pretrained.png")
     rates = {rate: found["accuracy"] for rate, found in search.items()}
-    return {"epochs": EPOCHS, "scratch_rates": rates, "mean_accuracy": means, "points": 100 * (means["pretrained"] - means["scratch"]), "runs": runs}
+    return {
+        "epochs": EPOCHS,
+        "scratch_rates": rates,
+        "mean_accuracy": means,
+        "points": 100 * (means["pretrained"] - means["scratch"]),
+        "runs": runs,
+    }
 
 
 def draw_pretrained(runs: dict[str, dict[str, Any]], path: Path) -> None:
@@ -136,7 +168,12 @@ def draw_pretrained(runs: dict[str, dict[str, Any]], path: Path) -> None:
         epochs = np.arange(1, curves.shape[1] + 1)
         axes.plot(epochs, curves.T, color=colour, alpha=0.35, linewidth=0.9)
         axes.plot(epochs, curves.mean(axis=0), color=colour, linewidth=2.4, label=kind)
-    axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="ESC-10, AST-small, stride 16: folds 1 and 2, two seeds")
+    axes.set(
+        xlabel="epoch",
+        ylabel="accuracy",
+        ylim=(0, 1),
+        title="ESC-10, AST-small, stride 16: folds 1 and 2, two seeds",
+    )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +191,12 @@ def about() -> dict[str, Any]:
     inputs = {"ESC-10 audio": digest.hexdigest()[:16]}
     if DINO.is_file():
         inputs[DINO.name] = hashlib.sha256(DINO.read_bytes()).hexdigest()[:16]
-    return {"versions": versions(), "cores": os.cpu_count(), "machine": platform.machine(), "inputs_sha256": inputs}
+    return {
+        "versions": versions(),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "inputs_sha256": inputs,
+    }
 
 
 PROOFS: dict[str, Callable[[Path], dict[str, Any]]] = {"esc10": esc10, "pretrained": pretrained}

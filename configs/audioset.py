@@ -33,7 +33,7 @@ def get_config(suffix: str = ""):
     config.freq_mask, config.time_mask = 48, 192
     config.average_epochs, config.cumulative = (1, 5), True
     config.save_every = 5000
-    curve = FULL
+    curve: tuple[float, ...] = FULL
     if options["balanced"]:
         config.dataset.train = ("balanced",)
         config.epochs, config.lr, config.lr_decay_epochs = 25, 5e-5, (11, 16, 21)

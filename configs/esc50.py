@@ -15,7 +15,16 @@ from ast_jax.config import base, suffix_options
 from ast_jax.errors import InputError
 
 FOLDS = (1, 2, 3, 4, 5)
-CURVE_P = {1: 0.7925, 2: 0.9090, 3: 0.9375, 4: 0.9500, 5: 0.9495, 10: 0.9565, 22: 0.9575, 25: 0.9560}  # mean of the folds
+CURVE_P = {
+    1: 0.7925,
+    2: 0.9090,
+    3: 0.9375,
+    4: 0.9500,
+    5: 0.9495,
+    10: 0.9565,
+    22: 0.9575,
+    25: 0.9560,
+}  # mean of the folds
 
 
 def get_config(suffix: str = ""):
@@ -36,7 +45,11 @@ def get_config(suffix: str = ""):
         config.init_from = "deit_base_distilled_patch16_384"
     if options["P"]:
         config.init_from, config.lr = "ast_audioset_10_10_0.4593", 1e-5
-        config.published = {"metric": "accuracy", "curve": {str(k): v for k, v in CURVE_P.items()}, "band": 0.01}
+        config.published = {
+            "metric": "accuracy",
+            "curve": {str(k): v for k, v in CURVE_P.items()},
+            "band": 0.01,
+        }
     if options["paper"]:
         config.epochs = 20
     if options["waveform"]:

@@ -16,7 +16,9 @@ def get_config(suffix: str = ""):
     options = suffix_options(suffix, words=("multi", "cpu"), keys={"seconds": 5.0})
     config = base()
     config.dataset.name = "folder"
-    config.num_frames = round(100 * options["seconds"] / 16 + 0.5) * 16  # whole patches at stride 16, at least the length
+    config.num_frames = (
+        round(100 * options["seconds"] / 16 + 0.5) * 16
+    )  # whole patches at stride 16, at least the length
     config.epochs, config.batch_size, config.lr = 25, 48, 1e-4
     config.lr_decay, config.lr_decay_epochs = 0.85, tuple(range(6, 26))
     config.freq_mask, config.time_mask = 24, config.num_frames // 5

@@ -30,7 +30,11 @@ def get_config(suffix: str = ""):
     config.noise, config.roll = True, 10
     if options["S"]:
         config.init_from = "deit_base_distilled_patch16_384"
-        config.published = {"metric": "accuracy", "curve": {str(k): v for k, v in CURVE_S.items()}, "band": 0.01}
+        config.published = {
+            "metric": "accuracy",
+            "curve": {str(k): v for k, v in CURVE_S.items()},
+            "band": 0.01,
+        }
     if options["P"]:
         config.init_from = "ast_audioset_10_10_0.4593"
     if options["paper"]:

@@ -20,7 +20,11 @@ def template():
 
 
 def at(template, step: int) -> dict:
-    return {**template, "step": jnp.int32(step), "params": {k: v + step for k, v in template["params"].items()}}
+    return {
+        **template,
+        "step": jnp.int32(step),
+        "params": {k: v + step for k, v in template["params"].items()},
+    }
 
 
 def filled(directory, template, metrics, keep_last=2) -> Store:

@@ -25,8 +25,18 @@ def given(*arguments: str):
 
 
 def test_overrides_take_the_type_of_their_key():
-    config, _, rest = given("--config.epochs=3", "--config.dataset.mean=-4", "--workdir=there", "--config.dataset.train=('fold2',)")
-    assert (config.epochs, config.dataset.mean, config.dataset.train, rest) == (3, -4.0, ("fold2",), ["--workdir=there"])
+    config, _, rest = given(
+        "--config.epochs=3",
+        "--config.dataset.mean=-4",
+        "--workdir=there",
+        "--config.dataset.train=('fold2',)",
+    )
+    assert (config.epochs, config.dataset.mean, config.dataset.train, rest) == (
+        3,
+        -4.0,
+        ("fold2",),
+        ["--workdir=there"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +61,11 @@ def test_a_missing_recipe_and_none_at_all():
 
 
 def test_suffix_grammar():
-    assert suffix_options("fold=3,cpu", words=("cpu", "gpu"), keys={"fold": 1}) == {"cpu": True, "gpu": False, "fold": 3}
+    assert suffix_options("fold=3,cpu", words=("cpu", "gpu"), keys={"fold": 1}) == {
+        "cpu": True,
+        "gpu": False,
+        "fold": 3,
+    }
     with pytest.raises(InputError, match=r"no suffix 'tpu': it knows cpu, fold=\.\.\."):
         suffix_options("tpu", words=("cpu",), keys={"fold": 1})
     with pytest.raises(InputError, match="fold=x"):
@@ -75,8 +89,28 @@ def test_every_recipe_is_a_locked_diff_over_base(name):
 
 # The reference's values (its published code), one row a published recipe.
 COLUMNS = (
-    *("num_frames", "dataset.mean", "dataset.std", "mixup", "freq_mask", "time_mask", "noise", "roll", "sampling", "loss"),
-    *("lr", "lr_warmup_steps", "lr_warmup_stair", "lr_decay", "lr_decay_epochs", "epochs", "batch_size", "metric"),
+    *(
+        "num_frames",
+        "dataset.mean",
+        "dataset.std",
+        "mixup",
+        "freq_mask",
+        "time_mask",
+        "noise",
+        "roll",
+        "sampling",
+        "loss",
+    ),
+    *(
+        "lr",
+        "lr_warmup_steps",
+        "lr_warmup_stair",
+        "lr_decay",
+        "lr_decay_epochs",
+        "epochs",
+        "batch_size",
+        "metric",
+    ),
     *("average_epochs", "init_from"),
 )
 DEIT, AST = "deit_base_distilled_patch16_384", "ast_audioset_10_10_0.4593"
@@ -116,8 +150,18 @@ def test_recipes_carry_the_references_values(name, suffix):
     values = flatten(config)
     assert {key: values[key] for key in COLUMNS} == dict(zip(COLUMNS, TABLE[name, suffix], strict=True))
     assert (config.adam_b1, config.adam_b2, config.adam_eps, config.weight_decay) == (0.95, 0.999, 1e-8, 5e-7)
-    assert (config.clip_norm, config.layer_decay, config.label_smoothing, config.ema, config.gain_db) == (0, 1, 0, 0, 0)
-    assert (config.model.variant, config.model.patch_shape, config.model.strides) == ("base", (16, 16), (10, 10))
+    assert (config.clip_norm, config.layer_decay, config.label_smoothing, config.ema, config.gain_db) == (
+        0,
+        1,
+        0,
+        0,
+        0,
+    )
+    assert (config.model.variant, config.model.patch_shape, config.model.strides) == (
+        "base",
+        (16, 16),
+        (10, 10),
+    )
     assert config.dataset.kind == "log_mel"
 
 
@@ -134,13 +178,21 @@ def test_recipes_carry_the_references_values(name, suffix):
 )
 def test_words_change_what_they_say_and_nothing_else(name, suffix, changed):
     plain = flatten(recipe(name, suffix.rpartition(",")[0]))
-    assert {key: value for key, value in flatten(recipe(name, suffix)).items() if plain[key] != value} == changed
+    assert {
+        key: value for key, value in flatten(recipe(name, suffix)).items() if plain[key] != value
+    } == changed
 
 
 def test_published_curves_are_the_logged_ones():
     curve = recipe("audioset", "balanced").published.curve
     assert (len(curve), curve["1"], curve["17"], curve["25"]) == (25, 0.0166, 0.3390, 0.3358)
-    assert dict(recipe("audioset").published.curve) == {"1": 0.4153, "2": 0.4349, "3": 0.4476, "4": 0.4490, "5": 0.4486}
+    assert dict(recipe("audioset").published.curve) == {
+        "1": 0.4153,
+        "2": 0.4349,
+        "3": 0.4476,
+        "4": 0.4490,
+        "5": 0.4486,
+    }
     assert recipe("esc50", "P").published.curve["22"] == 0.9575
     assert not recipe("esc50", "S").published
 

@@ -15,7 +15,11 @@ class Clips:
         return SIZE
 
     def __getitem__(self, i: int) -> dict:
-        return {"id": f"clip{i}", "fbank": np.full((5 + i, 128), i + 1, np.float16), "labels": np.array([i % 3])}
+        return {
+            "id": f"clip{i}",
+            "fbank": np.full((5 + i, 128), i + 1, np.float16),
+            "labels": np.array([i % 3]),
+        }
 
 
 def run(stream, **changes) -> list:
@@ -24,7 +28,12 @@ def run(stream, **changes) -> list:
 
 
 def numbers(rows) -> list[int]:
-    return [int(clip[0, 0]) - 1 for batch in rows for clip, real in zip(batch["fbank"], batch["mask"], strict=True) if real]
+    return [
+        int(clip[0, 0]) - 1
+        for batch in rows
+        for clip, real in zip(batch["fbank"], batch["mask"], strict=True)
+        if real
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,9 @@ def test_the_last_batch_is_filled_with_masked_rows(epochs):
 
 
 def test_index_is_the_position_in_the_stream(epochs):
-    np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in epochs]), np.arange(3 * 3 * BATCH))
+    np.testing.assert_array_equal(
+        np.concatenate([batch["index"] for batch in epochs]), np.arange(3 * 3 * BATCH)
+    )
 
 
 def test_same_seed_same_batches_other_seed_others(epochs):
@@ -74,7 +85,8 @@ def test_evaluation_is_complete_and_in_order():
 
 def test_lengths_padding_and_cutting():
     for i, (clip, length) in enumerate(
-        (fit({**Clips()[i], "index": i}, kind="log_mel", num_frames=10, num_classes=3), 5 + i) for i in range(SIZE)
+        (fit({**Clips()[i], "index": i}, kind="log_mel", num_frames=10, num_classes=3), 5 + i)
+        for i in range(SIZE)
     ):
         assert clip["length"] == min(length, 10)
         assert (clip["fbank"][: clip["length"]] == i + 1).all()

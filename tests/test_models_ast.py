@@ -14,7 +14,14 @@ from ast_jax.models import AST, ASTConfig, flat_params, merge, normalise, set_pa
 from ast_jax.models.attention import attend
 
 TINY = ASTConfig(
-    num_classes=5, num_frames=40, num_mel_bins=32, patch_shape=(8, 8), strides=(6, 7), width=24, depth=2, num_heads=3
+    num_classes=5,
+    num_frames=40,
+    num_mel_bins=32,
+    patch_shape=(8, 8),
+    strides=(6, 7),
+    width=24,
+    depth=2,
+    num_heads=3,
 )
 
 
@@ -28,7 +35,13 @@ def model() -> AST:
     """Weights at std 0.2, biases too, so that a wrong term shows."""
     model = AST(TINY, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
-    set_params(model, {path: rng.normal(0, 0.2, value.shape).astype(np.float32) for path, value in flat_params(model).items()})
+    set_params(
+        model,
+        {
+            path: rng.normal(0, 0.2, value.shape).astype(np.float32)
+            for path, value in flat_params(model).items()
+        },
+    )
     return model
 
 
@@ -55,12 +68,22 @@ def test_default_is_the_papers_audioset_model():
     config = ASTConfig()
     assert config.grid == (12, 101)
     assert config.num_tokens == 1214
-    assert (config.num_classes, config.num_frames, config.num_mel_bins, config.dtype) == (527, 1024, 128, "float32")
+    assert (config.num_classes, config.num_frames, config.num_mel_bins, config.dtype) == (
+        527,
+        1024,
+        128,
+        "float32",
+    )
 
 
 @pytest.mark.parametrize(
     ("patch_shape", "strides", "grid"),
-    [((16, 16), (16, 16), (8, 64)), ((32, 32), (32, 32), (4, 32)), ((128, 2), (128, 2), (1, 512)), ((16, 16), (10, 12), (12, 85))],
+    [
+        ((16, 16), (16, 16), (8, 64)),
+        ((32, 32), (32, 32), (4, 32)),
+        ((128, 2), (128, 2), (1, 512)),
+        ((16, 16), (10, 12), (12, 85)),
+    ],
 )
 def test_grids_of_the_papers_patch_shapes(patch_shape, strides, grid):
     assert ASTConfig(patch_shape=patch_shape, strides=strides).grid == grid
@@ -78,7 +101,9 @@ def test_cutting_the_last_block_changes_nothing(model, x):
 
 
 def test_forward_pass_against_a_direct_statement(model, x):
-    np.testing.assert_allclose(model(x), direct(flat_params(model), np.asarray(x, np.float64), TINY), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        model(x), direct(flat_params(model), np.asarray(x, np.float64), TINY), rtol=1e-4, atol=1e-4
+    )
 
 
 def direct(p: dict, x: np.ndarray, config: ASTConfig) -> np.ndarray:
@@ -92,15 +117,23 @@ def direct(p: dict, x: np.ndarray, config: ASTConfig) -> np.ndarray:
     linear = lambda y, name: y @ p[f"{name}/kernel"] + p[f"{name}/bias"]
     (pf, pt), (sf, st), (f_dim, t_dim) = config.patch_shape, config.strides, config.grid
     patches = [
-        np.einsum("btf,ftd->bd", x[:, t * st : t * st + pt, f * sf : f * sf + pf], p["patch_embed/kernel"][:, :, 0])
+        np.einsum(
+            "btf,ftd->bd", x[:, t * st : t * st + pt, f * sf : f * sf + pf], p["patch_embed/kernel"][:, :, 0]
+        )
         for f in range(f_dim)  # frequency-major: token = f x t_dim + t
         for t in range(t_dim)
     ]
-    prefix = [np.repeat(p[name][0], len(x), 0) for name in ("cls_token", "dist_token")[: config.num_prefix_tokens]]
+    prefix = [
+        np.repeat(p[name][0], len(x), 0) for name in ("cls_token", "dist_token")[: config.num_prefix_tokens]
+    ]
     y = np.stack(prefix + [patch + p["patch_embed/bias"] for patch in patches], 1) + p["pos_embed"]
     for i in range(config.depth):
-        q, k, v = np.split(linear(norm(y, f"blocks/{i}/norm1", config.norm_eps), f"blocks/{i}/attention/qkv"), 3, -1)
-        heads = lambda z: z.reshape(len(x), -1, config.num_heads, config.width // config.num_heads).transpose(0, 2, 1, 3)
+        q, k, v = np.split(
+            linear(norm(y, f"blocks/{i}/norm1", config.norm_eps), f"blocks/{i}/attention/qkv"), 3, -1
+        )
+        heads = lambda z: z.reshape(len(x), -1, config.num_heads, config.width // config.num_heads).transpose(
+            0, 2, 1, 3
+        )
         scores = heads(q) @ heads(k).transpose(0, 1, 3, 2) / np.sqrt(config.width // config.num_heads)
         mixed = (softmax(scores, -1) @ heads(v)).transpose(0, 2, 1, 3).reshape(y.shape)
         y = y + linear(mixed, f"blocks/{i}/attention/proj")
@@ -115,13 +148,18 @@ def test_class_only_model(x):
     model = AST(config, rngs=nnx.Rngs(3))
     assert "dist_token" not in flat_params(model)
     assert model.tokens(x).shape[1] == 1 + 5 * 5
-    np.testing.assert_allclose(model(x), direct(flat_params(model), np.asarray(x, np.float64), config), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        model(x), direct(flat_params(model), np.asarray(x, np.float64), config), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_remat_gives_the_same_gradients(model, x):
     again = AST(dataclasses.replace(TINY, remat=True), rngs=nnx.Rngs(0))
     set_params(again, flat_params(model))
-    grads = [jax.jit(jax.grad(lambda p, g=g: (merge(g, p)(x) ** 2).sum()))(p) for g, p in (split(model), split(again))]
+    grads = [
+        jax.jit(jax.grad(lambda p, g=g: (merge(g, p)(x) ** 2).sum()))(p)
+        for g, p in (split(model), split(again))
+    ]
     for path, value in grads[0].items():
         # recomputed in another fusion: rounding of sums whose terms are up to 1e2
         np.testing.assert_allclose(grads[1][path], value, rtol=1e-3, atol=1e-3, err_msg=path)
@@ -139,9 +177,17 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(model, x):
 
 def test_initial_weights_are_the_references():
     params = flat_params(AST(ASTConfig(width=192, depth=1, num_heads=3, num_classes=100), rngs=nnx.Rngs(0)))
-    for path, std in {"blocks/0/attention/qkv/kernel": 0.02, "pos_embed": 0.02, "blocks/0/mlp/fc1/kernel": 0.02}.items():
+    for path, std in {
+        "blocks/0/attention/qkv/kernel": 0.02,
+        "pos_embed": 0.02,
+        "blocks/0/mlp/fc1/kernel": 0.02,
+    }.items():
         assert params[path].std() == pytest.approx(std, rel=0.02)
-    for path, bound in {"patch_embed/kernel": 1 / 16, "patch_embed/bias": 1 / 16, "head/kernel": 192**-0.5}.items():
+    for path, bound in {
+        "patch_embed/kernel": 1 / 16,
+        "patch_embed/bias": 1 / 16,
+        "head/kernel": 192**-0.5,
+    }.items():
         assert np.abs(params[path]).max() <= bound
         assert params[path].std() == pytest.approx(bound / np.sqrt(3), rel=0.1)
     assert not params["blocks/0/mlp/fc1/bias"].any()
@@ -157,8 +203,12 @@ def test_attention_against_a_direct_statement():
 
 
 def test_normalise_halves_the_scale():
-    assert float(normalise(jnp.float32(0), -4.2677393, 4.5689974)) == pytest.approx(0.467, abs=5e-4)  # padding
-    assert float(normalise(jnp.float32(-15.942), -4.2677393, 4.5689974)) == pytest.approx(-1.278, abs=5e-4)  # silence
+    assert float(normalise(jnp.float32(0), -4.2677393, 4.5689974)) == pytest.approx(
+        0.467, abs=5e-4
+    )  # padding
+    assert float(normalise(jnp.float32(-15.942), -4.2677393, 4.5689974)) == pytest.approx(
+        -1.278, abs=5e-4
+    )  # silence
 
 
 def test_wrong_length_says_what_was_wanted(model):
@@ -166,7 +216,9 @@ def test_wrong_length_says_what_was_wanted(model):
         model(jnp.zeros((2, 41, 32)))
 
 
-@pytest.mark.parametrize("wrong", [{"num_heads": 5}, {"dtype": "float16"}, {"strides": (0, 1)}, {"num_frames": 7}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_heads": 5}, {"dtype": "float16"}, {"strides": (0, 1)}, {"num_frames": 7}]
+)
 def test_impossible_configs_are_refused(wrong):
     with pytest.raises(InputError):
         dataclasses.replace(TINY, **wrong)
@@ -177,5 +229,7 @@ def test_set_params_lists_everything_that_does_not_fit(model):
     del params["cls_token"]
     params["extra"] = np.zeros(1, np.float32)
     params["head/bias"] = np.zeros(7, np.float32)
-    with pytest.raises(InputError, match=r"3 parameters.*cls_token is missing.*extra is unknown.*head/bias has shape \(7,\)"):
+    with pytest.raises(
+        InputError, match=r"3 parameters.*cls_token is missing.*extra is unknown.*head/bias has shape \(7,\)"
+    ):
         set_params(model, params)

@@ -49,7 +49,9 @@ def test_masked_cells_are_zero_and_others_untouched():
 
 
 def test_a_mask_wider_than_the_clip_is_held_to_it():
-    y = jax.vmap(lambda k: spec_mask(k, jnp.ones((8, 4)), freq_mask=48, time_mask=192))(jax.random.split(jax.random.key(0), 50))
+    y = jax.vmap(lambda k: spec_mask(k, jnp.ones((8, 4)), freq_mask=48, time_mask=192))(
+        jax.random.split(jax.random.key(0), 50)
+    )
     assert np.isfinite(np.asarray(y)).all()
 
 
@@ -57,5 +59,8 @@ def test_keys_belong_to_the_example_not_to_its_place_in_the_batch():
     together = example_keys(7, jnp.int32(5), jnp.array([10, 11, 12, 13]))
     apart = example_keys(7, jnp.int32(5), jnp.array([12, 13]))
     np.testing.assert_array_equal(jax.random.key_data(together)[2:], jax.random.key_data(apart))
-    for other in (example_keys(7, jnp.int32(6), jnp.array([12, 13])), example_keys(8, jnp.int32(5), jnp.array([12, 13]))):
+    for other in (
+        example_keys(7, jnp.int32(6), jnp.array([12, 13])),
+        example_keys(8, jnp.int32(5), jnp.array([12, 13])),
+    ):
         assert (jax.random.key_data(other) != jax.random.key_data(apart)).any()

@@ -67,7 +67,10 @@ def settings(sounds, data_dir, **changes):
 
 
 def flags(values: dict) -> list[str]:
-    return [f"--config={ROOT / 'configs/folder.py'}", *(f"--config.{key}={value}" for key, value in values.items())]
+    return [
+        f"--config={ROOT / 'configs/folder.py'}",
+        *(f"--config.{key}={value}" for key, value in values.items()),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,15 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 def test_a_run_leaves_what_was_promised(whole):
     names = {path.name for path in whole.iterdir()}
-    promised = {"config.json", "labels.txt", "metrics.jsonl", "results.json", "checkpoints", "plots", "report.html"}
+    promised = {
+        "config.json",
+        "labels.txt",
+        "metrics.jsonl",
+        "results.json",
+        "checkpoints",
+        "plots",
+        "report.html",
+    }
     assert promised <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     results = json.loads((whole / "results.json").read_text())
@@ -152,7 +163,9 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 def test_kill_dash_nine_in_an_epoch_and_the_same_command_again(whole, sounds, data_dir, tmp_path):
     workdir = tmp_path / "run"
     process = start(workdir, sounds, data_dir)
-    wait_for(lambda: (workdir / "checkpoints" / "3").exists(), process)  # step 3 of 4: in the middle of an epoch
+    wait_for(
+        lambda: (workdir / "checkpoints" / "3").exists(), process
+    )  # step 3 of 4: in the middle of an epoch
     process.kill()
     process.wait()
     again = start(workdir, sounds, data_dir)

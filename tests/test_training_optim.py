@@ -23,10 +23,21 @@ def replay(lr, steps, *, steps_per_epoch, warmup_steps, stair, decay, decay_epoc
 
 @pytest.mark.parametrize(
     ("steps_per_epoch", "warmup_steps", "stair", "decay_epochs"),
-    [(1733, 1000, 50, (3, 4)), (7, 0, 50, (2, 3, 5)), (7, 20, 5, (2, 3, 6)), (10, 20, 5, (2, 3, 4)), (5, 12, 4, (2,))],
+    [
+        (1733, 1000, 50, (3, 4)),
+        (7, 0, 50, (2, 3, 5)),
+        (7, 20, 5, (2, 3, 6)),
+        (10, 20, 5, (2, 3, 4)),
+        (5, 12, 4, (2,)),
+    ],
 )
 def test_rate_is_the_references_at_every_step(steps_per_epoch, warmup_steps, stair, decay_epochs):
-    kw = {"steps_per_epoch": steps_per_epoch, "warmup_steps": warmup_steps, "decay": 0.5, "decay_epochs": decay_epochs}
+    kw = {
+        "steps_per_epoch": steps_per_epoch,
+        "warmup_steps": warmup_steps,
+        "decay": 0.5,
+        "decay_epochs": decay_epochs,
+    }
     rate = schedule(*rate_stairs(1e-3, warmup_stair=stair, **kw))
     steps = 6 * steps_per_epoch
     np.testing.assert_allclose(rate(jnp.arange(steps)), replay(1e-3, steps, stair=stair, **kw), rtol=1e-6)
@@ -50,7 +61,9 @@ def run_adam(optimizer: optax.GradientTransformation, start, grads):
 @pytest.fixture(scope="module")
 def problem():
     rng = np.random.default_rng(0)
-    return jnp.asarray(rng.normal(size=20), jnp.float32), [jnp.asarray(rng.normal(size=20), jnp.float32) for _ in range(30)]
+    return jnp.asarray(rng.normal(size=20), jnp.float32), [
+        jnp.asarray(rng.normal(size=20), jnp.float32) for _ in range(30)
+    ]
 
 
 def test_adam_couples_the_decay_as_pytorch_does(problem):
@@ -72,6 +85,8 @@ def test_adam_against_its_formula_and_not_adamw(problem):
         g = grad + 0.1 * p
         m, v = 0.95 * m + 0.05 * g, 0.999 * v + 0.001 * g**2
         p = p - 1e-2 * (m / (1 - 0.95**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-    np.testing.assert_allclose(run_adam(adam(lambda step: 1e-2, weight_decay=0.1), start, grads), p, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        run_adam(adam(lambda step: 1e-2, weight_decay=0.1), start, grads), p, rtol=1e-5, atol=1e-6
+    )
     adamw = run_adam(optax.adamw(1e-2, 0.95, 0.999, 1e-8, weight_decay=0.1), start, grads)
     assert np.abs(adamw - p).max() > 1e-3

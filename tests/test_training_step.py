@@ -55,13 +55,17 @@ def test_waveform_batches_agree_with_log_mel_batches():
     got = features({key: jnp.asarray(value) for key, value in rows.items()})
     want = log_mel(sound.astype(np.float64) / 32768)
     assert want.shape[0] == 11
-    np.testing.assert_allclose(got[0, :11], want, atol=5e-4)  # white noise: every bin within 50 dB of its frame's peak
+    np.testing.assert_allclose(
+        got[0, :11], want, atol=5e-4
+    )  # white noise: every bin within 50 dB of its frame's peak
     assert not np.asarray(got[0, 11:]).any()
 
 
 def test_the_loss_is_the_mean_over_real_rows(graph, batch):
     graphdef, params = graph
-    step = jax.jit(functools.partial(train_step, graphdef=graphdef, optimizer=adam(lambda s: 0.1), recipe=RECIPE))
+    step = jax.jit(
+        functools.partial(train_step, graphdef=graphdef, optimizer=adam(lambda s: 0.1), recipe=RECIPE)
+    )
     state, figures = step(init_state(params, adam(lambda s: 0.1)), batch)
     logits = merge(graphdef, params)(normalise(features(batch), RECIPE.mean, RECIPE.std))[:3]
     y = np.asarray(batch["labels"][:3])
@@ -97,6 +101,8 @@ def test_scores_are_a_softmax_or_sigmoids(graph, batch, loss, total):
 
 def test_masks_change_with_the_step_and_not_with_the_batch(batch):
     recipe = Recipe(mean=0.0, std=0.5, freq_mask=20, time_mask=10)
-    draw = lambda step, rows: np.asarray(inputs({k: v[rows] for k, v in batch.items()}, jnp.int32(step), recipe))
+    draw = lambda step, rows: np.asarray(
+        inputs({k: v[rows] for k, v in batch.items()}, jnp.int32(step), recipe)
+    )
     np.testing.assert_array_equal(draw(3, slice(0, 4))[1:3], draw(3, slice(1, 3)))
     assert (draw(3, slice(0, 4)) != draw(4, slice(0, 4))).any()

@@ -45,7 +45,9 @@ class Store:
         self._ocp = ocp
         self._items = tuple(key for key in template if key != "step")
         self._manager = ocp.CheckpointManager(
-            (Path(workdir) / "checkpoints").absolute(),  # orbax refuses relative paths, and only at the first save
+            (
+                Path(workdir) / "checkpoints"
+            ).absolute(),  # orbax refuses relative paths, and only at the first save
             item_names=(*self._items, "meta"),
             options=ocp.CheckpointManagerOptions(preservation_policy=AnyPreservationPolicy(keep)),
         )
@@ -59,7 +61,9 @@ class Store:
         items = {item: _named(state[item]) for item in self._items}
         ranked = None if metric is None or math.isnan(metric) else metric
         record = {**meta, "step": step, "metric": ranked, "digest": _digest(items)}
-        record["shapes"] = {name: leaf.shape for name, leaf in items["params"].items()}  # to read them without a model
+        record["shapes"] = {
+            name: leaf.shape for name, leaf in items["params"].items()
+        }  # to read them without a model
         args = self._ocp.args
         self._manager.save(
             step,
@@ -79,7 +83,9 @@ class Store:
             try:
                 return self._read(step, template)
             except Exception as error:  # whatever damage does to orbax, tensorstore or JSON: it is reported, and older ones remain
-                log.warning("checkpoint %d is damaged and is passed over: %s", step, f"{error}".splitlines()[0][:200])
+                log.warning(
+                    "checkpoint %d is damaged and is passed over: %s", step, f"{error}".splitlines()[0][:200]
+                )
         return None
 
     def _read(self, step: int, template: Mapping[str, Any]) -> Restored:
@@ -88,7 +94,8 @@ class Store:
         got = self._manager.restore(
             step,
             args=args.Composite(
-                meta=args.JsonRestore(), **{item: args.StandardRestore(tree) for item, tree in abstract.items()}
+                meta=args.JsonRestore(),
+                **{item: args.StandardRestore(tree) for item, tree in abstract.items()},
             ),
         )
         arrays, meta = {item: got[item] for item in self._items}, dict(got.meta)
@@ -123,7 +130,9 @@ def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarra
     chosen = max(metas, key=lambda path: rank(metas[path]))
     item = "average" if which == "average" else "ema" if (chosen / "ema").exists() else "params"
     if not (chosen / item).exists():
-        raise InputError(f"{workdir} keeps no average of epochs: set config.average_epochs, or choose best or last")
+        raise InputError(
+            f"{workdir} keeps no average of epochs: set config.average_epochs, or choose best or last"
+        )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
         shapes = {
@@ -155,7 +164,10 @@ def _abstract(leaf):
 def _named(tree: Any) -> dict[str, jax.Array]:
     """Any pytree as one flat dictionary, its names free of '/', which orbax would take for folders."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator=".").replace("/", "."): leaf for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".").replace("/", "."): leaf
+        for path, leaf in leaves
+    }
 
 
 def _unnamed(named: Mapping[str, jax.Array], template: Any) -> Any:
@@ -170,7 +182,9 @@ def _fingerprint(leaf: jax.Array) -> jax.Array:
 
 
 def _digest(arrays: Mapping[str, Mapping[str, jax.Array]]) -> dict[str, int]:
-    prints = {f"{item}:{name}": _fingerprint(leaf) for item, tree in arrays.items() for name, leaf in tree.items()}
+    prints = {
+        f"{item}:{name}": _fingerprint(leaf) for item, tree in arrays.items() for name, leaf in tree.items()
+    }
     return {name: int(value) for name, value in jax.device_get(prints).items()}
 
 

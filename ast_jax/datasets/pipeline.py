@@ -11,15 +11,16 @@ stream: the key of everything random about this example) and `mask` float32 [B] 
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from ast_jax.features.spec import FRAME_LENGTH, FRAME_SHIFT, NUM_MEL_BINS, num_frames as frames_of
+from ast_jax.features.spec import FRAME_LENGTH, FRAME_SHIFT, NUM_MEL_BINS
+from ast_jax.features.spec import num_frames as frames_of
 
-Batch = dict[str, np.ndarray | np.generic]
+Batch = dict[str, np.ndarray]
 
 
 @runtime_checkable
@@ -104,9 +105,12 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 def fit(example: dict[str, Any], *, kind: str, num_frames: int, num_classes: int) -> Batch:
     """One example at the static shape: padded with zeros or cut at its end, labels as 0/1 [C]; an empty one is masked out."""
     labels = _hot(example, num_classes)
-    batch: Batch = {"index": np.int32(example["index"]), "mask": np.float32("labels" in example)}
+    batch: Batch = {
+        "index": np.array(example["index"], np.int32),
+        "mask": np.array("labels" in example, np.float32),
+    }
     partner = example.get("partner", {})
-    share = np.float32(example.get("share", 1.0))
+    share = np.array(example.get("share", 1.0), np.float32)
     batch["labels"] = labels if share == 1 else share * labels + (1 - share) * _hot(partner, num_classes)
     if kind == "log_mel":
         batch["fbank"], batch["length"] = _pad(example.get("fbank"), (num_frames, NUM_MEL_BINS), np.float16)
@@ -114,7 +118,7 @@ def fit(example: dict[str, Any], *, kind: str, num_frames: int, num_classes: int
         samples = FRAME_LENGTH + (num_frames - 1) * FRAME_SHIFT
         batch["waveform"], batch["num_samples"] = _pad(example.get("waveform"), (samples,), np.int16)
         own_frames = min(frames_of(int(batch["num_samples"])), num_frames)
-        batch["length"] = np.int32(own_frames if "labels" in example else 0)
+        batch["length"] = np.array(own_frames if "labels" in example else 0, np.int32)
     if "share" in example:
         batch["share"] = share
         stored, count = ("fbank", "partner_length") if kind == "log_mel" else ("waveform", "partner_samples")
@@ -128,12 +132,12 @@ def _hot(example: dict[str, Any], num_classes: int) -> np.ndarray:
     return hot
 
 
-def _pad(array: np.ndarray | None, shape: tuple[int, ...], dtype) -> tuple[np.ndarray, np.int32]:
+def _pad(array: np.ndarray | None, shape: tuple[int, ...], dtype) -> tuple[np.ndarray, np.ndarray]:
     """The array at this shape, zeros behind it or its end cut, and how much of it there is; None is an empty one."""
     padded = np.zeros(shape, dtype)
     own = padded[:0] if array is None else array[: shape[0]]
     padded[: len(own)] = own
-    return padded, np.int32(len(own))
+    return padded, np.array(len(own), np.int32)
 
 
 def batches(
@@ -145,7 +149,7 @@ def batches(
     num_classes: int,
     start_step: int = 0,
     num_threads: int = 4,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches of `stream` from number `start_step` on, read ahead by `num_threads` threads, in order."""
     import grain
 

@@ -38,7 +38,9 @@ class Predictions:
         return dataclasses.replace(self, scores=self.scores[:, columns], targets=self.targets[:, columns])
 
     def save(self, path: Path) -> None:
-        np.savez_compressed(path, ids=np.array(self.ids), scores=self.scores, targets=self.targets, loss=self.loss)
+        np.savez_compressed(
+            path, ids=np.array(self.ids), scores=self.scores, targets=self.targets, loss=self.loss
+        )
 
     @classmethod
     def load(cls, path: Path) -> "Predictions | None":
@@ -50,7 +52,9 @@ class Predictions:
                 loss = float(stored["loss"]) if "loss" in stored.files else float("nan")
                 return cls([str(name) for name in stored["ids"]], stored["scores"], stored["targets"], loss)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as an .npz file ({error}): name a run, a checkpoint or saved scores") from error
+            raise InputError(
+                f"{path} cannot be read as an .npz file ({error}): name a run, a checkpoint or saved scores"
+            ) from error
 
     @classmethod
     def mean(cls, members: "Sequence[Predictions]") -> "Predictions":
@@ -63,7 +67,9 @@ class Predictions:
                     f"{len(other.ids)} clips): evaluate them on the same splits"
                 )
         scores = np.mean([member.scores for member in members], axis=0)
-        return dataclasses.replace(first, scores=scores, loss=float(np.mean([member.loss for member in members])))
+        return dataclasses.replace(
+            first, scores=scores, loss=float(np.mean([member.loss for member in members]))
+        )
 
 
 def eval_step(
@@ -93,7 +99,7 @@ def log_mels(batch: Mapping[str, Array]) -> Float[Array, "B T F"]:
     return log_mel(waveform(batch), num_samples=batch["num_samples"])
 
 
-def pad_rows(fbank: Float[Array, "B T F"], length: Int[Array, "B"]) -> Float[Array, "B T F"]:
+def pad_rows(fbank: Float[Array, "B T F"], length: Int[Array, " B"]) -> Float[Array, "B T F"]:
     """0 on rows past each clip's own length: after log_mel, as in the reference; a zero-padded waveform would give -15.94 there."""
     own = jnp.arange(fbank.shape[1])[None, :] < length[:, None]
     return jnp.where(own[..., None], fbank, 0.0)
@@ -105,7 +111,7 @@ def waveform(batch: Mapping[str, Array], key: str = "waveform") -> Float[Array, 
     return stored if jnp.issubdtype(stored.dtype, jnp.floating) else stored.astype(jnp.float32) / 32768
 
 
-def per_clip_loss(logits: Float[Array, "B C"], labels: Float[Array, "B C"], loss: str) -> Float[Array, "B"]:
+def per_clip_loss(logits: Float[Array, "B C"], labels: Float[Array, "B C"], loss: str) -> Float[Array, " B"]:
     """bce: sigmoid cross-entropy, mean over classes; ce: softmax cross-entropy against labels as a distribution, soft ones too."""
     if loss == "bce":
         return optax.sigmoid_binary_cross_entropy(logits, labels).mean(axis=-1)

@@ -50,9 +50,13 @@ class Tagger:
         self.label_names = first.label_names
         for source, model in zip(sources, self.models, strict=True):
             if model.label_names != self.label_names:
-                raise InputError(f"{source} has other labels than {sources[0]}: an ensemble needs the same ones in one order")
+                raise InputError(
+                    f"{source} has other labels than {sources[0]}: an ensemble needs the same ones in one order"
+                )
             if model.model.config.num_frames != first.model.config.num_frames:
-                raise InputError(f"{source} hears another length than {sources[0]}: an ensemble needs models of one length")
+                raise InputError(
+                    f"{source} hears another length than {sources[0]}: an ensemble needs models of one length"
+                )
         self.num_frames = first.model.config.num_frames
         self.window = FRAME_LENGTH + (self.num_frames - 1) * FRAME_SHIFT  # samples
         self._score = [_scorer(model) for model in self.models]
@@ -92,16 +96,22 @@ def _scorer(loaded):
     """Padded log-mels [W, T, F] to scores [W, C]: sigmoids for several labels a clip, else a softmax."""
     graphdef, params = split(loaded.model)
     activation = jax.nn.sigmoid if loaded.multi_label else jax.nn.softmax
-    forward = jax.jit(lambda params, fbank: activation(merge(graphdef, params)(normalise(fbank, loaded.mean, loaded.std))))
+    forward = jax.jit(
+        lambda params, fbank: activation(merge(graphdef, params)(normalise(fbank, loaded.mean, loaded.std)))
+    )
     return lambda fbank: forward(params, fbank)
 
 
 def main(argv: Sequence[str]) -> None:
     """The command. Files that cannot be heard are reported, the others are tagged all the same; then the status is 1."""
     parser = argparse.ArgumentParser("python -m ast_jax predict", description="Tags sound files.")
-    parser.add_argument("--model", action="append", required=True, help="a run or checkpoint; repeat it for an ensemble")
+    parser.add_argument(
+        "--model", action="append", required=True, help="a run or checkpoint; repeat it for an ensemble"
+    )
     parser.add_argument("--top", type=int, default=5, help="labels shown per file")
-    parser.add_argument("--hop_s", type=float, help="seconds between windows (default: half the model's length)")
+    parser.add_argument(
+        "--hop_s", type=float, help="seconds between windows (default: half the model's length)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a file instead of a table")
     parser.add_argument("files", nargs="+", type=Path)
     args = parser.parse_args(argv)
@@ -125,12 +135,18 @@ def describe(file: Path, tags: Tags, label_names: Sequence[str], top: int) -> di
     """The best labels of a file, and of each window when there are several."""
 
     def best(scores: np.ndarray) -> list[dict[str, Any]]:
-        return [{"label": label_names[i], "score": round(float(scores[i]), 4)} for i in np.argsort(-scores)[:top]]
+        return [
+            {"label": label_names[i], "score": round(float(scores[i]), 4)} for i in np.argsort(-scores)[:top]
+        ]
 
     row: dict[str, Any] = {"file": str(file), "tags": best(tags.overall)}
     if len(tags.scores) > 1:
         row["windows"] = [
-            {"start_s": round(float(start), 3), "end_s": round(float(start) + tags.window_s, 3), "tags": best(scores)}
+            {
+                "start_s": round(float(start), 3),
+                "end_s": round(float(start) + tags.window_s, 3),
+                "tags": best(scores),
+            }
             for start, scores in zip(tags.times_s, tags.scores, strict=True)
         ]
     return row

@@ -4,6 +4,7 @@ B batch, T frames, F mel bins, N tokens (P class and distillation tokens, then p
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -41,12 +42,16 @@ class ASTConfig:
     distilled: bool = True  # a distillation token beside the class token, as in DeiT
     norm_eps: float = 1e-6  # blocks and final norm
     head_norm_eps: float = 1e-5  # the head's own norm: PyTorch's default in the reference
-    dtype: str = "float32"  # of the blocks' arithmetic; parameters, softmax, norm statistics and head stay float32
+    dtype: str = (
+        "float32"  # of the blocks' arithmetic; parameters, softmax, norm statistics and head stay float32
+    )
     remat: bool = False  # recompute each block in the backward pass: less memory, about a third more time
 
     def __post_init__(self):
         if self.width % self.num_heads:
-            raise InputError(f"width {self.width} is not a multiple of num_heads {self.num_heads}: choose one that is")
+            raise InputError(
+                f"width {self.width} is not a multiple of num_heads {self.num_heads}: choose one that is"
+            )
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype {self.dtype!r} is not offered: choose 'float32' or 'bfloat16'")
         if min(self.num_classes, self.depth, *self.strides) < 1:
@@ -100,7 +105,9 @@ class AST(nnx.Module):
         self.pos_embed = nnx.Param(normal(rngs.params(), (1, prefix + math.prod(config.grid), width)))
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
         self.norm = nnx.LayerNorm(width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
-        self.head_norm = nnx.LayerNorm(width, epsilon=config.head_norm_eps, use_fast_variance=False, rngs=rngs)
+        self.head_norm = nnx.LayerNorm(
+            width, epsilon=config.head_norm_eps, use_fast_variance=False, rngs=rngs
+        )
         uniform = _uniform_fan_in(width)
         self.head = nnx.Linear(
             width,
@@ -167,7 +174,9 @@ class PatchEmbed(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
         dtype = self.config.dtype
-        image = jnp.swapaxes(x, 1, 2)[..., None].astype(dtype)  # the ViT's image: height = frequency, width = time
+        image = jnp.swapaxes(x, 1, 2)[..., None].astype(
+            dtype
+        )  # the ViT's image: height = frequency, width = time
         y = jax.lax.conv_general_dilated(
             image,
             self.kernel[...].astype(dtype),
@@ -182,10 +191,17 @@ class Block(nnx.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
-        norm = {"epsilon": config.norm_eps, "dtype": jnp.dtype(config.dtype), "use_fast_variance": False, "rngs": rngs}
-        self.norm1 = nnx.LayerNorm(config.width, **norm)
+        norm = functools.partial(
+            nnx.LayerNorm,
+            config.width,
+            epsilon=config.norm_eps,
+            dtype=jnp.dtype(config.dtype),
+            use_fast_variance=False,
+            rngs=rngs,
+        )
+        self.norm1 = norm()
         self.attention = Attention(config, rngs=rngs)
-        self.norm2 = nnx.LayerNorm(config.width, **norm)
+        self.norm2 = norm()
         self.mlp = MLP(config, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
@@ -203,11 +219,12 @@ class Attention(nnx.Module):
         self.proj = _linear(config, config.width, config.width, rngs)
 
     def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
-        batch, tokens, width = x.shape
+        batch, _, width = x.shape
         if num_queries is None:
             q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
         else:
-            kernel, bias = self.qkv.kernel[...].astype(x.dtype), self.qkv.bias[...].astype(x.dtype)[None, None]
+            qkv: Any = self.qkv  # flax types a bias as optional
+            kernel, bias = qkv.kernel[...].astype(x.dtype), qkv.bias[...].astype(x.dtype)[None, None]
             q = x[:, :num_queries] @ kernel[:, :width] + bias[..., :width]
             k, v = jnp.split(x @ kernel[:, width:] + bias[..., width:], 2, axis=-1)
         heads = lambda y: y.reshape(batch, -1, self.num_heads, width // self.num_heads)
@@ -226,7 +243,9 @@ class MLP(nnx.Module):
 
 
 def _linear(config: ASTConfig, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
+    return nnx.Linear(
+        inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=nnx.initializers.normal(0.02), rngs=rngs
+    )
 
 
 def _uniform_fan_in(fan_in: int):

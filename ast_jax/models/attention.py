@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def attend(q: Float[Array, "B Q H K"], k: Float[Array, "B N H K"], v: Float[Array, "B N H K"]) -> Float[Array, "B Q H K"]:
+def attend(
+    q: Float[Array, "B Q H K"], k: Float[Array, "B N H K"], v: Float[Array, "B N H K"]
+) -> Float[Array, "B Q H K"]:
     """softmax(q k^T / sqrt(K)) v, with the softmax in float32 whatever the compute type.
 
     Two batched matrix products with the softmax between them: on CPUs this ran 1.15 x as fast as

@@ -13,13 +13,15 @@ from jaxtyping import Array, Float, Int, Key
 from ast_jax.features.spec import LOG_FLOOR
 
 
-def example_keys(seed: int, step: Int[Array, ""], index: Int[Array, "B"]) -> Key[Array, "B"]:
+def example_keys(seed: int, step: Int[Array, ""], index: Int[Array, " B"]) -> Key[Array, " B"]:
     """One random key an example."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
-def spec_mask(key: Key[Array, ""], fbank: Float[Array, "T F"], *, freq_mask: int, time_mask: int) -> Float[Array, "T F"]:
+def spec_mask(
+    key: Key[Array, ""], fbank: Float[Array, "T F"], *, freq_mask: int, time_mask: int
+) -> Float[Array, "T F"]:
     """SpecAugment as the reference has it: one frequency and one time mask, filled with 0 before normalisation.
 
     Each: v = U[0, 1) x widest, start = floor(U[0, 1) x (size - v)), width = floor(v).
@@ -55,12 +57,12 @@ def mix_power(
 
 
 def mix_waveforms(
-    waveform: Float[Array, "S"],
+    waveform: Float[Array, " S"],
     num_samples: Int[Array, ""],
-    partner: Float[Array, "S"],
+    partner: Float[Array, " S"],
     partner_samples: Int[Array, ""],
     share: Float[Array, ""],
-) -> Float[Array, "S"]:
+) -> Float[Array, " S"]:
     """Mixup as the reference does it: both without their mean, the partner padded or cut to the clip's own length."""
 
     def centred(sound, count):

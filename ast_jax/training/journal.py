@@ -22,7 +22,7 @@ class Journal:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from tensorboardX import SummaryWriter
 
-        self._file = open(workdir / "metrics.jsonl", "ab")  # noqa: SIM115: open for the run's whole life
+        self._file = open(workdir / "metrics.jsonl", "ab")  # noqa: SIM115 (open for the run's whole life)
         self._file.truncate(offset)
         self._file.seek(offset)
         self._events = SummaryWriter(str(workdir), purge_step=first_step or None)
@@ -66,11 +66,15 @@ class Journal:
                 self.say(f"step {row['step']}/{total_steps}  epoch {row['epoch']}  {figures}{left}")
         else:
             names = {"loss": "loss", "accuracy": "accuracy", "mAP": "mAP", "auc": "AUC", "d_prime": "d'"}
-            figures = "  ".join(f"{label} {row[key]:.4f}" for key, label in names.items() if row.get(key) is not None)
+            figures = "  ".join(
+                f"{label} {row[key]:.4f}" for key, label in names.items() if row.get(key) is not None
+            )
             self.say(f"epoch {row['epoch']} on {row['num_examples']} clips: {figures}")
             if "published" in row:
                 verdict = "inside" if row["inside"] else "WARNING: outside"
-                self.say(f"  published {row['published']:.4f}, difference {row['difference']:+.4f}: {verdict} the band")
+                self.say(
+                    f"  published {row['published']:.4f}, difference {row['difference']:+.4f}: {verdict} the band"
+                )
 
     def say(self, line: str) -> None:
         """A line on stderr, above the bar where there is one."""
@@ -143,4 +147,6 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    return (
+        f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    )

@@ -72,7 +72,9 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
     factors = layer_factors(params, depth=model_config.depth, decay=config.layer_decay, freeze=config.freeze)
     rate = setup.learning_rate(config, epoch_steps)
     optimizer = setup.optimizer(config, rate, factors)
-    recipe = setup.step_recipe(config, mean, std, frozenset(path for path, factor in factors.items() if factor == 0))
+    recipe = setup.step_recipe(
+        config, mean, std, frozenset(path for path, factor in factors.items() if factor == 0)
+    )
     step_fn = jax.jit(
         functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe),
         in_shardings=(everywhere, split_rows),
@@ -94,7 +96,9 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
     if config.average_epochs:
         state["average"] = jax.tree.map(jnp.zeros_like, dict(params))
     if config.cumulative:
-        state["cumulative"] = jnp.zeros((prepared.num_examples(config.dataset.eval), len(prepared.label_names)))
+        state["cumulative"] = jnp.zeros(
+            (prepared.num_examples(config.dataset.eval), len(prepared.label_names))
+        )
     state = jax.device_put(state, everywhere)
     store = at_exit.enter_context(contextlib.closing(Store(workdir, state, keep_last=config.keep_last)))
     restored = store.restore(state)
@@ -119,10 +123,14 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
         out_shardings=split_rows,
     )
 
-    def evaluate(params: Mapping[str, jax.Array], splits: tuple[str, ...]) -> Predictions:
+    def evaluate(params: Mapping[str, Any], splits: tuple[str, ...]) -> Predictions:
         eval_stream = EvalStream(prepared.source(splits), batch_size=config.batch_size)
-        rows = journal.watch(batches(eval_stream, **shape), what="evaluating", total=len(eval_stream) // config.batch_size)
-        return predict_all(lambda batch: score(params, jax.device_put(dict(batch), split_rows)), rows, prepared.ids(splits))
+        rows = journal.watch(
+            batches(eval_stream, **shape), what="evaluating", total=len(eval_stream) // config.batch_size
+        )
+        return predict_all(
+            lambda batch: score(params, jax.device_put(dict(batch), split_rows)), rows, prepared.ids(splits)
+        )
 
     def save(metric: float | None = None) -> None:
         journal.sync()
@@ -157,14 +165,21 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
                 ensemble = metrics.summary(np.asarray(state["cumulative"]) / epoch, predictions.targets)
                 summary[f"ensemble_{config.metric}"] = ensemble[config.metric]
             if config.average_epochs and config.average_epochs[0] <= epoch <= config.average_epochs[1]:
-                state["average"] = running_mean(state["average"], state["params"], epoch - config.average_epochs[0] + 1)
+                state["average"] = running_mean(
+                    state["average"], state["params"], epoch - config.average_epochs[0] + 1
+                )
             gap = setup.published_gap(config, epoch, summary[config.metric])
             row = {"kind": "eval", "step": step, "epoch": epoch, **summary, **gap}
             journal.write(row)
             journal.show(row, total_steps=total_steps)
             meta["last"] = {"epoch": epoch, "step": step, **summary, **gap}
             if meta["best"] is None or summary[config.metric] >= meta["best"]["value"]:
-                meta["best"] = {"epoch": epoch, "step": step, "metric": config.metric, "value": summary[config.metric]}
+                meta["best"] = {
+                    "epoch": epoch,
+                    "step": step,
+                    "metric": config.metric,
+                    "value": summary[config.metric],
+                }
             save(metric=summary[config.metric])
             clock.restart()
         elif config.save_every and step % config.save_every == 0:
@@ -174,7 +189,9 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
             if not ends_epoch:
                 save()
             store.wait()
-            journal.say(f"stopped by SIGTERM at step {step} of {total_steps}, saved: the same command goes on from there")
+            journal.say(
+                f"stopped by SIGTERM at step {step} of {total_steps}, saved: the same command goes on from there"
+            )
             sys.exit(STATUS_TERMINATED)
     store.wait()
 

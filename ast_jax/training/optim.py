@@ -25,7 +25,11 @@ def rate_stairs(
     each epoch in `decay_epochs` (the first epoch is 1) it is *multiplied* by `decay`. So a warm-up that outlasts the first
     decay undoes it, as it does in the reference, whose first `stair` steps run at rate 0.
     """
-    writes = {step: step / warmup_steps for step in range(0, warmup_steps + 1, warmup_stair)} if warmup_steps else {0: 1.0}
+    writes = (
+        {step: step / warmup_steps for step in range(0, warmup_steps + 1, warmup_stair)}
+        if warmup_steps
+        else {0: 1.0}
+    )
     decays = [(epoch - 1) * steps_per_epoch for epoch in decay_epochs]
     starts, rates, factor = [], [], 1.0
     for step in sorted({*writes, *decays}):
@@ -55,7 +59,9 @@ def adam(
 
     `clip_norm` scales the gradient down to that global norm first; `factors` multiply the rate, by parameter path.
     """
-    scale = lambda updates, _: {path: update * (factors or {}).get(path, 1.0) for path, update in updates.items()}
+    scale = lambda updates, _: {
+        path: update * (factors or {}).get(path, 1.0) for path, update in updates.items()
+    }
     return optax.chain(
         *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
         optax.add_decayed_weights(weight_decay),
@@ -65,15 +71,19 @@ def adam(
     )
 
 
-def layer_factors(paths: Iterable[str], *, depth: int, decay: float = 1.0, freeze: str = "") -> dict[str, float]:
+def layer_factors(
+    paths: Iterable[str], *, depth: int, decay: float = 1.0, freeze: str = ""
+) -> dict[str, float]:
     """What each parameter's rate is multiplied by: decay^(blocks above it), and 0 where it is frozen.
 
     `freeze`: 'backbone' is everything but the head and its norm; a number N is the patches, tokens, positions and the
     first N blocks. Raises InputError for anything else.
     """
     if freeze and freeze != "backbone" and not (freeze.isdigit() and int(freeze) <= depth):
-        raise InputError(f"config.freeze is {freeze!r}: choose 'backbone' or a number of blocks from 0 to {depth}")
-    frozen_below = {"": 0, "backbone": depth + 2}.get(freeze) if not freeze.isdigit() else int(freeze) + 1
+        raise InputError(
+            f"config.freeze is {freeze!r}: choose 'backbone' or a number of blocks from 0 to {depth}"
+        )
+    frozen_below = {"": 0, "backbone": depth + 2}[freeze] if not freeze.isdigit() else int(freeze) + 1
     factors = {}
     for path in paths:
         level = _level(path, depth)

@@ -26,7 +26,12 @@ def open_data(config: ConfigDict) -> PreparedSet:
     data = config.dataset
     if not data.name:
         raise InputError("the recipe names no data set: set config.dataset.name")
-    where = {"data_dir": data.data_dir, "kind": data.kind, "channels": data.channels, "options": dict(data.options)}
+    where = {
+        "data_dir": data.data_dir,
+        "kind": data.kind,
+        "channels": data.channels,
+        "options": dict(data.options),
+    }
     source_dir = data.source_dir or None
     if data.name == "synthetic":
         from ast_jax.datasets import synthetic
@@ -62,7 +67,18 @@ def statistics(config: ConfigDict, prepared: PreparedSet) -> tuple[float, float]
 
 def step_recipe(config: ConfigDict, mean: float, std: float, frozen: frozenset[str] = frozenset()) -> Recipe:
     """What the training step does besides model and optimiser."""
-    same = ("loss", "seed", "freq_mask", "time_mask", "noise", "roll", "gain_db", "label_smoothing", "accumulate", "ema")
+    same = (
+        "loss",
+        "seed",
+        "freq_mask",
+        "time_mask",
+        "noise",
+        "roll",
+        "gain_db",
+        "label_smoothing",
+        "accumulate",
+        "ema",
+    )
     return Recipe(mean=mean, std=std, frozen=frozen, **{key: config[key] for key in same})
 
 
@@ -120,7 +136,11 @@ def published_gap(config: ConfigDict, epoch: int, value: float) -> dict[str, Any
         return {}
     curve = {int(key): figure for key, figure in known.curve.items()}
     gap = metrics.published_gap(epoch, value, curve, known.band)
-    return {} if gap is None else {"published": gap.published, "difference": gap.difference, "inside": gap.inside}
+    return (
+        {}
+        if gap is None
+        else {"published": gap.published, "difference": gap.difference, "inside": gap.inside}
+    )
 
 
 def check(config: ConfigDict, prepared: PreparedSet) -> None:
@@ -128,7 +148,9 @@ def check(config: ConfigDict, prepared: PreparedSet) -> None:
     if config.loss not in ("bce", "ce"):
         raise InputError(f"config.loss is {config.loss!r}: choose bce (several labels a clip) or ce (one)")
     if config.loss == "ce" and prepared.multi_label:
-        raise InputError(f"{prepared.name} has clips with several labels, and loss ce wants one: set config.loss=bce")
+        raise InputError(
+            f"{prepared.name} has clips with several labels, and loss ce wants one: set config.loss=bce"
+        )
     if config.metric not in ("accuracy", "mAP", "auc", "d_prime"):
         raise InputError(f"config.metric is {config.metric!r}: choose accuracy, mAP, auc or d_prime")
     if config.sampling not in ("shuffle", "balanced"):

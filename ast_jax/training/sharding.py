@@ -15,8 +15,12 @@ def make_mesh(batch_size: int) -> Mesh:
     if batch_size % count:
         below, above = batch_size // count * count, -(-batch_size // count) * count
         sizes = " or ".join(str(size) for size in (below, above) if size)
-        raise InputError(f"batch_size {batch_size} does not divide over {count} devices: set config.batch_size to {sizes}")
-    return Mesh(np.array(jax.devices()), ("data",))  # jax.make_mesh would make the axis explicit, for types in programs
+        raise InputError(
+            f"batch_size {batch_size} does not divide over {count} devices: set config.batch_size to {sizes}"
+        )
+    return Mesh(
+        np.array(jax.devices()), ("data",)
+    )  # jax.make_mesh would make the axis explicit, for types in programs
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -27,7 +31,9 @@ def split_over_data(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def to_device(batches: Iterable[Mapping[str, np.ndarray]], sharding: NamedSharding) -> Iterator[Mapping[str, jax.Array]]:
+def to_device(
+    batches: Iterable[Mapping[str, np.ndarray]], sharding: NamedSharding
+) -> Iterator[Mapping[str, jax.Array]]:
     """The batches on their devices, one ahead of the one in use: the next copy runs while a step computes."""
     ahead = None
     for batch in batches:

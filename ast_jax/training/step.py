@@ -41,7 +41,9 @@ class Recipe:
     frozen: frozenset[str] = frozenset()  # parameter paths without a gradient
 
 
-def init_state(params: Mapping[str, Array], optimizer: optax.GradientTransformation, *, ema: bool = False) -> State:
+def init_state(
+    params: Mapping[str, Array], optimizer: optax.GradientTransformation, *, ema: bool = False
+) -> State:
     params = dict(params)
     state = {"step": jnp.zeros((), jnp.int32), "params": params, "opt": optimizer.init(params)}
     return state | ({"ema": jax.tree.map(jnp.copy, params)} if ema else {})
@@ -64,12 +66,16 @@ def train_step(
     count = _total(batch["mask"].sum(), axis_name)
 
     def loss_fn(params, part):
-        params = {path: jax.lax.stop_gradient(p) if path in recipe.frozen else p for path, p in params.items()}
+        params = {
+            path: jax.lax.stop_gradient(p) if path in recipe.frozen else p for path, p in params.items()
+        }
         logits = merge(graphdef, params)(inputs(part, state["step"], recipe))
         losses = per_clip_loss(logits, _smooth(part["labels"], recipe), recipe.loss)
         return (losses * part["mask"]).sum() / count
 
-    loss, grads = _total(_accumulated(jax.value_and_grad(loss_fn), state["params"], batch, recipe.accumulate), axis_name)
+    loss, grads = _total(
+        _accumulated(jax.value_and_grad(loss_fn), state["params"], batch, recipe.accumulate), axis_name
+    )
     updates, opt = optimizer.update(grads, state["opt"], state["params"])
     params = optax.apply_updates(state["params"], updates)
     new = {"step": state["step"] + 1, "params": params, "opt": opt}
@@ -105,7 +111,9 @@ def mixed(batch: Mapping[str, Array]) -> dict[str, Array]:
     share, partner = batch["share"], batch["partner"]
     if "fbank" in batch:
         own = (batch["fbank"].astype(jnp.float32), batch["length"])
-        batch["fbank"] = jax.vmap(augment.mix_power)(*own, partner.astype(jnp.float32), batch["partner_length"], share)
+        batch["fbank"] = jax.vmap(augment.mix_power)(
+            *own, partner.astype(jnp.float32), batch["partner_length"], share
+        )
     else:
         own = (waveform(batch), batch["num_samples"])
         other = (waveform(batch, "partner"), batch["partner_samples"])
@@ -119,7 +127,9 @@ def _accumulated(grad_fn, params, batch: Mapping[str, Array], parts: int):
         return grad_fn(params, batch)
     split = {key: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1) for key, rows in batch.items()}
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    return jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, grad_fn(params, part)), None), zero, split)[0]
+    return jax.lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, grad_fn(params, part)), None), zero, split
+    )[0]
 
 
 def _smooth(labels: Float[Array, "B C"], recipe: Recipe) -> Float[Array, "B C"]:
@@ -128,7 +138,7 @@ def _smooth(labels: Float[Array, "B C"], recipe: Recipe) -> Float[Array, "B C"]:
     return labels + recipe.label_smoothing * (uniform - labels)
 
 
-def _keys(keys: Key[Array, "B"], number: int) -> Key[Array, "B"]:
+def _keys(keys: Key[Array, " B"], number: int) -> Key[Array, " B"]:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 

@@ -23,7 +23,15 @@ from ast_jax.training.journal import without_nan
 from ast_jax.training.step import Recipe, inputs
 
 # What may differ between a run and its continuation: none of these changes what was already computed.
-FREE_TO_CHANGE = ("epochs", "keep_last", "save_every", "log_every", "num_threads", "dataset.source_dir", "dataset.data_dir")
+FREE_TO_CHANGE = (
+    "epochs",
+    "keep_last",
+    "save_every",
+    "log_every",
+    "num_threads",
+    "dataset.source_dir",
+    "dataset.data_dir",
+)
 
 
 def open_workdir(workdir: Path, config: ConfigDict, card: dict[str, Any]) -> None:
