@@ -1,0 +1,180 @@
+"""The commands on a run of one epoch: evaluate, convert, predict, start from weights; and what they say of mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ast_jax import commands, load_model
+from ast_jax.__main__ import COMMANDS
+from ast_jax.checkpoints import load_params
+from ast_jax.config import parse
+from ast_jax.crossval import command, summarise, table
+from ast_jax.errors import InputError
+from ast_jax.evaluation.evaluate import Predictions
+from ast_jax.inference.predict import Tagger
+from ast_jax.training.loop import train
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = f"--config={ROOT / 'configs/folder.py'}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Twelve clips of noise and tones, three of them held out, and one long file."""
+    root, rng = tmp_path_factory.mktemp("commands"), np.random.default_rng(0)
+    for i in range(12):
+        wave = rng.normal(0, 0.1, 6000) if i % 2 else 0.3 * np.sin(np.arange(6000) * (0.1 + 0.01 * i))
+        path = root / "sounds" / ("train" if i < 9 else "test") / ("noise" if i % 2 else "tone") / f"clip{i:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave, 16_000)
+    soundfile.write(root / "long.wav", rng.normal(0, 0.1, 44_100 * 3), 44_100)
+    return root
+
+
+def flags(folder: Path, **changes) -> list[str]:
+    values = {
+        "dataset.source_dir": folder / "sounds",
+        "dataset.data_dir": folder / "data",
+        "num_frames": 48,
+        "model.width": 16,
+        "model.depth": 2,
+        "model.num_heads": 2,
+        "model.strides": "(16,16)",
+        "epochs": 1,
+        "batch_size": 4,
+        **changes,
+    }
+    return [RECIPE, *(f"--config.{key}={value}" for key, value in values.items())]
+
+
+@pytest.fixture(scope="module")
+def run(folder) -> Path:
+    train(parse(flags(folder))[0], folder / "run")
+    return folder / "run"
+
+
+def test_evaluate_repeats_what_training_measured(run, capsys):
+    commands.evaluate([str(run), "--out", str(run / "scores.npz")])
+    out, err = capsys.readouterr()
+    results = json.loads((run / "results.json").read_text())
+    assert f"accuracy {results['metrics']['accuracy']:.4f}" in out
+    assert "3 clips" in out
+    assert "the checkpoint's own" in err
+    with np.load(run / "scores.npz") as again, np.load(run / "predictions.npz") as trained:
+        np.testing.assert_array_equal(again["ids"], trained["ids"])
+        np.testing.assert_allclose(again["scores"], trained["scores"], atol=1e-6)  # another compilation of the same sums
+
+
+def test_an_ensemble_is_the_mean_of_scores(run, tmp_path, capsys):
+    with np.load(run / "predictions.npz") as stored:
+        ids, scores, targets = (stored[key] for key in ("ids", "scores", "targets"))
+    other = tmp_path / "scores.npz"
+    np.savez(other, ids=ids, scores=scores[:, ::-1], targets=targets)
+    commands.evaluate([str(run), str(other), "--out", str(tmp_path / "both.npz")])
+    assert "ensemble of 2" in capsys.readouterr().out
+    with np.load(tmp_path / "both.npz") as both:
+        np.testing.assert_allclose(both["scores"], 0.5, atol=1e-6)  # two classes whose scores add up to 1
+
+
+def test_members_on_other_clips_are_no_ensemble():
+    one = Predictions(["a", "b"], np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), 0.0)
+    two = Predictions(["a", "c"], np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), 0.0)
+    with pytest.raises(InputError, match="different clips"):
+        Predictions.mean([one, two])
+
+
+def test_classes_are_matched_by_name_not_by_place():
+    np.testing.assert_array_equal(commands.label_columns(Path("m"), ["b", "c", "a"], ["a", "b", "c"]), [2, 0, 1])
+    with pytest.raises(InputError, match="not in both: c, d"):
+        commands.label_columns(Path("m"), ["a", "c"], ["a", "d"])
+
+
+def test_a_converted_run_gives_the_same_scores_and_predictions(run, folder, tmp_path, capsys):
+    commands.convert([str(run), str(tmp_path / "flax"), "--to=flax"])
+    commands.convert([str(run), str(tmp_path / "weights.npz"), "--to=npz"])
+    for source in (tmp_path / "flax", tmp_path / "weights.npz"):
+        commands.evaluate([str(source), *flags(folder), "--out", str(tmp_path / "scores.npz")])
+        with np.load(tmp_path / "scores.npz") as again, np.load(run / "predictions.npz") as trained:
+            np.testing.assert_allclose(again["scores"], trained["scores"], atol=1e-6)
+    capsys.readouterr()
+    ours, theirs = (Tagger([source]).tag(folder / "long.wav") for source in (run, tmp_path / "flax"))
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_a_long_file_is_heard_to_its_end_in_overlapping_windows(run, folder):
+    tags = Tagger([run]).tag(folder / "long.wav")
+    window, hop = 400 + 47 * 160, (400 + 47 * 160) // 2
+    assert tags.window_s == pytest.approx(window / 16_000)
+    np.testing.assert_allclose(np.diff(tags.times_s), hop / 16_000)
+    # the first window that reaches the end of the 3 s is the last one
+    assert tags.times_s[-1] + tags.window_s >= 3 > tags.times_s[-2] + tags.window_s
+    assert tags.scores.shape == (len(tags.times_s), 2)
+
+
+def test_training_starts_from_given_weights_and_freezes_what_is_frozen(run, folder, tmp_path):
+    config = parse(flags(folder, init_from=run, freeze="backbone", lr=0.01))[0]
+    train(config, tmp_path / "tuned")
+    before, after = load_params(run), load_params(tmp_path / "tuned")
+    for path in before:
+        if not path.startswith("head"):
+            np.testing.assert_array_equal(before[path], after[path], err_msg=path)
+    assert np.abs(before["head/kernel"] - after["head/kernel"]).max() > 1e-3
+    results = json.loads((tmp_path / "tuned" / "results.json").read_text())
+    assert "2 blocks of width 16" in results["init"]
+
+
+def test_weights_of_another_size_are_refused_before_anything_is_written(run, folder, tmp_path):
+    with pytest.raises(InputError, match="width 16 against 32"):
+        train(parse(flags(folder, **{"init_from": run, "model.width": 32}))[0], tmp_path / "never")
+    assert not (tmp_path / "never" / "metrics.jsonl").exists()
+
+
+def test_a_run_loads_with_its_labels_and_statistics(run):
+    loaded = load_model(run)
+    assert list(loaded.label_names) == ["noise", "tone"]
+    card = json.loads((run / "model_card.json").read_text())
+    assert (loaded.mean, loaded.std) == (card["mean"], card["std"])
+
+
+def test_crossval_names_folds_and_seeds_and_sums_them_up():
+    job = command(["--config=configs/esc50.py:P,fold=9", "--config.epochs=2"], 3, 1, Path("runs/x"))
+    assert job[-1] == "--workdir=runs/x/fold3-seed1"
+    assert "--config=configs/esc50.py:P,fold=3" in job
+    assert "--config.seed=1" in job
+    runs = {
+        (fold, seed): [{"accuracy": a + 0.1 * fold + 0.01 * seed} for a in (0.1, 0.3, 0.2)]
+        for fold in (1, 2)
+        for seed in (0, 1)
+    }
+    summary = summarise(runs, metric="accuracy")
+    assert summary["best_epoch"] == [2, 2]
+    assert summary["last_mean"] == pytest.approx(0.2 + 0.15 + 0.005)
+    assert summary["best_mean"] == pytest.approx(0.3 + 0.15 + 0.005)
+    assert summary["last_spread_over_folds"] == pytest.approx(np.std([0.3, 0.4], ddof=1))
+    assert "| last epoch (3), seed 0 | 30.00 % | 40.00 % | 35.00 % |" in table(summary)
+
+
+def test_evaluating_what_is_no_run_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="say with --config"):
+        commands.evaluate([str(tmp_path)])
+
+
+def test_the_command_list():
+    done = subprocess.run([sys.executable, "-m", "ast_jax"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+    wrong = subprocess.run([sys.executable, "-m", "ast_jax", "predikt"], capture_output=True, text=True, cwd=ROOT)
+    assert wrong.returncode == 2
+
+
+def test_bad_input_is_one_line_and_status_2(tmp_path):
+    command = [sys.executable, "-m", "ast_jax", "predict", f"--model={tmp_path}", "x.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
