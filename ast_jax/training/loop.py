@@ -83,6 +83,8 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
     )
 
     # -- State: this directory's newest checkpoint; else other weights; else from scratch
+    fresh = not any(Path(workdir, "checkpoints").glob("[0-9]*"))
+    init = setup.start_from(model, config) if fresh and config.init_from else None  # before anything is written
     card = model_card(
         model_config,
         label_names=prepared.label_names,
@@ -106,7 +108,7 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
     if restored is not None:
         state, meta = jax.device_put(restored.state, everywhere), {**meta, **restored.meta}
     elif config.init_from:
-        meta["init"] = setup.start_from(model, config)
+        meta["init"] = init or setup.start_from(model, config)
         state |= jax.device_put(init_state(split(model)[1], optimizer, ema=config.ema > 0), everywhere)
     first_step = int(state["step"])
     journal = Journal(workdir, offset=meta["offset"], first_step=first_step, total_steps=total_steps)
