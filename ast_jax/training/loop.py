@@ -170,7 +170,7 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
                 state["average"] = running_mean(
                     state["average"], state["params"], epoch - config.average_epochs[0] + 1
                 )
-            gap = setup.published_gap(config, epoch, summary[config.metric])
+            gap = setup.published_gap(config, epoch, summary)
             row = {"kind": "eval", "step": step, "epoch": epoch, **summary, **gap}
             journal.write(row)
             journal.show(row, total_steps=total_steps)
@@ -199,10 +199,11 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
 
     # -- Results
     found: dict[str, Any] = {key: meta[key] for key in ("last", "best", "init")}
-    if config.average_epochs:
+    if config.average_epochs and config.average_epochs[0] <= config.epochs:
         averaged = evaluate(state["average"], config.dataset.eval)
         averaged.save(workdir / "predictions_average.npz")
-        found["average"] = {"epochs": list(config.average_epochs), **averaged.summary()}
+        first, last = config.average_epochs
+        found["average"] = {"epochs": [first, min(last, config.epochs)], **averaged.summary()}
     if config.dataset.test:
         tested = evaluate(load_params(workdir, "best"), config.dataset.test)
         tested.save(workdir / "predictions_test.npz")

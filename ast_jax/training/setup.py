@@ -1,6 +1,6 @@
 """From a recipe to the plain arguments that the rooms below take: the last place, going down, that knows ConfigDict keys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +129,13 @@ def start_from(model: AST, config: ConfigDict) -> str:
     return initialise(model, config.init_from, rgb=config.init_rgb, positions=config.init_positions)
 
 
-def published_gap(config: ConfigDict, epoch: int, value: float) -> dict[str, Any]:
-    """{published, difference, inside} of an epoch's figure where the recipe knows the published one, else {}."""
+def published_gap(config: ConfigDict, epoch: int, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """{published, difference, inside} of an epoch's figures where the recipe knows the published one, else {}."""
     known = config.published
     if not known:
         return {}
     curve = {int(key): figure for key, figure in known.curve.items()}
-    gap = metrics.published_gap(epoch, value, curve, known.band)
+    gap = metrics.published_gap(epoch, summary[known.metric], curve, known.band)
     return (
         {}
         if gap is None
@@ -161,6 +161,10 @@ def check(config: ConfigDict, prepared: PreparedSet) -> None:
     for key in ("mixup", "label_smoothing", "ema"):
         if not 0 <= config[key] <= 1:
             raise InputError(f"config.{key} is {config[key]}: it must be from 0 to 1")
+    if config.average_epochs:
+        span = tuple(config.average_epochs)
+        if len(span) != 2 or not 1 <= span[0] <= span[1]:
+            raise InputError(f"config.average_epochs is {span}: it is (first, last), counted from 1, or ()")
     if config.batch_size % (config.accumulate * jax.device_count()):
         raise InputError(
             f"batch_size {config.batch_size} does not divide into {config.accumulate} parts on {jax.device_count()} devices: "
