@@ -1,9 +1,15 @@
-"""Batches: every example once an epoch, the partial batch masked, the position enough to go on, lengths and padding right."""
+"""Batches: every example once an epoch, the partial batch masked, the position enough to go on, lengths and padding right.
+
+Sampling and mixup against the reference's definitions, by distribution.
+"""
+
+import collections
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from ast_jax.datasets.pipeline import EvalStream, TrainStream, batches, fit, steps_per_epoch
+from ast_jax.datasets.pipeline import EvalStream, TrainStream, balanced_weights, batches, fit, steps_per_epoch
 
 SIZE, BATCH = 11, 4
 
@@ -104,3 +110,194 @@ def test_waveforms_carry_samples_and_frames():
     assert (cut["num_samples"], cut["length"]) == (1840, 10)
     empty = fit({"index": 9}, kind="waveform", num_frames=10, num_classes=3)
     assert (empty["mask"], empty["length"], empty["num_samples"]) == (0, 0, 0)
+
+
+# ---- Balanced sampling: the reference's weights, with replacement
+
+
+class Numbered:
+    """Clips that are nothing but their own number and labels."""
+
+    def __init__(self, label_sets: list[tuple[int, ...]]):
+        self.label_sets = [np.array(labels, np.int64) for labels in label_sets]
+
+    def __len__(self) -> int:
+        return len(self.label_sets)
+
+    def __getitem__(self, i: int) -> dict:
+        return {"id": i, "labels": self.label_sets[i]}
+
+
+SKEWED = [(0,)] * 30 + [(1,)] * 12 + [(2,)] * 6 + [(3,)] * 2
+SEVERAL = [(0,)] * 20 + [(0, 1)] * 15 + [(1, 2)] * 9 + [(0, 1, 2, 3)] * 2 + [(3,)] * 3 + [()]
+DRAWS = 10_000  # 200 epochs of 50 clips
+
+
+def references_weights(label_sets) -> list[float]:
+    """Line by line: count every label, weigh it 1000 / (count + 0.01), add up over a clip's labels."""
+    count = collections.Counter(label for labels in label_sets for label in labels)
+    return [sum(1000 / (count[label] + 0.01) for label in labels) for labels in label_sets]
+
+
+def our_weights(source: Numbered) -> np.ndarray:
+    return balanced_weights(source.label_sets, np.bincount(np.concatenate(source.label_sets)))
+
+
+def drawn(source: Numbered, weights: np.ndarray | None, **mix) -> list[dict]:
+    stream = TrainStream(source, batch_size=1, epochs=DRAWS // len(source), seed=1, weights=weights, **mix)
+    assert len(stream) == DRAWS
+    return [stream[position] for position in range(DRAWS)]
+
+
+def frequencies(source: Numbered, clips: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """How often each clip was drawn, and each class."""
+    by_clip = np.bincount([clip["id"] for clip in clips], minlength=len(source))
+    return by_clip, np.bincount(np.concatenate([clip["labels"] for clip in clips]))
+
+
+@pytest.mark.parametrize("label_sets", [SKEWED, SEVERAL], ids=["one label", "several"])
+def test_weights_are_the_references(label_sets):
+    np.testing.assert_allclose(our_weights(Numbered(label_sets)), references_weights(label_sets), rtol=1e-12)
+
+
+def test_balanced_draws_follow_the_references_weights_and_uniform_ones_do_not():
+    """Chi-square of class frequencies over 10,000 draws."""
+    source, expected = Numbered(SKEWED), np.zeros(4)
+    for (label,), weight in zip(SKEWED, references_weights(SKEWED), strict=True):
+        expected[label] += weight
+    expected *= DRAWS / expected.sum()
+    pvalue = lambda weights: stats.chisquare(frequencies(source, drawn(source, weights))[1], expected).pvalue
+    assert pvalue(our_weights(source)) > 0.01
+    assert pvalue(np.ones(len(source))) < 1e-6  # uniform, with replacement
+    assert pvalue(None) < 1e-6  # shuffled
+
+
+def test_clips_of_several_labels_are_drawn_by_the_sum_of_their_weights():
+    """Chi-square over clips; one without labels never comes."""
+    source, weights = Numbered(SEVERAL), np.array(references_weights(SEVERAL))
+    by_clip, _ = frequencies(source, drawn(source, our_weights(source)))
+    assert by_clip[-1] == weights[-1] == 0
+    assert stats.chisquare(by_clip[:-1], DRAWS * weights[:-1] / weights.sum()).pvalue > 0.01
+
+
+def test_balanced_epochs_are_as_long_as_the_set_and_drawn_anew():
+    source = Numbered(SKEWED)
+    stream = TrainStream(source, batch_size=20, epochs=3, seed=1, weights=our_weights(source))
+    assert len(stream) == 3 * 60  # three batches an epoch, the last one filled up
+    orders = [[stream[60 * epoch + slot].get("id") for slot in range(60)] for epoch in range(3)]
+    assert all(order[50:] == [None] * 10 and None not in order[:50] for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert len(set(orders[0][:50])) < 45  # with replacement
+
+
+# ---- Mixup
+
+
+@pytest.fixture(scope="module")
+def mixes() -> list:
+    """10,000 draws of a balanced stream that mixes every clip."""
+    source = Numbered(SKEWED)
+    return drawn(source, our_weights(source), mixup=1.0)
+
+
+def test_lambda_is_beta_10_10_and_not_folded(mixes):
+    shares = np.array([clip["share"] for clip in mixes])
+    assert stats.kstest(shares, stats.beta(10, 10).cdf).pvalue > 0.01
+    assert (
+        stats.kstest(np.maximum(shares, 1 - shares), stats.beta(10, 10).cdf).pvalue < 1e-6
+    )  # folded, it would show
+
+
+def test_partners_are_drawn_uniformly_not_by_the_weights(mixes):
+    source = Numbered(SKEWED)
+    by_clip, by_class = frequencies(source, [clip["partner"] for clip in mixes])
+    assert stats.chisquare(by_clip).pvalue > 0.01
+    balanced = np.full(4, DRAWS / 4)
+    assert stats.chisquare(by_class, balanced).pvalue < 1e-6
+    pairs = np.zeros((4, 4))
+    for clip in mixes:
+        pairs[clip["labels"][0], clip["partner"]["labels"][0]] += 1
+    assert stats.chi2_contingency(pairs).pvalue > 0.01  # whoever the clip is
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5])
+def test_clips_are_mixed_at_the_rate(rate):
+    clips = drawn(Numbered(SKEWED), None, mixup=rate)
+    mixed = ["partner" in clip for clip in clips]
+    assert stats.binomtest(sum(mixed), DRAWS, rate).pvalue > 0.01
+    assert all((clip.get("share", 1.0) < 1) == is_mixed for clip, is_mixed in zip(clips, mixed, strict=True))
+
+
+def test_mixing_leaves_the_order_of_the_clips_alone():
+    source = Numbered(SKEWED)
+    orders = [[clip["id"] for clip in drawn(source, our_weights(source), mixup=rate)] for rate in (0.0, 0.5)]
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "labels"),
+    [
+        ([0], [2], [0.25, 0, 0.75]),
+        ([1], [1], [0, 1, 0]),
+        ([0, 1], [1, 2], [0.25, 1, 0.75]),
+        ([], [2], [0, 0, 0.75]),
+    ],
+)
+def test_labels_add_up_by_their_shares(own, other, labels):
+    partner = {"fbank": np.ones((4, 128), np.float16), "labels": np.array(other, np.int64)}
+    example = {**partner, "labels": np.array(own, np.int64), "index": 0, "share": 0.25, "partner": partner}
+    got = fit(example, kind="log_mel", num_frames=10, num_classes=3)
+    np.testing.assert_allclose(got["labels"], labels, rtol=1e-6)
+    assert got["labels"].dtype == np.float32
+
+
+class Sounds(Clips):
+    """The clips as waveforms, of 500 to 2500 samples."""
+
+    def __getitem__(self, i: int) -> dict:
+        return {
+            "id": f"clip{i}",
+            "waveform": np.full(500 + 200 * i, i + 1, np.int16),
+            "labels": np.array([i % 3]),
+        }
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "count"),
+    [("log_mel", Clips, "partner_length"), ("waveform", Sounds, "partner_samples")],
+)
+def test_batches_carry_the_partner_of_either_kind(kind, source, count):
+    stream = TrainStream(source(), batch_size=BATCH, epochs=2, seed=5, mixup=0.5)
+    stored, seen = ("fbank" if kind == "log_mel" else "waveform"), set()
+    for batch in run(stream, kind=kind):
+        assert batch["partner"].shape == batch[stored].shape
+        assert batch["partner"].dtype == batch[stored].dtype
+        assert (batch["share"].dtype, batch[count].dtype) == (np.float32, np.int32)
+        for row, position in enumerate(batch["index"]):
+            example = stream[int(position)]
+            partner = example.get("partner", {}).get(stored, np.zeros((0, 128)))
+            size = min(len(partner), batch["partner"].shape[1])
+            assert batch["share"][row] == np.float32(example["share"])
+            assert batch[count][row] == size
+            assert (batch["partner"][row, :size] == (partner[0] if size else 0)).all()
+            assert not batch["partner"][row, size:].any()
+            seen.add(("labels" in example, size > 0))
+    assert seen == {
+        (True, True),
+        (True, False),
+        (False, False),
+    }  # mixed, not mixed, and rows that only fill a batch
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_starting_at_a_step_continues_the_same_mixes(step):
+    stream = lambda: TrainStream(
+        Clips(), batch_size=BATCH, epochs=2, seed=5, mixup=0.5, weights=np.arange(1.0, SIZE + 1)
+    )
+    whole, rest = run(stream()), run(stream(), start_step=step, num_threads=3)
+    assert len(rest) == len(whole) - step
+    assert any((batch["share"] < 1).any() for batch in rest)
+    for ours, theirs in zip(rest, whole[step:], strict=True):
+        assert ours.keys() == theirs.keys() >= {"share", "partner", "partner_length"}
+        for key in ours:
+            np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
