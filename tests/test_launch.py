@@ -183,3 +183,26 @@ def test_clearing_leaves_the_lock_and_follows_no_link(tmp_path):
     environment.clear(venv)
     assert [path.name for path in venv.iterdir()] == [environment.LOCK]
     assert (tmp_path / "outside" / "letter.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({}, None),
+        ({"step": 0}, "nothing was trained"),
+        ({"metrics": {"accuracy": 0.2, "mAP": 0.5, "auc": 0.5, "d_prime": 0.0}}, "wanted at least"),
+        (
+            {"metrics": {"accuracy": 0.9, "mAP": None, "auc": float("nan"), "d_prime": 0.0}},
+            "wanted a finite number",
+        ),
+        ({"metrics": {}}, "wanted a finite number"),
+    ],
+)
+def test_the_check_of_the_short_run_sees_what_is_wrong(tmp_path, changes, complaint):
+    good = dict.fromkeys(("epoch", "best", "last", "per_class", "seconds", "num_examples", "versions"), 1)
+    good |= {"step": 7, "metrics": {"accuracy": 0.9, "mAP": 0.9, "auc": 0.9, "d_prime": 2.0}}
+    (tmp_path / "results.json").write_text(json.dumps(good | changes))
+    check = [sys.executable, LAUNCH.parent / ".ci" / "check_results.py", tmp_path / "results.json"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == (complaint is not None)
+    assert (complaint or "'accuracy': 0.9") in done.stdout
