@@ -5,7 +5,7 @@ r"""Built-in sounds, 10 classes: from nothing to a trained tagger in minutes on 
 
 Words: short (a few clips, two epochs: a smoke test that ends in under a minute).
 
-The model is an AST of 4 blocks, 128 wide, whose patches are whole columns of 8 frames: with 30 tokens a clip it trains
+The model is an AST of 3 blocks, 128 wide, whose patches are whole columns of 8 frames: with 30 tokens a clip it trains
 about 50 times as fast as AST-tiny at 16 x 16 patches.
 """
 
@@ -14,10 +14,10 @@ from ast_jax.config import base, suffix_options
 
 def get_config(suffix: str = ""):
     options = suffix_options(suffix, words=("short",))
-    config = base(**({"train_per_class": 20, "test_per_class": 5} if options["short"] else {}))
+    config = base(**({"train_per_class": 24, "test_per_class": 8} if options["short"] else {}))
     config.dataset.name = "synthetic"
     config.num_frames = 240
-    config.model.width, config.model.depth, config.model.num_heads = 128, 4, 4
+    config.model.width, config.model.depth, config.model.num_heads = 128, 3, 4
     config.model.patch_shape, config.model.strides = (128, 8), (128, 8)
     config.loss, config.metric = "ce", "accuracy"
     config.epochs, config.batch_size, config.lr = 10, 16, 1e-3
