@@ -5,7 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from ast_jax.training.optim import adam, rate_stairs, schedule
+from ast_jax.errors import InputError
+from ast_jax.training.optim import adam, layer_factors, rate_stairs, schedule
 
 
 def replay(lr, steps, *, steps_per_epoch, warmup_steps, stair, decay, decay_epochs):
@@ -90,3 +91,82 @@ def test_adam_against_its_formula_and_not_adamw(problem):
     )
     adamw = run_adam(optax.adamw(1e-2, 0.95, 0.999, 1e-8, weight_decay=0.1), start, grads)
     assert np.abs(adamw - p).max() > 1e-3
+
+
+# ---- Options: clipping, rates by layer, frozen layers
+
+
+@pytest.mark.parametrize("norm", [0.5, 1e6])
+def test_clipping_scales_the_whole_gradient_before_the_decay(problem, norm):
+    """To one norm over all parameters, and only down; the decay that joins it afterwards is not clipped."""
+    split = lambda x: {"a": x[:5], "b": x[5:]}
+    start, grads = split(problem[0]), problem[1]
+    clipped = [split(g * min(1.0, norm / float(np.linalg.norm(g)))) for g in grads]
+    constant = lambda step: 1e-2
+    ours = run_adams(adam(constant, weight_decay=0.1, clip_norm=norm), start, [split(g) for g in grads])
+    theirs = run_adams(adam(constant, weight_decay=0.1), start, clipped)
+    free = run_adams(adam(constant, weight_decay=0.1), start, [split(g) for g in grads])
+    for path in start:
+        np.testing.assert_allclose(ours[path], theirs[path], atol=1e-6)
+        assert (np.abs(ours[path] - free[path]).max() > 1e-3) == (norm < 1)
+
+
+def run_adams(optimizer: optax.GradientTransformation, start: dict, grads: list[dict]) -> dict:
+    state, params = optimizer.init(start), start
+    for grad in grads:
+        updates, state = optimizer.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def test_factors_multiply_the_rate_of_their_path(problem):
+    """A factor of a half is a run at half the rate, decay included; of 0, no movement."""
+    start, grads = (
+        {"a": problem[0], "b": problem[0], "c": problem[0]},
+        [dict.fromkeys("abc", g) for g in problem[1][:1]],
+    )
+    moved = run_adams(
+        adam(lambda step: 1e-2, weight_decay=0.1, factors={"a": 0.5, "b": 0.0, "c": 1.0}), start, grads
+    )
+    for path, rate in (("a", 5e-3), ("c", 1e-2)):
+        alone = run_adam(adam(lambda step, rate=rate: rate, weight_decay=0.1), problem[0], problem[1][:1])
+        np.testing.assert_allclose(moved[path], alone, atol=1e-7)
+    np.testing.assert_array_equal(moved["b"], problem[0])
+
+
+PATHS = {
+    "cls_token": 0,
+    "dist_token": 0,
+    "pos_embed": 0,
+    "patch_embed/kernel": 0,
+    "blocks/0/norm1/scale": 1,
+    "blocks/1/attention/qkv/bias": 2,
+    "blocks/10/mlp/fc1/kernel": 11,
+    "blocks/11/norm2/bias": 12,
+    "norm/scale": 13,
+    "head_norm/bias": 14,
+    "head/kernel": 14,
+}  # and what each is above, from the patches (0) by way of twelve blocks and the final norm to the head
+
+
+def test_layer_decay_is_a_power_of_the_layers_above():
+    factors = layer_factors(PATHS, depth=12, decay=0.75)
+    assert factors == pytest.approx({path: 0.75 ** (14 - level) for path, level in PATHS.items()})
+    assert set(layer_factors(PATHS, depth=12).values()) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("freeze", "below"), [("", 0), ("0", 1), ("1", 2), ("11", 12), ("12", 13), ("backbone", 14)]
+)
+def test_freezing_takes_what_lies_below(freeze, below):
+    factors = layer_factors(PATHS, depth=12, decay=0.5, freeze=freeze)
+    assert {path for path, factor in factors.items() if factor == 0} == {
+        path for path, level in PATHS.items() if level < below
+    }
+    assert factors["head/kernel"] == 1
+
+
+@pytest.mark.parametrize("freeze", ["13", "-1", "all", "1.5"])
+def test_freezing_what_is_not_there_is_refused(freeze):
+    with pytest.raises(InputError, match="choose 'backbone' or a number of blocks from 0 to 12"):
+        layer_factors(PATHS, depth=12, freeze=freeze)

@@ -1,17 +1,22 @@
-"""One step: the mean over real rows only, padding placed before normalisation, both losses, both kinds of batch."""
+"""One step: the mean over real rows only, padding placed before normalisation, both losses, both kinds of batch.
 
+And its options: accumulation, several devices, label smoothing, an average of the weights, frozen parameters.
+"""
+
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from ast_jax.evaluation.evaluate import eval_step, features, per_clip_loss
 from ast_jax.features import log_mel
 from ast_jax.models import AST, ASTConfig, merge, normalise, split
-from ast_jax.training.optim import adam
+from ast_jax.training.optim import adam, layer_factors
 from ast_jax.training.step import Recipe, init_state, inputs, train_step
 
 CONFIG = ASTConfig(num_classes=4, num_frames=32, strides=(16, 16), width=16, depth=1, num_heads=2)
@@ -38,6 +43,34 @@ def batch() -> dict:
     return {key: jnp.asarray(value) for key, value in rows.items()}
 
 
+DESCENT = optax.sgd(1.0)  # updates are gradients
+ADAM = adam(lambda step: 1e-3 * (step + 1))
+
+
+@functools.cache
+def compiled(graphdef, recipe: Recipe, optimizer: optax.GradientTransformation):
+    """The step as machine code, once for all tests; unoptimised, which compiles in half the time."""
+    step = functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe)
+    return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def run_steps(graph, batch, recipe: Recipe, optimizer=DESCENT, *, steps: int = 1):
+    """The state after some steps, and the last step's figures."""
+    graphdef, params = graph
+    step, state = compiled(graphdef, recipe, optimizer), init_state(params, optimizer)
+    for _ in range(steps):
+        state, figures = step(state, batch)
+    return state, figures
+
+
+@pytest.fixture(scope="module")
+def logits(graph, batch) -> np.ndarray:
+    """Of the three real rows, unaugmented, float64."""
+    graphdef, params = graph
+    model = lambda params: merge(graphdef, params)(normalise(features(batch), RECIPE.mean, RECIPE.std))
+    return np.asarray(jax.jit(model)(params), np.float64)[:3]
+
+
 def test_rows_past_the_clip_are_zero_before_normalisation(batch):
     x = np.asarray(features(batch))
     assert not x[1, 10:].any()
@@ -61,21 +94,15 @@ def test_waveform_batches_agree_with_log_mel_batches():
     assert not np.asarray(got[0, 11:]).any()
 
 
-def test_the_loss_is_the_mean_over_real_rows(graph, batch):
-    graphdef, params = graph
-    step = jax.jit(
-        functools.partial(train_step, graphdef=graphdef, optimizer=adam(lambda s: 0.1), recipe=RECIPE)
-    )
-    state, figures = step(init_state(params, adam(lambda s: 0.1)), batch)
-    logits = merge(graphdef, params)(normalise(features(batch), RECIPE.mean, RECIPE.std))[:3]
-    y = np.asarray(batch["labels"][:3])
-    z = np.asarray(logits, np.float64)
+def test_the_loss_is_the_mean_over_real_rows(graph, batch, logits):
+    state, figures = run_steps(graph, batch, RECIPE)
+    y, z = np.asarray(batch["labels"][:3]), logits
     bce = np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0) - z * y
     assert float(figures["loss"]) == pytest.approx(bce.mean(), rel=1e-5)
     assert int(state["step"]) == 1
     junk = {**batch, "fbank": batch["fbank"].at[3].set(7), "length": batch["length"].at[3].set(32)}
-    again, _ = step(init_state(params, adam(lambda s: 0.1)), junk)
-    for path in params:
+    again, _ = run_steps(graph, junk, RECIPE)
+    for path in state["params"]:
         np.testing.assert_array_equal(state["params"][path], again["params"][path], err_msg=path)
 
 
@@ -106,3 +133,121 @@ def test_masks_change_with_the_step_and_not_with_the_batch(batch):
     )
     np.testing.assert_array_equal(draw(3, slice(0, 4))[1:3], draw(3, slice(1, 3)))
     assert (draw(3, slice(0, 4)) != draw(4, slice(0, 4))).any()
+
+
+# ---- Options
+
+
+def assert_close(ours: dict, theirs: dict, atol: float) -> None:
+    for path in theirs:
+        np.testing.assert_allclose(ours[path], theirs[path], atol=atol, err_msg=path)
+
+
+@pytest.mark.parametrize(("loss", "parts"), [("bce", 2), ("ce", 4)])
+def test_accumulation_equals_the_whole_batch(graph, batch, loss, parts):
+    """Three real rows of four: parts of 2 and 1 rows, or of 1, 1, 1 and none. 1e-6 is float32's rounding of another order."""
+    recipe = Recipe(mean=-4.0, std=4.5, loss=loss, freq_mask=20, time_mask=10, noise=True)
+    whole, expected = run_steps(graph, batch, recipe)
+    state, figures = run_steps(graph, batch, dataclasses.replace(recipe, accumulate=parts))
+    assert_close(state["params"], whole["params"], 1e-6)
+    for name in ("loss", "grad_norm"):
+        assert float(figures[name]) == pytest.approx(float(expected[name]), rel=1e-6)
+    assert (
+        max(np.abs(whole["params"][path] - graph[1][path]).max() for path in graph[1]) > 0.1
+    )  # there is a gradient
+
+
+def test_accumulation_moves_adam_once(graph, batch):
+    """One step of the optimiser, whatever the parts: its count is that of the schedule."""
+    whole, _ = run_steps(graph, batch, RECIPE, ADAM, steps=2)
+    parts, _ = run_steps(graph, batch, dataclasses.replace(RECIPE, accumulate=2), ADAM, steps=2)
+    counts = lambda state: [int(leaf) for leaf in jax.tree.leaves(state["opt"]) if leaf.shape == ()]
+    assert counts(parts) == counts(whole) == [2, 2]
+    for path in (
+        "head/kernel",
+        "patch_embed/kernel",
+        "blocks/0/mlp/fc1/bias",
+    ):  # gradients well above rounding
+        np.testing.assert_allclose(parts["params"][path], whole["params"][path], atol=1e-6, err_msg=path)
+
+
+def test_the_mean_over_devices_is_over_their_real_rows(graph, batch):
+    """Two devices, simulated along a named axis, with unequal numbers of real rows: equal to one device's step."""
+    graphdef, params = graph
+    step = functools.partial(
+        train_step, graphdef=graphdef, optimizer=DESCENT, recipe=RECIPE, axis_name="data"
+    )
+    mapped = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="data"))
+    for mask in ([1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]):
+        rows = batch | {"mask": jnp.array(mask, jnp.float32)}
+        whole, expected = run_steps(graph, rows, RECIPE)
+        halves = {key: value.reshape(2, 2, *value.shape[1:]) for key, value in rows.items()}
+        state, figures = mapped(init_state(params, DESCENT), halves)
+        np.testing.assert_allclose(figures["loss"], np.full(2, expected["loss"]), rtol=1e-6)
+        for half in (0, 1):
+            assert_close({path: p[half] for path, p in state["params"].items()}, whole["params"], 1e-6)
+
+
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_masked_rows_weigh_nothing_in_loss_and_gradient(graph, batch, loss):
+    """The step on three real rows and a filler is the step on the three alone."""
+    recipe = dataclasses.replace(RECIPE, loss=loss)
+    filled, figures = run_steps(graph, batch, recipe)
+    alone, expected = run_steps(graph, {key: rows[:3] for key, rows in batch.items()}, recipe)
+    assert float(figures["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-6)
+    assert_close(filled["params"], alone["params"], 1e-6)
+
+
+def test_label_smoothing_spreads_a_share_of_the_labels(graph, batch, logits):
+    """bce: towards 1/2; ce: towards the uniform distribution, as PyTorch's label_smoothing has it."""
+    z, y = logits, np.asarray(batch["labels"][:3])
+    y = y / y.sum(1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    expected = {
+        "bce": np.mean(np.log1p(np.exp(z)) - z * (0.8 * y + 0.2 * 0.5)),
+        "ce": -np.mean(np.sum((0.8 * y + 0.2 / 4) * log_p, axis=1)),
+    }
+    for loss, value in expected.items():
+        rows = batch | {"labels": batch["labels"].at[:3].set(y)}
+        _, figures = run_steps(graph, rows, dataclasses.replace(RECIPE, loss=loss, label_smoothing=0.2))
+        assert float(figures["loss"]) == pytest.approx(value, rel=1e-5)
+
+
+def test_the_average_of_the_weights_follows_its_recursion(graph, batch):
+    """From the initial weights on: average <- d average + (1 - d) weights, after each step."""
+    graphdef, params = graph
+    step = compiled(graphdef, dataclasses.replace(RECIPE, ema=0.9), ADAM)
+    state = init_state(params, ADAM, ema=True)
+    expected = {path: np.asarray(value, np.float64) for path, value in params.items()}
+    for _ in range(5):
+        state, _ = step(state, batch)
+        expected = {path: 0.9 * expected[path] + 0.1 * np.asarray(state["params"][path]) for path in expected}
+    assert_close(state["ema"], expected, 1e-6)
+    assert np.abs(state["ema"]["head/kernel"] - state["params"]["head/kernel"]).max() > 1e-3
+    plain, _ = run_steps(graph, batch, RECIPE, ADAM, steps=5)
+    assert "ema" not in plain
+    np.testing.assert_allclose(plain["params"]["head/kernel"], state["params"]["head/kernel"], atol=1e-6)
+
+
+def test_frozen_parameters_get_no_gradient_and_do_not_move(graph, batch):
+    params = graph[1]
+    factors = layer_factors(params, depth=CONFIG.depth, freeze="1")
+    frozen = frozenset(path for path, factor in factors.items() if factor == 0)
+    free = params.keys() - frozen
+    assert frozen
+    assert free
+    recipe = dataclasses.replace(RECIPE, frozen=frozen)
+    plain, _ = run_steps(graph, batch, RECIPE)
+    state, figures = run_steps(graph, batch, recipe)
+    for path in frozen:
+        np.testing.assert_array_equal(state["params"][path], params[path], err_msg=path)
+    assert_close(state["params"], {path: plain["params"][path] for path in free}, 1e-6)
+    norm = np.sqrt(
+        sum(np.square(state["params"][path] - params[path], dtype=np.float64).sum() for path in free)
+    )
+    assert float(figures["grad_norm"]) == pytest.approx(norm, rel=1e-4)
+    decayed, _ = run_steps(
+        graph, batch, recipe, adam(lambda s: 1e-2, weight_decay=0.1, factors=factors), steps=3
+    )
+    for path in params:  # weight decay has no hold on them either
+        assert np.array_equal(decayed["params"][path], params[path]) == (path in frozen), path
