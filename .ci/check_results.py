@@ -9,7 +9,7 @@ import sys
 
 METRICS = ("accuracy", "mAP", "auc", "d_prime")
 KEYS = ("metrics", "epoch", "step", "best", "last", "per_class", "seconds", "num_examples", "versions")
-# Ten classes: guessing gets 0.10. A handful of epochs gets well past this; a run that learns nothing does not.
+# Ten classes: guessing gets 0.10, with a standard error of 0.03 on 80 clips; eight short epochs get about 0.5.
 LOWEST_ACCURACY = 0.30
 
 
