@@ -1,6 +1,6 @@
 """Ten everyday sounds by parametric synthesis: parameters and a random stream in, one clip out.
 
-S samples
+S samples, O onsets of events.
 
 The classes are told apart by how they move in time, not by which frequencies they hold: tonal ones share one pitch
 range, noisy ones share one colouring, and every clip passes through a random equaliser into random background noise.
@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from numpy.random import Generator
 
 Wave = Float64[np.ndarray, " S"]
+Onsets = Float64[np.ndarray, " O"]  # seconds
 Ranges = dict[str, tuple[float, float]]
 
 MARGIN = 0.1  # held-out clips: each range reaches this share of its width further, at both ends
@@ -86,7 +87,7 @@ def draw(rng: Generator, ranges: Ranges) -> dict[str, float]:
     return {name: low + (high - low) * rng.random() for name, (low, high) in ranges.items()}
 
 
-def filtered(x: Wave, gain: Callable[[int], Wave]) -> Wave:
+def filtered(x: Wave, gain: Callable[[int], np.ndarray]) -> Wave:
     """x through a zero-phase filter given as gain(frequency in cycles/sample...)"""
     size = -(-len(x) // 1024) * 1024
     return np.fft.irfft(np.fft.rfft(x, size) * gain(size), size)[: len(x)]
@@ -97,7 +98,7 @@ def noise(rng: Generator, size: int) -> Wave:
     return 2 * rng.random(size) - 1
 
 
-def onsets(rng: Generator, per_s: float, time: Wave, jitter: float = 0.05) -> Wave:
+def onsets(rng: Generator, per_s: float, time: Wave, jitter: float = 0.05) -> Onsets:
     """Seconds at which events start: about `per_s` a second"""
     count = int(time[-1] * per_s * 1.3) + 2
     gaps = (1 + jitter * (2 * rng.random(count) - 1)) / per_s
@@ -105,7 +106,7 @@ def onsets(rng: Generator, per_s: float, time: Wave, jitter: float = 0.05) -> Wa
     return starts[starts < time[-1]]
 
 
-def since(starts: Wave, time: Wave) -> tuple[Wave, np.ndarray]:
+def since(starts: Onsets, time: Wave) -> tuple[Wave, np.ndarray]:
     """Seconds since the latest start; inf before the first."""
     last = np.searchsorted(starts, time, side="right") - 1
     return np.where(last >= 0, time - starts[np.maximum(last, 0)], np.inf), last
