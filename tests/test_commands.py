@@ -29,7 +29,13 @@ def folder(tmp_path_factory) -> Path:
     root, rng = tmp_path_factory.mktemp("commands"), np.random.default_rng(0)
     for i in range(12):
         wave = rng.normal(0, 0.1, 6000) if i % 2 else 0.3 * np.sin(np.arange(6000) * (0.1 + 0.01 * i))
-        path = root / "sounds" / ("train" if i < 9 else "test") / ("noise" if i % 2 else "tone") / f"clip{i:02d}.wav"
+        path = (
+            root
+            / "sounds"
+            / ("train" if i < 9 else "test")
+            / ("noise" if i % 2 else "tone")
+            / f"clip{i:02d}.wav"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, wave, 16_000)
     soundfile.write(root / "long.wav", rng.normal(0, 0.1, 44_100 * 3), 44_100)
@@ -67,7 +73,9 @@ def test_evaluate_repeats_what_training_measured(run, capsys):
     assert "the checkpoint's own" in err
     with np.load(run / "scores.npz") as again, np.load(run / "predictions.npz") as trained:
         np.testing.assert_array_equal(again["ids"], trained["ids"])
-        np.testing.assert_allclose(again["scores"], trained["scores"], atol=1e-6)  # another compilation of the same sums
+        np.testing.assert_allclose(
+            again["scores"], trained["scores"], atol=1e-6
+        )  # another compilation of the same sums
 
 
 def test_an_ensemble_is_the_mean_of_scores(run, tmp_path, capsys):
@@ -89,7 +97,9 @@ def test_members_on_other_clips_are_no_ensemble():
 
 
 def test_classes_are_matched_by_name_not_by_place():
-    np.testing.assert_array_equal(commands.label_columns(Path("m"), ["b", "c", "a"], ["a", "b", "c"]), [2, 0, 1])
+    np.testing.assert_array_equal(
+        commands.label_columns(Path("m"), ["b", "c", "a"], ["a", "b", "c"]), [2, 0, 1]
+    )
     with pytest.raises(InputError, match="not in both: c, d"):
         commands.label_columns(Path("m"), ["a", "c"], ["a", "d"])
 
@@ -168,7 +178,9 @@ def test_the_command_list():
     done = subprocess.run([sys.executable, "-m", "ast_jax"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
     assert all(name in done.stdout for name in COMMANDS)
-    wrong = subprocess.run([sys.executable, "-m", "ast_jax", "predikt"], capture_output=True, text=True, cwd=ROOT)
+    wrong = subprocess.run(
+        [sys.executable, "-m", "ast_jax", "predikt"], capture_output=True, text=True, cwd=ROOT
+    )
     assert wrong.returncode == 2
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import soundfile
 from ast_jax.checkpoints import load_params
 from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
+from ast_jax.evaluation import metrics
+from ast_jax.evaluation.evaluate import Predictions
 from ast_jax.inference.predict import main as predict
 from ast_jax.training.loop import train
 
@@ -143,6 +146,68 @@ def test_stopping_after_an_epoch_and_going_on_is_the_same_run(whole, sounds, dat
     train(settings(sounds, data_dir, epochs=1), tmp_path / "run")
     train(settings(sounds, data_dir), tmp_path / "run")
     assert_same_run(tmp_path / "run", whole)
+
+
+def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, monkeypatch):
+    """Weights averaged over epochs 1 and 2, scores over all so far, across a stop after epoch 1; training itself is as without."""
+    workdir, evaluated, save = tmp_path / "run", {}, Predictions.save
+
+    def noted(predictions: Predictions, path: Path) -> None:
+        save(predictions, path)
+        evaluated.setdefault(path.name, []).append(predictions)
+
+    monkeypatch.setattr(Predictions, "save", noted)
+    options = {"average_epochs": (1, 2), "cumulative": True, "metric": "mAP", "keep_last": 99}
+    train(settings(sounds, data_dir, **options, epochs=1), workdir)
+    train(settings(sounds, data_dir, **options), workdir)
+
+    by_epoch = [checkpoint(workdir, STEPS * epoch, tmp_path) for epoch in (1, 2, 3)]
+    averaged = load_params(workdir, "average")
+    for path, last in load_params(whole, "last").items():
+        np.testing.assert_array_equal(by_epoch[2][path], last, err_msg=path)
+        mean = (by_epoch[0][path].astype(np.float64) + by_epoch[1][path]) / 2
+        np.testing.assert_allclose(averaged[path], mean, atol=1e-7, err_msg=path)  # float32 near 1
+    assert np.abs(averaged["head/kernel"] - by_epoch[1]["head/kernel"]).max() > 1e-4
+
+    evals = [row for row in facts(workdir) if row["kind"] == "eval"]
+    scores = [predictions.scores for predictions in evaluated["predictions.npz"]]
+    for epoch, row in enumerate(evals, start=1):
+        targets = evaluated["predictions.npz"][0].targets
+        expected = metrics.summary(np.mean(scores[:epoch], axis=0), targets)["mAP"]
+        assert row.pop("ensemble_mAP") == pytest.approx(expected, abs=1e-12)
+    assert evals == [row for row in facts(whole) if row["kind"] == "eval"]
+
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["average"]["epochs"] == [1, 2]
+    assert results["average"]["mAP"] == pytest.approx(evaluated["predictions_average.npz"][-1].summary()["mAP"])
+
+
+def checkpoint(workdir: Path, step: int, scratch: Path) -> dict[str, np.ndarray]:
+    """The parameters of one of a run's checkpoints."""
+    alone = scratch / f"only{step}"
+    shutil.copytree(workdir / "checkpoints" / str(step), alone / "checkpoints" / str(step))
+    return load_params(alone, "last")
+
+
+@pytest.mark.parametrize("span", [(1,), (0, 2), (3, 2)])
+def test_an_average_over_no_epochs_is_refused(sounds, data_dir, tmp_path, span):
+    with pytest.raises(InputError, match="average_epochs"):
+        train(settings(sounds, data_dir, average_epochs=span), tmp_path / "run")
+
+
+def test_a_curve_outside_the_band_raises_the_alarm_at_once(sounds, data_dir, tmp_path, capsys):
+    """The comparison is of the curve's own metric, whichever decides the best epoch; an epoch not published has none."""
+    config = settings(sounds, data_dir, epochs=2, average_epochs=(5, 9))
+    config.published = {"metric": "auc", "curve": {"1": 1.5}, "band": 0.01}
+    train(config, tmp_path / "run")
+    first, second = (row for row in rows(tmp_path / "run") if row["kind"] == "eval")
+    assert first["inside"] is False
+    assert first["published"] == 1.5
+    assert first["difference"] == pytest.approx(first["auc"] - 1.5)
+    assert "inside" not in second
+    alarms = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert alarms == [f"  published 1.5000, difference {first['difference']:+.4f}: WARNING: outside the band"]
+    assert "average" not in json.loads((tmp_path / "run" / "results.json").read_text())  # none of its epochs came
 
 
 def start(workdir: Path, sounds: Path, data_dir: Path) -> subprocess.Popen:

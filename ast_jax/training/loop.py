@@ -84,7 +84,9 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
 
     # -- State: this directory's newest checkpoint; else other weights; else from scratch
     fresh = not any(Path(workdir, "checkpoints").glob("[0-9]*"))
-    init = setup.start_from(model, config) if fresh and config.init_from else None  # before anything is written
+    init = (
+        setup.start_from(model, config) if fresh and config.init_from else None
+    )  # before anything is written
     card = model_card(
         model_config,
         label_names=prepared.label_names,
@@ -215,7 +217,7 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
 
 
 @jax.jit
-def running_mean(mean, value, count: int):
+def running_mean(mean, value, count):
     """The mean of `count` values from the mean of all but the last, and the last."""
     return jax.tree.map(lambda m, v: m + (v - m) / count, mean, value)
 
