@@ -148,6 +148,7 @@ def test_stopping_after_an_epoch_and_going_on_is_the_same_run(whole, sounds, dat
     assert_same_run(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, monkeypatch):
     """Weights averaged over epochs 1 and 2, scores over all so far, across a stop after epoch 1; training itself is as without."""
     workdir, evaluated, save = tmp_path / "run", {}, Predictions.save
@@ -179,7 +180,9 @@ def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, 
 
     results = json.loads((workdir / "results.json").read_text())
     assert results["average"]["epochs"] == [1, 2]
-    assert results["average"]["mAP"] == pytest.approx(evaluated["predictions_average.npz"][-1].summary()["mAP"])
+    assert results["average"]["mAP"] == pytest.approx(
+        evaluated["predictions_average.npz"][-1].summary()["mAP"]
+    )
 
 
 def checkpoint(workdir: Path, step: int, scratch: Path) -> dict[str, np.ndarray]:
@@ -207,7 +210,9 @@ def test_a_curve_outside_the_band_raises_the_alarm_at_once(sounds, data_dir, tmp
     assert "inside" not in second
     alarms = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
     assert alarms == [f"  published 1.5000, difference {first['difference']:+.4f}: WARNING: outside the band"]
-    assert "average" not in json.loads((tmp_path / "run" / "results.json").read_text())  # none of its epochs came
+    assert "average" not in json.loads(
+        (tmp_path / "run" / "results.json").read_text()
+    )  # none of its epochs came
 
 
 def start(workdir: Path, sounds: Path, data_dir: Path) -> subprocess.Popen:
