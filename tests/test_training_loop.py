@@ -247,13 +247,14 @@ def test_kill_dash_nine_in_an_epoch_and_the_same_command_again(whole, sounds, da
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_ends_with_its_status(whole, sounds, data_dir, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_polite_stop_saves_and_ends_with_its_status(whole, sounds, data_dir, tmp_path, number, status):
     workdir = tmp_path / "run"
     process = start(workdir, sounds, data_dir)
     wait_for(lambda: (workdir / "metrics.jsonl").exists() and rows(workdir), process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 143, stderr
+    assert process.returncode == status, stderr
     assert "the same command goes on" in stderr
     again = start(workdir, sounds, data_dir)
     again.communicate(timeout=300)

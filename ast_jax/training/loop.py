@@ -32,7 +32,6 @@ from ast_jax.training.optim import layer_factors
 from ast_jax.training.step import init_state, train_step
 from ast_jax.training.workdir import model_card, open_workdir, write_examples, write_results
 
-STATUS_TERMINATED = 143
 PER_EPOCH = ("average", "cumulative")  # what of the state changes with epochs, not with steps
 
 
@@ -142,7 +141,7 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
         store.save(state, record, metric=metric)
 
     # -- Loop
-    stop, clock = StopRequest(), Clock()
+    stop, clock = at_exit.enter_context(contextlib.closing(StopRequest())), Clock()
     if first_step == 0:
         with contextlib.closing(batches(stream, **shape)) as rows:
             write_examples(workdir, stream, next(rows), recipe)
@@ -189,14 +188,14 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
         elif config.save_every and step % config.save_every == 0:
             check_finite(figures, step, batch)
             save()
-        if stop.requested and step < total_steps:
+        if stop.status is not None and step < total_steps:
             if not ends_epoch:
                 save()
             store.wait()
             journal.say(
-                f"stopped by SIGTERM at step {step} of {total_steps}, saved: the same command goes on from there"
+                f"stopped at step {step} of {total_steps}, saved: the same command goes on from there"
             )
-            sys.exit(STATUS_TERMINATED)
+            sys.exit(stop.status)
     store.wait()
 
     # -- Results
@@ -234,11 +233,23 @@ def check_finite(figures: Mapping[str, jax.Array], step: int, batch: Mapping[str
 
 
 class StopRequest:
-    """Whether SIGTERM has come since this was made: machines that are taken away say so first."""
+    """Whether SIGTERM or Ctrl-C has come: the loop then saves after the step at hand and ends with `status`.
+
+    Machines that are taken away send SIGTERM first. A second Ctrl-C stops at once.
+    """
 
     def __init__(self):
-        self.requested = False
-        signal.signal(signal.SIGTERM, self._note)
+        self.status: int | None = None
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
+        }
 
-    def _note(self, *_):
-        self.requested = True
+    def _note(self, number: int, _) -> None:
+        if self.status is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.status = 128 + number
+        print("stopping after this step", file=sys.stderr)
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
