@@ -233,11 +233,10 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 def test_kill_dash_nine_in_an_epoch_and_the_same_command_again(whole, sounds, data_dir, tmp_path):
     workdir = tmp_path / "run"
     process = start(workdir, sounds, data_dir)
-    wait_for(
-        lambda: (workdir / "checkpoints" / "3").exists(), process
-    )  # step 3 of 4: in the middle of an epoch
+    middle = workdir / "checkpoints" / "3"  # step 3 of 4: in the middle of an epoch
+    wait_for(middle.exists, process)
     process.kill()
-    process.wait()
+    process.communicate()  # and so closes its pipes
     again = start(workdir, sounds, data_dir)
     _, stderr = again.communicate(timeout=300)
     assert again.returncode == 0, stderr
@@ -251,7 +250,8 @@ def test_kill_dash_nine_in_an_epoch_and_the_same_command_again(whole, sounds, da
 def test_a_polite_stop_saves_and_ends_with_its_status(whole, sounds, data_dir, tmp_path, number, status):
     workdir = tmp_path / "run"
     process = start(workdir, sounds, data_dir)
-    wait_for(lambda: (workdir / "metrics.jsonl").exists() and rows(workdir), process)
+    log = workdir / "metrics.jsonl"
+    wait_for(lambda: log.exists() and b"\n" in log.read_bytes(), process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == status, stderr
