@@ -3,7 +3,7 @@ r"""Trains and evaluates one recipe.
   python -m ast_jax.main --config=configs/esc50.py:fold=1 [--workdir=runs/esc] [--config.KEY=VALUE ...]
 
 The same command again goes on where a stopped run stood. Exit status: 0 done, 2 bad input, 3 the loss diverged,
-130 stopped by Ctrl-C and 143 by SIGTERM, both after saving.
+130 interrupted by Ctrl-C, 143 stopped by SIGTERM after saving.
 """
 
 import argparse

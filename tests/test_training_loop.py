@@ -1,5 +1,6 @@
 """Whole runs on a few real files, from the command line: complete, resumable after kill -9, SIGTERM and a torn checkpoint."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,11 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 
-from ast_jax.checkpoints import load_params
+from ast_jax.checkpoints import Store, load_params
 from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
 from ast_jax.evaluation import metrics
@@ -178,6 +180,13 @@ def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, 
         assert row.pop("ensemble_mAP") == pytest.approx(expected, abs=1e-12)
     assert evals == [row for row in facts(whole) if row["kind"] == "eval"]
 
+    template = {"step": jnp.int32(0), "cumulative": jnp.zeros_like(scores[0])}
+    with contextlib.closing(
+        Store(workdir, template, keep_last=99)
+    ) as store:  # few clips: sums tell more than ranks
+        total = store.restore(template).state["cumulative"]
+    np.testing.assert_allclose(total, np.sum(scores, axis=0), rtol=1e-6)
+
     results = json.loads((workdir / "results.json").read_text())
     assert results["average"]["epochs"] == [1, 2]
     assert results["average"]["mAP"] == pytest.approx(
@@ -246,15 +255,14 @@ def test_kill_dash_nine_in_an_epoch_and_the_same_command_again(whole, sounds, da
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_polite_stop_saves_and_ends_with_its_status(whole, sounds, data_dir, tmp_path, number, status):
+def test_sigterm_saves_and_ends_with_its_status(whole, sounds, data_dir, tmp_path):
     workdir = tmp_path / "run"
     process = start(workdir, sounds, data_dir)
     log = workdir / "metrics.jsonl"
     wait_for(lambda: log.exists() and b"\n" in log.read_bytes(), process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == status, stderr
+    assert process.returncode == 143, stderr
     assert "the same command goes on" in stderr
     again = start(workdir, sounds, data_dir)
     again.communicate(timeout=300)

@@ -32,6 +32,7 @@ from ast_jax.training.optim import layer_factors
 from ast_jax.training.step import init_state, train_step
 from ast_jax.training.workdir import model_card, open_workdir, write_examples, write_results
 
+STATUS_TERMINATED = 128 + signal.SIGTERM
 PER_EPOCH = ("average", "cumulative")  # what of the state changes with epochs, not with steps
 
 
@@ -188,14 +189,14 @@ def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> 
         elif config.save_every and step % config.save_every == 0:
             check_finite(figures, step, batch)
             save()
-        if stop.status is not None and step < total_steps:
+        if stop.requested and step < total_steps:
             if not ends_epoch:
                 save()
             store.wait()
             journal.say(
                 f"stopped at step {step} of {total_steps}, saved: the same command goes on from there"
             )
-            sys.exit(stop.status)
+            sys.exit(STATUS_TERMINATED)
     store.wait()
 
     # -- Results
@@ -233,23 +234,14 @@ def check_finite(figures: Mapping[str, jax.Array], step: int, batch: Mapping[str
 
 
 class StopRequest:
-    """Whether SIGTERM or Ctrl-C has come: the loop then saves after the step at hand and ends with `status`.
-
-    Machines that are taken away send SIGTERM first. A second Ctrl-C stops at once.
-    """
+    """Whether SIGTERM has come: machines that are taken away send it first. The loop then saves after the step at hand."""
 
     def __init__(self):
-        self.status: int | None = None
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
-        }
+        self.requested = False
+        self._before = signal.signal(signal.SIGTERM, self._note)
 
-    def _note(self, number: int, _) -> None:
-        if self.status is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.status = 128 + number
-        print("stopping after this step", file=sys.stderr)
+    def _note(self, *_) -> None:
+        self.requested = True
 
     def close(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, self._before)
