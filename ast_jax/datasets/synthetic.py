@@ -43,8 +43,10 @@ def generate(directory: str | os.PathLike, wanted: dict[str, Any]) -> None:
 
     root = Path(directory)
     (root / MANIFEST).unlink(missing_ok=True)
-    for old in root.glob("*/*/*_*_*.wav"):
-        old.unlink()
+    for split in wanted["per_class"]:
+        for name in SOUNDS:  # nobody else's files, should the directory hold some
+            for old in (root / split / name).glob(f"{name}_{split}_????.wav"):
+                old.unlink()
     for path, name, split, number in _files(wanted["per_class"]):
         wave, rate_hz = make(name, seed=wanted["seed"], split=split, number=number)
         (root / path).parent.mkdir(parents=True, exist_ok=True)
