@@ -13,7 +13,7 @@ from ast_jax.config import base, suffix_options
 
 def get_config(suffix: str = ""):
     options = suffix_options(suffix, words=("short",))
-    config = base(**({"train_per_class": 24, "test_per_class": 8} if options["short"] else {}))
+    config = base(**({"train_per_class": 48, "test_per_class": 8} if options["short"] else {}))
     config.dataset.name = "synthetic"
     config.num_frames = 240
     config.model.width, config.model.depth, config.model.num_heads = 128, 3, 4
