@@ -39,7 +39,7 @@ test:
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy
-	$(python) -m pytest -rs $(ARGS)
+	$(python) -m pytest -rs -n 2 --dist=loadfile $(ARGS)
 
 prove:
 	$(environment) $(needs_dev)
