@@ -1,7 +1,6 @@
 """The commands that only bring rooms together: prepare, evaluate, convert."""
 
 import argparse
-import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -117,11 +116,9 @@ def scores_of(
     source: Path, prepared: PreparedSet, splits: tuple[str, ...], config: ConfigDict, *, which: str, mean, std
 ):
     """The scores of one model over the prepared set, in the set's own label order."""
-    import jax
-
-    from ast_jax.datasets.pipeline import EvalStream, batches
-    from ast_jax.evaluation.evaluate import eval_step, predict_all
     from ast_jax.models import split
+    from ast_jax.training.score import Scorer
+    from ast_jax.training.sharding import make_layout
     from ast_jax.weights import load_model
 
     loaded = load_model(source, which=which, mean=mean, std=std)
@@ -129,23 +126,18 @@ def scores_of(
     print(f"{source}: mean {loaded.mean:.5g}, std {loaded.std:.5g} ({whose})", file=sys.stderr)
     columns = label_columns(source, loaded.label_names, prepared.label_names)
     graphdef, params = split(loaded.model)
-    loss = "bce" if loaded.multi_label else "ce"
-    step = jax.jit(
-        functools.partial(eval_step, graphdef=graphdef, mean=loaded.mean, std=loaded.std, loss=loss)
-    )
-    rows = batches(
-        EvalStream(prepared.source(splits), batch_size=config.batch_size),
-        kind=prepared.kind,
-        batch_size=config.batch_size,
+    # the head's columns in the set's order: from there on there is one order of classes
+    params |= {key: params[key][..., columns] for key in ("head/kernel", "head/bias")}
+    score = Scorer(
+        graphdef,
+        make_layout(parallel=config.parallel, fsdp=config.fsdp),
+        mean=loaded.mean,
+        std=loaded.std,
+        loss="bce" if loaded.multi_label else "ce",
         num_frames=loaded.model.config.num_frames,
-        num_classes=len(prepared.label_names),
+        batch_size=config.batch_size,
     )
-    # the model's classes in the set's order: labels go in by the model's order, scores come out by the set's
-    inverse = np.argsort(columns)
-    reordered = ({**batch, "labels": batch["labels"][:, inverse]} for batch in rows)
-    return predict_all(lambda batch: step(params, dict(batch)), reordered, prepared.ids(splits)).with_classes(
-        columns
-    )
+    return score(params, prepared, splits)
 
 
 def label_columns(source: Path, model: Sequence[str], data: Sequence[str]) -> np.ndarray:

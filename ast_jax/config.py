@@ -101,6 +101,11 @@ def base(**dataset_options) -> ConfigDict:
         ConfigDict()
     )  # the curve to compare with: `metric`, `curve` {epoch: value}, `band`; empty: none
 
+    c.parallel = "jit"  # how a step runs on several devices: jit (the compiler partitions it) or pmap
+    c.fsdp = (
+        1  # devices that share one copy of parameters and optimiser state (jit only); 1: each has its own
+    )
+
     c.keep_last = 2  # checkpoints kept beside the best one
     c.save_every = 0  # steps between checkpoints; 0: after each epoch's evaluation only
     c.log_every = 50  # steps between log points

@@ -20,11 +20,17 @@ def main(argv: Sequence[str]) -> None:
     config, spec, rest = parse(argv)
     flags = argparse.ArgumentParser("python -m ast_jax.main", description=__doc__)
     flags.add_argument("--workdir", type=Path, default=default_workdir(spec))
+    from ast_jax.training import hosts
+
+    hosts.add_flags(flags)
     args = flags.parse_args(rest)
+    hosts.join(args)
 
     from ast_jax.training.loop import train
 
     results = train(config, args.workdir)
+    if not results:  # another host has them
+        return
     figures = "  ".join(f"{name} {value:.4f}" for name, value in results["metrics"].items())
     print(f"{figures}\n{args.workdir}/report.html")
 

@@ -1,5 +1,6 @@
 """What is kept, what comes back, and what damage does."""
 
+import contextlib
 import logging
 
 import jax
@@ -85,11 +86,39 @@ def test_a_wrong_value_that_storage_reads_happily_is_noticed(tmp_path, template,
     text = meta.read_text()
     value = text.split('"params:b": ')[1].split(",")[0].rstrip("}")
     meta.write_text(text.replace(f'"params:b": {value}', f'"params:b": {int(value) ^ 1}'))
-    with caplog.at_level(logging.WARNING):
-        assert Store(tmp_path, template).restore(template).meta["note"] == 1
-    assert "params:b" in caplog.text
     with pytest.raises(InputError, match="differ from their recorded digest"):
         load_params(tmp_path, "last")
+    store = Store(tmp_path, template)
+    with caplog.at_level(logging.WARNING):
+        assert store.restore(template).meta["note"] == 1
+    assert "params:b" in caplog.text
+    assert store.steps() == [1]  # so that step 2 can be saved again
+
+
+def test_if_all_are_damaged_nothing_is_deleted(tmp_path, template):
+    filled(tmp_path, template, [0.1, 0.2]).close()
+    for step in ("1", "2"):
+        (tmp_path / "checkpoints" / step / "meta" / "metadata").write_text("{")
+    store = Store(tmp_path, template)
+    with pytest.raises(InputError, match="none of the 2 checkpoints"):
+        store.restore(template)
+    assert store.steps() == [1, 2]
+
+
+def test_a_step_is_saved_again_after_its_evaluation(tmp_path, template):
+    store = filled(tmp_path, template, [None])
+    store.save(at(template, 1), {"note": "evaluated"}, metric=0.5)
+    store.wait()
+    assert store.restore(template).meta["note"] == "evaluated"
+
+
+def test_an_average_without_epochs_in_it_is_not_given_out(tmp_path, template):
+    state = template | {"average": {key: jnp.zeros_like(value) for key, value in template["params"].items()}}
+    with contextlib.closing(Store(tmp_path, state)) as store:
+        store.save(at(state, 1), {"averaged": 0})
+        store.wait()
+        with pytest.raises(InputError, match="has not reached the first epoch"):
+            load_params(tmp_path, "average")
 
 
 def test_no_single_flipped_bit_keeps_the_fingerprint():

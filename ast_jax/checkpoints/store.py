@@ -5,11 +5,12 @@ parameters alone can be read without the optimiser. `meta` is JSON and holds wha
 every leaf: storage does not notice all damage by itself.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,27 @@ class Store:
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
         keep = [LatestN(keep_last), BestN(get_metric_fn=lambda m: m["metric"], n=1)]
-        self._ocp = ocp
+        self._ocp, self._failed = ocp, False
         self._items = tuple(key for key in template if key != "step")
         self._manager = ocp.CheckpointManager(
             (
                 Path(workdir) / "checkpoints"
             ).absolute(),  # orbax refuses relative paths, and only at the first save
             item_names=(*self._items, "meta"),
-            options=ocp.CheckpointManagerOptions(preservation_policy=AnyPreservationPolicy(keep)),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy(keep),
+                cleanup_tmp_directories=True,  # what a killed process was writing
+            ),
         )
 
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
 
     def save(self, state: Mapping[str, Any], meta: Mapping[str, Any], *, metric: float | None = None) -> None:
-        """Begins to save; returns once the arrays are copied off the device. `metric`: larger is better; None ranks last."""
+        """Begins to save; returns once the arrays are copied off the device. `metric`: larger is better; None ranks last.
+
+        Raises InputError if this or the save before it could not be written.
+        """
         step = int(state["step"])
         items = {item: _named(state[item]) for item in self._items}
         ranked = None if metric is None or math.isnan(metric) else metric
@@ -65,27 +72,41 @@ class Store:
             name: leaf.shape for name, leaf in items["params"].items()
         }  # to read them without a model
         args = self._ocp.args
-        self._manager.save(
-            step,
-            args=args.Composite(
-                meta=args.JsonSave(record), **{item: args.StandardSave(tree) for item, tree in items.items()}
-            ),
-            metrics={"metric": -math.inf if ranked is None else ranked},
-            force=True,
-        )
+        arrays = {item: args.StandardSave(tree) for item, tree in items.items()}
+        with self._failures():
+            if step in self.steps():  # saved before its evaluation, which is done now
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=args.Composite(meta=args.JsonSave(record), **arrays),
+                metrics={"metric": -math.inf if ranked is None else ranked},
+                force=True,
+            )
 
     def restore(self, template: Mapping[str, Any]) -> Restored | None:
-        """The newest checkpoint that proves whole, in the template's structure and placement; None if there is none.
+        """The newest checkpoint that proves whole, in the template's structure and placement; None if there is none at all.
 
-        A damaged or half-written one is passed over with a warning, and the one before it is tried.
+        A damaged or half-written one is passed over with a warning, and the one before it is tried; those passed over are
+        deleted once a whole one is found. Raises InputError if every one is damaged.
         """
+        damaged: list[int] = []
         for step in reversed(self.steps()):
             try:
-                return self._read(step, template)
+                found = self._read(step, template)
             except Exception as error:  # whatever damage does to orbax, tensorstore or JSON: it is reported, and older ones remain
                 log.warning(
                     "checkpoint %d is damaged and is passed over: %s", step, f"{error}".splitlines()[0][:200]
                 )
+                damaged.append(step)
+            else:
+                for later in damaged:
+                    self._manager.delete(later)
+                return found
+        if damaged:
+            raise InputError(
+                f"none of the {len(damaged)} checkpoints in {self._manager.directory} proves whole: put one back from "
+                "elsewhere, or delete that directory to begin again"
+            )
         return None
 
     def _read(self, step: int, template: Mapping[str, Any]) -> Restored:
@@ -104,11 +125,37 @@ class Store:
         return Restored({"step": jnp.int32(step), **state}, meta)
 
     def wait(self) -> None:
-        """Returns when every save begun is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when every save begun is on disk. Raises InputError if one could not be written."""
+        with self._failures():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        if not self._failed:  # else it would raise the same once more
+            with self._failures():
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turns what the writing thread met, a full disk above all, into one line."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            reason = f"{error}".splitlines()[0][:300]
+            raise InputError(
+                f"a checkpoint could not be written ({reason}); {self._last_whole()}: free some space in "
+                f"{self._manager.directory.parent}, and the same command goes on from there"
+            ) from error
+
+    def _last_whole(self) -> str:
+        steps = saved_steps(self._manager.directory.parent)
+        return f"that of step {steps[-1]} is whole" if steps else "there is none before it"
+
+
+def saved_steps(workdir: Path | str) -> list[int]:
+    """The steps of a run's finished checkpoints, by the names of their folders; those being written have other names."""
+    found = Path(workdir, "checkpoints").glob("*")
+    return sorted(int(path.name) for path in found if path.name.isdigit())
 
 
 def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarray]:
@@ -123,7 +170,7 @@ def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarra
     directory = Path(workdir).absolute() / "checkpoints"
     if which not in ("best", "last", "average"):
         raise InputError(f"there are no {which!r} weights in a run: choose best, last or average")
-    metas = {path: _meta(path) for path in directory.glob("*") if path.name.isdigit()}
+    metas = {path: _meta(path) for path in (directory / str(step) for step in saved_steps(workdir))}
     if not metas:
         raise InputError(f"{workdir} holds no checkpoint: train it first, or name another run")
     rank = _by_metric if which == "best" else _by_step
@@ -132,6 +179,10 @@ def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarra
     if not (chosen / item).exists():
         raise InputError(
             f"{workdir} keeps no average of epochs: set config.average_epochs, or choose best or last"
+        )
+    if which == "average" and not metas[chosen].get("averaged"):
+        raise InputError(
+            f"{workdir} has not reached the first epoch of config.average_epochs: choose best or last"
         )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
@@ -161,7 +212,7 @@ def _abstract(leaf):
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _named(tree: Any) -> dict[str, jax.Array]:
+def _named(tree: Any) -> dict[str, Any]:
     """Any pytree as one flat dictionary, its names free of '/', which orbax would take for folders."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {

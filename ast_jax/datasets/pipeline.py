@@ -51,6 +51,7 @@ class TrainStream:
         weights: Float[np.ndarray, " N"] | None = None,
     ):
         self.source, self.seed, self.epochs, self.mixup = source, seed, epochs, mixup
+        self.batch_size = batch_size
         self.slots = steps_per_epoch(len(source), batch_size) * batch_size
         self._cumulative = None if weights is None else np.cumsum(weights / weights.sum())
         self._order = functools.lru_cache(maxsize=2)(self._draw)  # two: reader threads meet at an epoch's end
@@ -61,7 +62,7 @@ class TrainStream:
     def __getitem__(self, position: int) -> dict[str, Any]:
         epoch, slot = divmod(position, self.slots)
         if slot >= len(self.source):
-            return {"index": position} | ({"share": 1.0} if self.mixup else {})
+            return self.empty(position)
         example = {**self.source[int(self._order(epoch)[slot])], "index": position}
         if self.mixup:
             rng = np.random.default_rng((self.seed, 1, position))
@@ -69,6 +70,16 @@ class TrainStream:
             if example["share"] < 1:
                 example["partner"] = self.source[int(rng.integers(len(self.source)))]
         return example
+
+    def empty(self, position: int) -> dict[str, Any]:
+        """A row that only fills a batch."""
+        return {"index": position} | ({"share": 1.0} if self.mixup else {})
+
+    def ids(self, position: int, count: int) -> list[str]:
+        """The ids of the clips at `count` positions from `position` on, and of those mixed in: `a`, or `a+b`."""
+        examples = [self[p] for p in range(position, position + count)]
+        parts = [[part["id"] for part in (e, e.get("partner", {})) if "id" in part] for e in examples]
+        return ["+".join(names) for names in parts if names]
 
     def _draw(self, epoch: int) -> np.ndarray:
         rng, size = np.random.default_rng((self.seed, epoch)), len(self.source)
@@ -94,7 +105,13 @@ class EvalStream:
         return self.slots
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        return {**(self.source[position] if position < len(self.source) else {}), "index": position}
+        if position >= len(self.source):
+            return self.empty(position)
+        return {**self.source[position], "index": position}
+
+    def empty(self, position: int) -> dict[str, Any]:
+        """A row that only fills a batch."""
+        return {"index": position}
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

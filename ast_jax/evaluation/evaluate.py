@@ -4,7 +4,7 @@ B batch, S samples, T frames, F mel bins, C classes, N examples.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -32,10 +32,6 @@ class Predictions:
     def summary(self) -> dict[str, float]:
         """accuracy, mAP, auc, d_prime, loss and the number of examples they count."""
         return {"loss": self.loss, **metrics.summary(self.scores, self.targets)}
-
-    def with_classes(self, columns: Int[np.ndarray, " C"]) -> "Predictions":
-        """The same with the classes in another order."""
-        return dataclasses.replace(self, scores=self.scores[:, columns], targets=self.targets[:, columns])
 
     def save(self, path: Path) -> None:
         np.savez_compressed(
@@ -81,10 +77,14 @@ def eval_step(
     std: float,
     loss: str,
 ) -> dict[str, Array]:
-    """{scores [B, C], loss [B]} of a batch, float32: sigmoids for bce, a softmax for ce; the loss is on the logits."""
+    """{scores [B, C], loss [B]} of a batch, float32: sigmoids for bce, a softmax for ce; the loss is on the logits.
+
+    With them its `labels` and `mask`: on several hosts each of them read only a part of the batch.
+    """
     logits = merge(graphdef, params)(normalise(features(batch), mean, std))
     scores = jax.nn.sigmoid(logits) if loss == "bce" else jax.nn.softmax(logits)
-    return {"scores": scores, "loss": per_clip_loss(logits, batch["labels"], loss)}
+    out = {"scores": scores, "loss": per_clip_loss(logits, batch["labels"], loss)}
+    return out | {key: batch[key] for key in ("labels", "mask")}
 
 
 def features(batch: Mapping[str, Array]) -> Float[Array, "B T F"]:
@@ -118,21 +118,12 @@ def per_clip_loss(logits: Float[Array, "B C"], labels: Float[Array, "B C"], loss
     return optax.softmax_cross_entropy(logits, labels)
 
 
-def predict_all(
-    step: Callable[[Mapping[str, Array]], dict[str, Array]],
-    batches: Iterable[Mapping[str, np.ndarray]],
-    ids: list[str],
-    *,
-    watch: Callable[[Iterable], Iterator] = iter,
-) -> Predictions:
-    """Runs `step` over every batch and drops the rows that only fill one. `watch` may show how far it has come."""
-    scores, targets, losses = [], [], []
-    for batch in watch(batches):
-        out = jax.device_get(step(batch))
-        real = np.asarray(batch["mask"]) > 0
-        scores.append(out["scores"][real])
-        targets.append(np.asarray(batch["labels"])[real])
-        losses.append(out["loss"][real])
-    return Predictions(
-        ids, np.concatenate(scores), np.concatenate(targets), float(np.concatenate(losses).mean())
-    )
+def predict_all(outputs: Iterable[Mapping[str, Array]], ids: list[str]) -> Predictions:
+    """Joins what `eval_step` gave for each batch and drops the rows that only fill one."""
+    kept = []
+    for batch in outputs:
+        out = jax.device_get(dict(batch))
+        real = out.pop("mask") > 0
+        kept.append({key: value[real] for key, value in out.items()})
+    whole = {key: np.concatenate([out[key] for out in kept]) for key in ("scores", "labels", "loss")}
+    return Predictions(ids, whole["scores"], whole["labels"], float(whole["loss"].mean()))

@@ -9,6 +9,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ast_jax.training import hosts
+
+
+def open_journal(workdir: Path, **options) -> "Journal | SilentJournal":
+    """The journal of a run; that of the hosts that do not write says and keeps nothing."""
+    return Journal(workdir, **options) if hosts.writes() else SilentJournal()
+
 
 class Journal:
     """Writes each log point to metrics.jsonl and to TensorBoard, and shows progress on stderr.
@@ -100,6 +107,20 @@ class Journal:
         self._bar.stop()
         self._events.close()
         self._file.close()
+
+
+class SilentJournal:
+    """A journal's face without its voice."""
+
+    offset = 0
+
+    def watch(self, batches: Iterable, **_) -> Iterator:
+        return iter(batches)
+
+    def _nothing(self, *_, **__) -> None:
+        pass
+
+    advance = write = show = say = sync = close = _nothing
 
 
 class Clock:

@@ -1,39 +1,37 @@
-"""The training loop: data, model, state, evaluator, loop, results; told in that order in one function.
+"""The training loop: from wherever the work directory stands to its results.
 
 The work directory is all a run leaves and all it needs to go on: the same command resumes where the newest whole
-checkpoint stands.
+checkpoint stands. On several hosts every process runs all of this, and the first one writes.
 """
 
 import contextlib
-import functools
 import math
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from ast_jax.checkpoints import Store, load_params
-from ast_jax.datasets.pipeline import EvalStream, batches, steps_per_epoch
+from ast_jax.checkpoints import Store, load_params, saved_steps
+from ast_jax.datasets.hosts import HostRows
+from ast_jax.datasets.pipeline import batches, steps_per_epoch
 from ast_jax.errors import Diverged
-from ast_jax.evaluation import metrics
-from ast_jax.evaluation.evaluate import Predictions, eval_step, predict_all
-from ast_jax.models import AST, split
-from ast_jax.training import setup, sharding
-from ast_jax.training.journal import Clock, Journal, duration
-from ast_jax.training.optim import layer_factors
-from ast_jax.training.step import init_state, train_step
+from ast_jax.evaluation.evaluate import Predictions
+from ast_jax.models import AST
+from ast_jax.training import epochs, hosts, setup, sharding
+from ast_jax.training.journal import Clock, duration, open_journal
+from ast_jax.training.program import abstract, train_program
+from ast_jax.training.score import Scorer
 from ast_jax.training.workdir import model_card, open_workdir, write_examples, write_results
 
 STATUS_TERMINATED = 128 + signal.SIGTERM
-PER_EPOCH = ("average", "cumulative")  # what of the state changes with epochs, not with steps
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -42,206 +40,282 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises InputError for settings or data that do not fit, Diverged for a loss that is not finite.
     """
     with contextlib.ExitStack() as at_exit:
-        return _train(config, Path(workdir).absolute(), at_exit)
+        run = Run(config, Path(workdir).absolute(), at_exit)
+        try:
+            run.steps()
+            return run.results()
+        except hosts.Preempted:
+            run.save_and_leave()
 
 
-def _train(config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack) -> dict[str, Any]:
-    began = time.monotonic()
+class Run:
+    """A work directory in training: its data, its program, and its state from wherever it stood.
 
-    # -- Data
-    prepared = setup.open_data(config)
-    setup.check(config, prepared)
-    mean, std = setup.statistics(config, prepared)
-    mesh = sharding.make_mesh(config.batch_size)
-    split_rows, everywhere = sharding.split_over_data(mesh), sharding.replicated(mesh)
-    shape = {
-        "kind": prepared.kind,
-        "batch_size": config.batch_size,
-        "num_frames": config.num_frames,
-        "num_classes": len(prepared.label_names),
-        "num_threads": config.num_threads,
-    }
-    stream = setup.train_stream(config, prepared)
-    epoch_steps = steps_per_epoch(prepared.num_examples(config.dataset.train), config.batch_size)
-    total_steps = epoch_steps * config.epochs
+    `state` is what the step changes, `averages` what epochs change, and `record` what a checkpoint says beside these arrays:
+    the length of metrics.jsonl, seconds so far, the last and the best evaluation, where the weights came from.
+    """
 
-    # -- Model and optimiser
-    model_config = setup.model_config(config, len(prepared.label_names))
-    model = AST(model_config, rngs=nnx.Rngs(config.seed))
-    graphdef, params = split(model)
-    factors = layer_factors(params, depth=model_config.depth, decay=config.layer_decay, freeze=config.freeze)
-    rate = setup.learning_rate(config, epoch_steps)
-    optimizer = setup.optimizer(config, rate, factors)
-    recipe = setup.step_recipe(
-        config, mean, std, frozenset(path for path, factor in factors.items() if factor == 0)
-    )
-    step_fn = jax.jit(
-        functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe),
-        in_shardings=(everywhere, split_rows),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
+    def __init__(self, config: ConfigDict, workdir: Path, at_exit: contextlib.ExitStack):
+        self.config, self.workdir, self.began = config, workdir, time.monotonic()
+        self.at_exit = at_exit
 
-    # -- State: this directory's newest checkpoint; else other weights; else from scratch
-    fresh = not any(Path(workdir, "checkpoints").glob("[0-9]*"))
-    init = (
-        setup.start_from(model, config) if fresh and config.init_from else None
-    )  # before anything is written
-    card = model_card(
-        model_config,
-        label_names=prepared.label_names,
-        mean=mean,
-        std=std,
-        multi_label=prepared.multi_label,
-        channels=config.dataset.channels,
-    )
-    open_workdir(workdir, config, card)
-    state = init_state(params, optimizer, ema=config.ema > 0)
-    if config.average_epochs:
-        state["average"] = jax.tree.map(jnp.zeros_like, dict(params))
-    if config.cumulative:
-        state["cumulative"] = jnp.zeros(
-            (prepared.num_examples(config.dataset.eval), len(prepared.label_names))
+        # -- Data
+        setup.check(config)  # before anything is prepared, which may take hours
+        self.prepared = setup.open_data(config)
+        setup.check_data(config, self.prepared)
+        self.stream = setup.train_stream(config, self.prepared)
+        self.epoch_steps = steps_per_epoch(
+            self.prepared.num_examples(config.dataset.train), config.batch_size
         )
-    state = jax.device_put(state, everywhere)
-    store = at_exit.enter_context(contextlib.closing(Store(workdir, state, keep_last=config.keep_last)))
-    restored = store.restore(state)
-    meta: dict[str, Any] = {"offset": 0, "seconds": 0.0, "best": None, "last": None, "init": None}
-    if restored is not None:
-        state, meta = jax.device_put(restored.state, everywhere), {**meta, **restored.meta}
-    elif config.init_from:
-        meta["init"] = init or setup.start_from(model, config)
-        state |= jax.device_put(init_state(split(model)[1], optimizer, ema=config.ema > 0), everywhere)
-    first_step = int(state["step"])
-    journal = Journal(workdir, offset=meta["offset"], first_step=first_step, total_steps=total_steps)
-    at_exit.enter_context(contextlib.closing(journal))
-    if first_step:
-        journal.say(f"resuming {workdir} at step {first_step} of {total_steps}")
-    elif meta["init"]:
-        journal.say(f"starting from {meta['init']}")
+        self.total_steps = self.epoch_steps * config.epochs
 
-    # -- Evaluator
-    score = jax.jit(
-        functools.partial(eval_step, graphdef=graphdef, mean=mean, std=std, loss=config.loss),
-        in_shardings=(everywhere, split_rows),
-        out_shardings=split_rows,
-    )
-
-    def evaluate(params: Mapping[str, Any], splits: tuple[str, ...]) -> Predictions:
-        eval_stream = EvalStream(prepared.source(splits), batch_size=config.batch_size)
-        rows = journal.watch(
-            batches(eval_stream, **shape), what="evaluating", total=len(eval_stream) // config.batch_size
+        # -- Program
+        label_names = self.prepared.label_names
+        mean, std = setup.statistics(config, self.prepared)
+        self.program = train_program(
+            config, len(label_names), mean=mean, std=std, epoch_steps=self.epoch_steps
         )
-        return predict_all(
-            lambda batch: score(params, jax.device_put(dict(batch), split_rows)), rows, prepared.ids(splits)
+        self.layout = self.program.layout
+        self.score = Scorer(
+            self.program.graphdef,
+            self.layout,
+            mean=mean,
+            std=std,
+            loss=config.loss,
+            num_frames=config.num_frames,
+            batch_size=config.batch_size,
+            num_threads=config.num_threads,
         )
 
-    def save(metric: float | None = None) -> None:
-        journal.sync()
-        record = {**meta, "offset": journal.offset, "seconds": meta["seconds"] + time.monotonic() - began}
-        store.save(state, record, metric=metric)
+        # -- State: this directory's newest whole checkpoint; else other weights; else from scratch
+        self.record: dict[str, Any] = {"offset": 0, "seconds": 0.0, "best": None, "last": None, "init": None}
+        resumes = bool(saved_steps(workdir))
+        if not resumes:  # before anything is written
+            self._begin()
+        card = model_card(
+            self.program.model_config,
+            label_names=label_names,
+            mean=mean,
+            std=std,
+            multi_label=self.prepared.multi_label,
+            channels=config.dataset.channels,
+        )
+        open_workdir(workdir, config, card)
+        shapes = self._shapes()
+        self.store = at_exit.enter_context(
+            contextlib.closing(Store(workdir, shapes, keep_last=config.keep_last))
+        )
+        if resumes:
+            self._restore(shapes)
+        self.step = self.first_step = int(self.state["step"])
 
-    # -- Loop
-    stop, clock = at_exit.enter_context(contextlib.closing(StopRequest())), Clock()
-    if first_step == 0:
-        with contextlib.closing(batches(stream, **shape)) as rows:
-            write_examples(workdir, stream, next(rows), recipe)
-    rows = at_exit.enter_context(contextlib.closing(batches(stream, **shape, start_step=first_step)))
-    for step, batch in enumerate(clock.timed(sharding.to_device(rows, split_rows)), start=first_step + 1):
-        epoch = (step - 1) // epoch_steps + 1
-        stepped, figures = step_fn({key: state[key] for key in state if key not in PER_EPOCH}, batch)
-        state |= stepped
-        ends_epoch = step % epoch_steps == 0
-        if step == 1 or step % config.log_every == 0 or ends_epoch:
-            row = {"kind": "train", "step": step, "epoch": epoch, "loss": check_finite(figures, step, batch)}
-            row |= {"grad_norm": float(figures["grad_norm"]), "lr": float(rate(np.int32(step - 1)))}
-            row |= clock.figures(config.batch_size)
-            journal.write(row)
-            journal.show(row, total_steps=total_steps, seconds_left=row["step_s"] * (total_steps - step))
-            clock.restart()
-        journal.advance(step)
-        if ends_epoch:
-            predictions = evaluate(state.get("ema", state["params"]), config.dataset.eval)
-            predictions.save(workdir / "predictions.npz")
-            summary = predictions.summary()
-            if config.cumulative:
-                state["cumulative"] += predictions.scores
-                ensemble = metrics.summary(np.asarray(state["cumulative"]) / epoch, predictions.targets)
-                summary[f"ensemble_{config.metric}"] = ensemble[config.metric]
-            if config.average_epochs and config.average_epochs[0] <= epoch <= config.average_epochs[1]:
-                state["average"] = running_mean(
-                    state["average"], state["params"], epoch - config.average_epochs[0] + 1
-                )
-            gap = setup.published_gap(config, epoch, summary)
-            row = {"kind": "eval", "step": step, "epoch": epoch, **summary, **gap}
-            journal.write(row)
-            journal.show(row, total_steps=total_steps)
-            meta["last"] = {"epoch": epoch, "step": step, **summary, **gap}
-            if meta["best"] is None or summary[config.metric] >= meta["best"]["value"]:
-                meta["best"] = {
-                    "epoch": epoch,
-                    "step": step,
-                    "metric": config.metric,
-                    "value": summary[config.metric],
-                }
-            save(metric=summary[config.metric])
-            clock.restart()
-        elif config.save_every and step % config.save_every == 0:
-            check_finite(figures, step, batch)
-            save()
-        if stop.requested and step < total_steps:
-            if not ends_epoch:
-                save()
-            store.wait()
-            journal.say(
-                f"stopped at step {step} of {total_steps}, saved: the same command goes on from there"
+        # -- Journal
+        self.journal = open_journal(
+            workdir, offset=self.record["offset"], first_step=self.step, total_steps=self.total_steps
+        )
+        at_exit.enter_context(contextlib.closing(self.journal))
+        self.clock, self.unseen = Clock(), list[tuple[int, Mapping[str, Array]]]()
+        self.stop = at_exit.enter_context(contextlib.closing(hosts.StopRequest()))
+        self._greet()
+
+    def _begin(self) -> None:
+        """The state before step 0."""
+        model = AST(self.program.model_config, rngs=nnx.Rngs(self.config.seed))
+        if self.config.init_from:
+            self.record["init"] = setup.start_from(model, self.config)
+        self.state = self.program.initial_state(model)
+        self.averages = self.layout.place(self._initial_averages(self.state["params"]))
+
+    def _initial_averages(self, params: Mapping[str, Array]) -> dict[str, Any]:
+        scores = (self.prepared.num_examples(self.config.dataset.eval), len(self.prepared.label_names))
+        return epochs.initial_averages(self.config, params, scores)
+
+    def _shapes(self) -> dict[str, Any]:
+        """Shape, type and placement of all a checkpoint holds."""
+        averages = jax.eval_shape(self._initial_averages, self.program.state["params"])
+        return self.program.state | abstract(averages, self.layout.shardings(averages))
+
+    def _restore(self, shapes: dict[str, Any]) -> None:
+        restored = self.store.restore(shapes)
+        assert restored is not None  # there are checkpoints, and a damaged one raises
+        whole = self.layout.place(restored.state)
+        self.state = {key: whole[key] for key in self.program.state}
+        self.averages = {key: whole[key] for key in whole if key not in self.state}
+        self.record |= restored.meta
+
+    def _greet(self) -> None:
+        if self.step:
+            self.journal.say(f"resuming {self.workdir} at step {self.step} of {self.total_steps}")
+        elif self.record["init"]:
+            self.journal.say(f"starting from {self.record['init']}")
+        rows, asked_for = self.program.rows["index"].size, self.config.batch_size
+        if rows > asked_for:
+            self.journal.say(
+                f"batches of {asked_for} are filled up to {rows} rows on {self.layout.num_devices} devices "
+                f"(config.accumulate={self.config.accumulate}): a multiple of "
+                f"{self.layout.num_rows(1, self.config.accumulate)} wastes none"
             )
-            sys.exit(STATUS_TERMINATED)
-    store.wait()
 
-    # -- Results
-    found: dict[str, Any] = {key: meta[key] for key in ("last", "best", "init")}
-    if config.average_epochs and config.average_epochs[0] <= config.epochs:
-        averaged = evaluate(state["average"], config.dataset.eval)
-        averaged.save(workdir / "predictions_average.npz")
-        first, last = config.average_epochs
-        found["average"] = {"epochs": [first, min(last, config.epochs)], **averaged.summary()}
-    if config.dataset.test:
-        tested = evaluate(load_params(workdir, "best"), config.dataset.test)
-        tested.save(workdir / "predictions_test.npz")
-        found["test"] = {"epoch": meta["best"]["epoch"], **tested.summary()}
-    found["seconds"] = meta["seconds"] + time.monotonic() - began
-    results = write_results(workdir, prepared.label_names, found)
-    journal.say(f"done in {duration(found['seconds'])}: {workdir}")
-    return results
+    # ---- Steps
 
+    def steps(self) -> None:
+        """Every step that is left, with what follows some of them."""
+        every, save_every = self.config.log_every, self.config.save_every
+        if self.step and self.step % self.epoch_steps == 0 and not self._evaluated():
+            self.end_epoch()  # stopped before its evaluation was done
+        if self.step == 0 and hosts.writes():
+            shape = setup.clip_shape(self.config, self.prepared)
+            write_examples(self.workdir, self.stream, self.program.recipe, **shape)
+        for batch in self.clock.timed(sharding.to_device(self.layout, self._rows())):
+            self.state, figures = self.program.step(self.state, batch)
+            self.step += 1
+            self.unseen.append((self.step, figures))
+            ends_epoch = self.step % self.epoch_steps == 0
+            if self.step == 1 or self.step % every == 0 or ends_epoch:
+                self.log()
+            self.journal.advance(self.step)
+            if ends_epoch:
+                self.end_epoch()
+            elif save_every and self.step % save_every == 0:
+                self.save()
+            self.stop.check()
+        self.store.wait()
 
-@jax.jit
-def running_mean(mean, value, count):
-    """The mean of `count` values from the mean of all but the last, and the last."""
-    return jax.tree.map(lambda m, v: m + (v - m) / count, mean, value)
-
-
-def check_finite(figures: Mapping[str, jax.Array], step: int, batch: Mapping[str, jax.Array]) -> float:
-    """The loss as a float. Raises Diverged, with the step and the positions of its clips, if it is not a number."""
-    loss = float(figures["loss"])
-    if not math.isfinite(loss):
-        raise Diverged(
-            f"the loss is {loss} at step {step} (stream positions {np.asarray(batch['index']).tolist()}): "
-            "lower config.lr, or look at those clips; the last checkpoint is from before and is kept"
+    def _rows(self):
+        """This host's rows of each batch that is left."""
+        rows, count = self.program.rows["index"].size, jax.process_count()
+        own = HostRows(
+            self.stream,
+            batch_size=self.config.batch_size,
+            rows=rows,
+            host=jax.process_index(),
+            hosts=count,
         )
-    return loss
+        read = batches(
+            own,
+            **setup.clip_shape(self.config, self.prepared),
+            batch_size=rows // count,
+            start_step=self.step,
+            num_threads=self.config.num_threads,
+        )
+        return self.at_exit.enter_context(contextlib.closing(read))
 
+    def log(self) -> None:
+        """A log point: the newest step's figures, and the speed since the last one."""
+        figures = self.check_finite()
+        epoch = (self.step - 1) // self.epoch_steps + 1
+        row = {"kind": "train", "step": self.step, "epoch": epoch, **figures}
+        row |= {
+            "lr": float(self.program.rate(np.int32(self.step - 1))),
+            **self.clock.figures(self.config.batch_size),
+        }
+        left = row["step_s"] * (self.total_steps - self.step)
+        self.journal.write(row)
+        self.journal.show(row, total_steps=self.total_steps, seconds_left=left)
+        self.clock.restart()
 
-class StopRequest:
-    """Whether SIGTERM has come: machines that are taken away send it first. The loop then saves after the step at hand."""
+    def check_finite(self) -> dict[str, float]:
+        """{loss, grad_norm} of the newest step. Raises Diverged for the first step since the last look that is not finite."""
+        found = {}
+        for step, figures in jax.device_get(self.unseen):
+            found = {name: float(value) for name, value in figures.items()}
+            wrong = [f"{name} {value}" for name, value in found.items() if not math.isfinite(value)]
+            if wrong:
+                clips = self.stream.ids((step - 1) * self.config.batch_size, self.config.batch_size)
+                raise Diverged(
+                    f"{' and '.join(wrong)} at step {step} (clips {', '.join(clips)}): "
+                    "lower config.lr, or look at those clips; the last checkpoint is from before and is kept"
+                )
+        self.unseen.clear()
+        return found
 
-    def __init__(self):
-        self.requested = False
-        self._before = signal.signal(signal.SIGTERM, self._note)
+    # ---- After an epoch
 
-    def _note(self, *_) -> None:
-        self.requested = True
+    def end_epoch(self) -> None:
+        """Evaluation, averages, the best epoch so far, a checkpoint."""
+        config, epoch = self.config, self.step // self.epoch_steps
+        self.state = self.layout.place(self.state)
+        evaluated = self.state["ema" if "ema" in self.state else "params"]
+        predictions = self.evaluate(evaluated, config.dataset.eval)
+        if hosts.writes():
+            predictions.save(self.workdir / "predictions.npz")
+        count = epochs.num_averaged(config, epoch)
+        self.averages = epochs.advance(
+            self.averages,
+            self.state["params"],
+            predictions.scores,
+            count=count,
+            takes_part=count > epochs.num_averaged(config, epoch - 1),
+        )
+        row = {"epoch": epoch, "step": self.step}
+        row |= epochs.figures(config, epoch, predictions, self.averages)
+        self.journal.write({"kind": "eval", **row})
+        self.journal.show({"kind": "eval", **row}, total_steps=self.total_steps)
+        self.record |= {
+            "last": row,
+            "best": epochs.better(self.record["best"], row, config.metric),
+            "averaged": count,
+        }
+        self.save(metric=row[config.metric])
+        self.clock.restart()
 
-    def close(self) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+    def _evaluated(self) -> bool:
+        return self.record["last"] is not None and self.record["last"]["step"] == self.step
+
+    def evaluate(self, params: Mapping[str, Any], splits: Sequence[str]) -> Predictions:
+        """Scores of whole splits. Raises Preempted between two batches."""
+
+        def watch(rows, total):
+            for batch in self.journal.watch(rows, what="evaluating", total=total):
+                self.stop.check()
+                yield batch
+
+        return self.score(params, self.prepared, splits, watch=watch)
+
+    # ---- Saving
+
+    def save(self, metric: float | None = None) -> None:
+        """Begins a checkpoint of this moment; it vouches for metrics.jsonl as far as it is written."""
+        self.check_finite()
+        self.journal.sync()
+        seconds = self.record["seconds"] + time.monotonic() - self.began
+        state = self.layout.place(self.state | self.averages)
+        self.store.save(
+            state, {**self.record, "offset": self.journal.offset, "seconds": seconds}, metric=metric
+        )
+
+    def save_and_leave(self) -> NoReturn:
+        """Ends the process with status 143, after saving what is not saved."""
+        if self.step not in self.store.steps():
+            self.save()
+        self.store.wait()
+        self.journal.say(
+            f"stopped at step {self.step} of {self.total_steps}, saved: the same command goes on from there"
+        )
+        sys.exit(STATUS_TERMINATED)
+
+    # ---- Results
+
+    def results(self) -> dict[str, Any]:
+        """Evaluates what is evaluated once, and writes results.json, plots and report."""
+        config = self.config
+        found: dict[str, Any] = {key: self.record[key] for key in ("last", "best", "init")}
+        if epochs.num_averaged(config, config.epochs):
+            summary = self._evaluate_once(self.averages["average"], config.dataset.eval, "average")
+            first, last = config.average_epochs
+            found["average"] = {"epochs": [first, min(last, config.epochs)], **summary}
+        if config.dataset.test:
+            summary = self._evaluate_once(load_params(self.workdir, "best"), config.dataset.test, "test")
+            found["test"] = {"epoch": self.record["best"]["epoch"], **summary}
+        found["seconds"] = self.record["seconds"] + time.monotonic() - self.began
+        if not hosts.writes():
+            return {}
+        results = write_results(self.workdir, self.prepared.label_names, found)
+        self.journal.say(f"done in {duration(found['seconds'])}: {self.workdir}")
+        return results
+
+    def _evaluate_once(self, params: Mapping[str, Any], splits: Sequence[str], name: str) -> dict[str, Any]:
+        predictions = self.evaluate(params, splits)
+        if hosts.writes():
+            predictions.save(self.workdir / f"predictions_{name}.npz")
+        return predictions.summary()

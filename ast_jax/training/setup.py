@@ -1,10 +1,9 @@
 """From a recipe to the plain arguments that the rooms below take: the last place, going down, that knows ConfigDict keys."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -12,7 +11,6 @@ from ast_jax.datasets.pipeline import TrainStream, balanced_weights
 from ast_jax.datasets.prepare import find, prepare
 from ast_jax.datasets.records import PreparedSet
 from ast_jax.errors import InputError
-from ast_jax.evaluation import metrics
 from ast_jax.models import AST, ASTConfig
 from ast_jax.training.optim import adam, rate_stairs, schedule
 from ast_jax.training.step import Recipe
@@ -97,6 +95,15 @@ def train_stream(config: ConfigDict, prepared: PreparedSet) -> TrainStream:
     )
 
 
+def clip_shape(config: ConfigDict, prepared: PreparedSet) -> dict[str, Any]:
+    """What `fit` and `batches` bring every clip to."""
+    return {
+        "kind": prepared.kind,
+        "num_frames": config.num_frames,
+        "num_classes": len(prepared.label_names),
+    }
+
+
 def learning_rate(config: ConfigDict, epoch_steps: int) -> Callable:
     """Step -> rate."""
     stairs = rate_stairs(
@@ -129,35 +136,23 @@ def start_from(model: AST, config: ConfigDict) -> str:
     return initialise(model, config.init_from, rgb=config.init_rgb, positions=config.init_positions)
 
 
-def published_gap(config: ConfigDict, epoch: int, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """{published, difference, inside} of an epoch's figures where the recipe knows the published one, else {}."""
-    known = config.published
-    if not known:
-        return {}
-    curve = {int(key): figure for key, figure in known.curve.items()}
-    gap = metrics.published_gap(epoch, summary[known.metric], curve, known.band)
-    return (
-        {}
-        if gap is None
-        else {"published": gap.published, "difference": gap.difference, "inside": gap.inside}
-    )
-
-
-def check(config: ConfigDict, prepared: PreparedSet) -> None:
-    """Raises InputError for settings that contradict each other or the data."""
-    if config.loss not in ("bce", "ce"):
-        raise InputError(f"config.loss is {config.loss!r}: choose bce (several labels a clip) or ce (one)")
-    if config.loss == "ce" and prepared.multi_label:
-        raise InputError(
-            f"{prepared.name} has clips with several labels, and loss ce wants one: set config.loss=bce"
-        )
-    if config.metric not in ("accuracy", "mAP", "auc", "d_prime"):
-        raise InputError(f"config.metric is {config.metric!r}: choose accuracy, mAP, auc or d_prime")
-    if config.sampling not in ("shuffle", "balanced"):
-        raise InputError(f"config.sampling is {config.sampling!r}: choose shuffle or balanced")
-    for key in ("epochs", "batch_size", "log_every", "num_threads", "accumulate"):
-        if config[key] < 1:
-            raise InputError(f"config.{key} is {config[key]}: it must be at least 1")
+def check(config: ConfigDict) -> None:
+    """Raises InputError for settings that are out of range or contradict each other."""
+    choices: dict[str, dict[str, str | None]] = {
+        "loss": {"bce": "several labels a clip", "ce": "one"},
+        "metric": dict.fromkeys(("accuracy", "mAP", "auc", "d_prime")),
+        "sampling": dict.fromkeys(("shuffle", "balanced")),
+    }
+    for key, known in choices.items():
+        if config[key] not in known:
+            listed = [name + (f" ({meaning})" if meaning else "") for name, meaning in known.items()]
+            raise InputError(
+                f"config.{key} is {config[key]!r}: choose {', '.join(listed[:-1])} or {listed[-1]}"
+            )
+    least = dict.fromkeys(("epochs", "batch_size", "log_every", "num_threads", "accumulate", "keep_last"), 1)
+    for key, smallest in (least | {"seed": 0, "save_every": 0}).items():
+        if config[key] < smallest:
+            raise InputError(f"config.{key} is {config[key]}: it must be at least {smallest}")
     for key in ("mixup", "label_smoothing", "ema"):
         if not 0 <= config[key] <= 1:
             raise InputError(f"config.{key} is {config[key]}: it must be from 0 to 1")
@@ -165,10 +160,18 @@ def check(config: ConfigDict, prepared: PreparedSet) -> None:
         span = tuple(config.average_epochs)
         if len(span) != 2 or not 1 <= span[0] <= span[1]:
             raise InputError(f"config.average_epochs is {span}: it is (first, last), counted from 1, or ()")
-    if config.batch_size % (config.accumulate * jax.device_count()):
+    if any(epoch < 2 for epoch in config.lr_decay_epochs):
         raise InputError(
-            f"batch_size {config.batch_size} does not divide into {config.accumulate} parts on {jax.device_count()} devices: "
-            f"choose a multiple of {config.accumulate * jax.device_count()}"
+            f"config.lr_decay_epochs is {tuple(config.lr_decay_epochs)}: epoch 1 begins at config.lr, so the first decay is "
+            "at epoch 2; for a smaller first rate lower config.lr"
+        )
+
+
+def check_data(config: ConfigDict, prepared: PreparedSet) -> None:
+    """Raises InputError for settings that do not fit the data."""
+    if config.loss == "ce" and prepared.multi_label:
+        raise InputError(
+            f"{prepared.name} has clips with several labels, and loss ce wants one: set config.loss=bce"
         )
     for splits in (config.dataset.train, config.dataset.eval, config.dataset.test):
         if splits:

@@ -15,10 +15,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ast_jax.config import flatten
-from ast_jax.datasets.pipeline import Batch, TrainStream
+from ast_jax.datasets.pipeline import TrainStream, fit
 from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
 from ast_jax.models import ASTConfig
+from ast_jax.training import hosts
 from ast_jax.training.journal import without_nan
 from ast_jax.training.step import Recipe, inputs
 
@@ -29,13 +30,15 @@ FREE_TO_CHANGE = (
     "save_every",
     "log_every",
     "num_threads",
+    "parallel",
+    "fsdp",
     "dataset.source_dir",
     "dataset.data_dir",
 )
 
 
 def open_workdir(workdir: Path, config: ConfigDict, card: dict[str, Any]) -> None:
-    """Writes what a run is: config.json, labels.txt, model_card.json.
+    """Writes what a run is, once for all hosts: config.json, labels.txt, model_card.json.
 
     Raises InputError if the directory holds a run with other settings.
     """
@@ -48,6 +51,8 @@ def open_workdir(workdir: Path, config: ConfigDict, card: dict[str, Any]) -> Non
             raise InputError(
                 f"{workdir} holds a run with other settings ({listed}): give another --workdir, or the same settings"
             )
+    if not hosts.writes():
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, json.loads(config.to_json_best_effort()))
     write_json(workdir / "model_card.json", card)
@@ -69,11 +74,14 @@ def model_card(
     }
 
 
-def write_examples(workdir: Path, stream: TrainStream, batch: Batch, recipe: Recipe) -> None:
+def write_examples(workdir: Path, stream: TrainStream, recipe: Recipe, **clip_shape) -> None:
     """examples.npz: up to 8 clips of the first batch as the model sees them: augmented, padded, normalised."""
-    few = {key: value[batch["mask"] > 0][:8] for key, value in batch.items()}
+    clips = [stream[position] for position in range(min(8, stream.batch_size))]
+    clips = [clip for clip in clips if "id" in clip]
+    rows = [fit(clip, **clip_shape) for clip in clips]
+    few = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     fbank = jax.jit(functools.partial(inputs, recipe=recipe))(few, np.int32(0))
-    ids = [stream[int(position)]["id"] for position in few["index"]]
+    ids = [clip["id"] for clip in clips]
     np.savez_compressed(workdir / "examples.npz", fbank=np.asarray(fbank), ids=ids, labels=few["labels"])
 
 

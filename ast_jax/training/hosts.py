@@ -1,0 +1,99 @@
+"""Several hosts in one run: joining the group, who writes, and stopping all at the same step when a machine is taken away."""
+
+import argparse
+import glob
+import importlib.util
+import os
+import signal
+
+import jax
+from jax.experimental import multihost_utils
+
+from ast_jax.errors import InputError
+
+HEARTBEAT_TIMEOUT_S = 30  # a host silent for so long is taken for dead, and the group ends
+
+
+class Preempted(Exception):
+    """The machine is being taken away: save and leave."""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several hosts",
+        "found by themselves on TPU slices and under SLURM; elsewhere all three, on each host",
+    )
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--num_processes", type=int)
+    group.add_argument("--process_id", type=int, help="0 to num_processes - 1")
+    group.add_argument(
+        "--heartbeat_timeout_seconds",
+        type=int,
+        default=HEARTBEAT_TIMEOUT_S,
+        help="after which a silent host is taken for dead, and the group ends (default %(default)s)",
+    )
+
+
+def join(args: argparse.Namespace) -> None:
+    """Joins the group of hosts the flags or the cluster name; does nothing for a single process.
+
+    It comes before anything that asks JAX for its devices. Raises InputError for flags of which some are missing.
+    """
+    given = {
+        "coordinator_address": args.coordinator_address,
+        "num_processes": args.num_processes,
+        "process_id": args.process_id,
+    }
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise InputError(
+            f"{' and '.join(missing)} must be given too: each host names the coordinator, the number of processes and its own"
+        )
+    if not missing and not 0 <= args.process_id < args.num_processes:
+        raise InputError(
+            f"--process_id is {args.process_id}: it must be from 0 to {args.num_processes - 1}, --num_processes less one"
+        )
+    if not missing or cluster_found():
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=args.heartbeat_timeout_seconds)
+
+
+def cluster_found() -> bool:
+    """Whether this is one of several tasks of a SLURM step, or a host of a TPU slice."""
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ:
+        return True
+    asked_for = os.environ.get("JAX_PLATFORMS", "tpu")
+    chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
+    return "tpu" in asked_for and bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def writes() -> bool:
+    """Whether this process writes what is written once: logs, results, plots."""
+    return jax.process_index() == 0
+
+
+class StopRequest:
+    """Whether SIGTERM has come to any host: machines that are taken away send it first.
+
+    With one process a handler of our own notes it. With several, JAX holds the signal and makes all of them agree on one
+    point to stop at: `check` must then be called by every host equally often, at the same places.
+    """
+
+    def __init__(self):
+        self._alone = jax.process_count() == 1
+        self._requested, self._calls = False, 0
+        self._before = signal.signal(signal.SIGTERM, self._note) if self._alone else None
+
+    def _note(self, *_) -> None:
+        self._requested = True
+
+    def check(self) -> None:
+        """Raises Preempted if it is time to go."""
+        self._calls += 1
+        if not self._alone:
+            self._requested |= multihost_utils.reached_preemption_sync_point(self._calls)
+        if self._requested:
+            raise Preempted
+
+    def close(self) -> None:
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._before)
