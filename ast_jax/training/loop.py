@@ -32,6 +32,7 @@ from ast_jax.training.score import Scorer
 from ast_jax.training.workdir import model_card, open_workdir, write_examples, write_results
 
 STATUS_TERMINATED = 128 + signal.SIGTERM
+IN_FLIGHT = 2  # steps begun and not done: enough that the device never waits, few enough that a stop is heard soon
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -170,6 +171,8 @@ class Run:
             self.state, figures = self.program.step(self.state, batch)
             self.step += 1
             self.unseen.append((self.step, figures))
+            if len(self.unseen) > IN_FLIGHT:
+                jax.block_until_ready(self.unseen[-1 - IN_FLIGHT][1])
             ends_epoch = self.step % self.epoch_steps == 0
             if self.step == 1 or self.step % every == 0 or ends_epoch:
                 self.log()
