@@ -32,7 +32,9 @@ from ast_jax.training.score import Scorer
 from ast_jax.training.workdir import model_card, open_workdir, write_examples, write_results
 
 STATUS_TERMINATED = 128 + signal.SIGTERM
-IN_FLIGHT = 2  # steps begun and not done: enough that the device never waits, few enough that a stop is heard soon
+IN_FLIGHT = (
+    2  # steps begun and not done: enough that the device never waits, few enough that a stop is heard soon
+)
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
