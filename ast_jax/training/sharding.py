@@ -86,11 +86,17 @@ class Layout:
         """(state, rows) -> (state, figures) on all devices, the old state given up; `state` may be abstract."""
         if self.parallel == "pmap":
             return self._pmap(step, donate_argnums=0)
+        if self.mesh.shape["fsdp"] > 1:
+            step = functools.partial(step, gather=self._gather)
         places = self.shardings(state)
         rows = NamedSharding(self.mesh, PartitionSpec(AXES))
         return jax.jit(
             step, in_shardings=(places, rows), out_shardings=(places, self.replicated), donate_argnums=0
         )
+
+    def _gather(self, params: Any) -> Any:
+        """Whole parameters for the model: else the compiler carries their split into the activations, and moves those."""
+        return jax.lax.with_sharding_constraint(params, self.replicated)
 
     def score(self, step: Callable) -> Callable:
         """(params, rows) -> arrays over all rows of all hosts, in order, whole on every device."""
@@ -99,7 +105,8 @@ class Layout:
                 step(params, rows), axis_name, tiled=True
             )
             return self._pmap(gathered)
-        return jax.jit(step, out_shardings=self.replicated)
+        whole = lambda params, rows: step(self._gather(params), rows)
+        return jax.jit(whole, out_shardings=self.replicated)
 
     def _pmap(self, step: Callable, **options) -> Callable:
         return jax.pmap(

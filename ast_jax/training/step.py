@@ -6,7 +6,7 @@ B batch, S samples, T frames, F mel bins, C classes. The state is a dictionary: 
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -57,8 +57,11 @@ def train_step(
     optimizer: optax.GradientTransformation,
     recipe: Recipe,
     axis_name: str | None = None,
+    gather: Callable = lambda params: params,
 ) -> tuple[State, dict[str, Array]]:
-    """The next state, and {loss, grad_norm} of this step. `axis_name` is set under pmap only.
+    """The next state, and {loss, grad_norm} of this step.
+
+    `axis_name` is set under pmap only; `gather`, where parameters are split over devices, makes them whole for the model.
 
     The mean is over the batch's real rows: sums and counts are added up over devices and parts before dividing, since a
     mean of means is wrong when the rows that only fill a batch fall into one of them.
@@ -69,7 +72,7 @@ def train_step(
         params = {
             path: jax.lax.stop_gradient(p) if path in recipe.frozen else p for path, p in params.items()
         }
-        logits = merge(graphdef, params)(inputs(part, state["step"], recipe))
+        logits = merge(graphdef, gather(params))(inputs(part, state["step"], recipe))
         losses = per_clip_loss(logits, _smooth(part["labels"], recipe), recipe.loss)
         return (losses * part["mask"]).sum() / count
 

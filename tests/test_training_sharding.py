@@ -1,0 +1,130 @@
+"""One step on one device and on eight: the same losses under jit, pmap and fsdp, laid out as promised; and who reads which rows."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from ast_jax.datasets.hosts import HostRows
+from ast_jax.datasets.pipeline import EvalStream, TrainStream
+from ast_jax.errors import InputError
+from ast_jax.training.sharding import fsdp_spec, make_layout
+
+EIGHT = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # the latter compiles faster
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, dict]:
+    """Twenty steps with every augmentation on, by layout: single (one device of the eight), jit, pmap, fsdp."""
+    script = Path(__file__).with_name("eight_devices.py")
+    done = subprocess.run(
+        [sys.executable, str(script)], env=os.environ | {"XLA_FLAGS": EIGHT}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["jit", "pmap", "fsdp"])
+def test_losses_and_scores_are_those_of_one_device(runs, layout):
+    """Batches of 12 on 8 devices: the last two devices get filler alone. 1e-5: sums in another order, through 20 Adam steps."""
+    assert len(runs["single"]["losses"]) == 20
+    assert runs["single"]["losses"][-1] < runs["single"]["losses"][0]
+    np.testing.assert_allclose(runs[layout]["losses"], runs["single"]["losses"], rtol=1e-5)
+    np.testing.assert_allclose(runs[layout]["scores"], runs["single"]["scores"], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_arrays_lie_as_promised(runs):
+    assert runs["single"]["rows"] == [[12, 32, 128], [12, 32, 128]]
+    assert runs["jit"]["rows"] == runs["fsdp"]["rows"] == [[16, 32, 128], [2, 32, 128]]
+    assert runs["pmap"]["rows"] == [[8, 2, 32, 128], [1, 2, 32, 128]]
+    for name in ("jit", "pmap"):
+        assert runs[name]["kernel"] == [[64, 256], [256, 64]]
+        assert runs[name]["share_of_bytes"] == 1
+    assert runs["fsdp"]["kernel"] == [[64, 32], [32, 64]]
+    assert runs["fsdp"]["moment"] == [64, 32]
+    assert runs["fsdp"]["bias"] == [64]
+    assert runs["fsdp"]["share_of_bytes"] <= 0.2
+
+
+@pytest.mark.slow
+def test_the_compiled_programs_talk_to_each_other(runs):
+    collectives = {name: run["collectives"] for name, run in runs.items()}
+    assert collectives == {
+        "single": [],
+        "jit": ["all-reduce"],
+        "pmap": ["all-reduce"],
+        "fsdp": ["all-reduce", "all-gather"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "spec"),
+    [
+        ((768, 2304), 8, PartitionSpec(None, "fsdp")),
+        ((3072, 768), 8, PartitionSpec("fsdp")),
+        ((1, 1214, 768), 8, PartitionSpec(None, None, "fsdp")),  # 8 does not divide 1214
+        ((527, 1023), 8, PartitionSpec()),
+        ((768,), 8, PartitionSpec()),  # small
+        ((), 8, PartitionSpec()),
+        ((768, 2304), 1, PartitionSpec()),
+    ],
+)
+def test_the_longest_axis_that_divides_is_split(shape, size, spec):
+    assert fsdp_spec(shape, size) == spec
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parallel": "xmap"}, "choose jit or pmap"),
+        ({"fsdp": 2}, "there are 1 devices: choose one of 1"),
+        ({"fsdp": 0}, "choose one of 1"),
+    ],
+)
+def test_layouts_that_are_not_there(options, message):
+    with pytest.raises(InputError, match=message):
+        make_layout(**options, devices=jax.devices()[:1])
+
+
+# ---- Hosts
+
+
+def clips(count: int) -> list[dict]:
+    return [{"id": str(i), "labels": np.array([0])} for i in range(count)]
+
+
+def read_by_all(stream, *, batch_size: int, rows: int, hosts: int) -> list[list[dict]]:
+    """What the hosts read together, batch by batch."""
+    shares = [HostRows(stream, batch_size=batch_size, rows=rows, host=h, hosts=hosts) for h in range(hosts)]
+    assert len({len(share) for share in shares}) == 1  # else one host would wait for ever
+    own = rows // hosts
+    steps = range(len(shares[0]) // own)
+    return [[share[step * own + row] for share in shares for row in range(own)] for step in steps]
+
+
+@pytest.mark.parametrize(("batch_size", "rows", "hosts"), [(8, 8, 2), (12, 16, 4), (5, 6, 3), (7, 7, 1)])
+def test_hosts_read_disjoint_clips_whose_union_is_the_epoch(batch_size, rows, hosts):
+    stream = TrainStream(clips(29), batch_size=batch_size, epochs=2, seed=3)
+    read = read_by_all(stream, batch_size=batch_size, rows=rows, hosts=hosts)
+    real = [[(e["id"], e["index"]) for e in batch if "id" in e] for batch in read]
+    alone = [stream[p] for p in range(len(stream))]
+    for step, batch in enumerate(real):
+        whole = alone[step * batch_size : (step + 1) * batch_size]
+        assert batch == [(e["id"], e["index"]) for e in whole if "id" in e]
+    half = len(real) // 2
+    for epoch in (real[:half], real[half:]):
+        assert sorted(int(name) for batch in epoch for name, _ in batch) == list(range(29))
+
+
+def test_hosts_score_each_clip_once_and_in_order():
+    stream = EvalStream(clips(10), batch_size=4)
+    read = read_by_all(stream, batch_size=4, rows=4, hosts=2)
+    assert [e.get("id") for batch in read for e in batch] == [*map(str, range(10)), None, None]
