@@ -17,6 +17,10 @@ COMMANDS = {  # where its main(argv) is, and what it does
     ),
     "convert": ("ast_jax.commands", "weights -> Flax, the reference's .pth, Hugging Face or .npz"),
     "crossval": ("ast_jax.crossval", "every fold of a recipe, mean and spread"),
+    "group": (
+        "ast_jax.group",
+        "training as several processes or on several hosts, started again when one of them dies",
+    ),
     "predict": ("ast_jax.inference.predict", "tag sound files of any length"),
 }
 

@@ -24,7 +24,9 @@ PAUSE_S = 5.0  # between the end of a process and its next start, while the othe
 def main(argv: Sequence[str]) -> None:
     """Starts the processes, again if need be; ends with their status."""
     parser = argparse.ArgumentParser("python -m ast_jax group", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--num_processes", type=int, help="on this machine; none: one process, flags as given")
+    parser.add_argument(
+        "--num_processes", type=int, help="on this machine; none: one process, flags as given"
+    )
     parser.add_argument("--restarts", type=int, default=20, help="at most (default %(default)s)")
     args, rest = parser.parse_known_args(argv)
     several_hosts = any(flag.startswith("--coordinator_address") for flag in rest)

@@ -7,6 +7,7 @@ The same command again goes on where a stopped run stood. Exit status: 0 done, 2
 """
 
 import argparse
+import errno
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -50,6 +51,11 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         status, line = 2, f"error: {error}"
     except Diverged as error:
         status, line = 3, f"error: {error}"
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        status = 2
+        line = f"error: {error}: free some space, and the same command goes on from the last checkpoint"
     except KeyboardInterrupt:
         status, line = 130, "interrupted: the same command goes on from the last checkpoint"
     else:

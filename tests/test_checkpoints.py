@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +46,54 @@ def run(tmp_path_factory, template):
 
 def test_the_newest_and_the_best_are_kept(run):
     assert run[1].steps() == [2, 5, 6]
+
+
+def test_a_restart_remembers_the_best_and_deletes_the_rest(tmp_path, template):
+    """Four processes one after the other, each saving three steps: the disk never holds more than three checkpoints."""
+    for start, metric in ((0, 0.2), (3, 0.9), (6, 0.5), (9, None)):
+        with contextlib.closing(Store(tmp_path, template)) as store:
+            for step, value in ((1, None), (2, metric), (3, None)):
+                store.save(at(template, start + step), {}, metric=value)
+            store.wait()
+            steps = store.steps()
+    assert steps == [5, 11, 12]
+    np.testing.assert_array_equal(load_params(tmp_path, "best")["b"], np.arange(5.0) + 5)
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path, template):
+    filled(tmp_path, template, [0.1]).close()
+    half = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "checkpoints" / "1", half)
+    with contextlib.closing(Store(tmp_path, template)) as store:
+        assert store.restore(template).meta["note"] == 1
+        store.save(at(template, 2), {})
+        store.wait()
+    assert not half.exists()
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, template):
+    """The limit on the size of a file stands for the disk's: writing fails with an error of the system's in both cases."""
+    big = template | {"params": template["params"] | {"c": jax.random.normal(jax.random.key(0), (300, 300))}}
+    store = filled(tmp_path, big, [0.1])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(
+            InputError, match=r"could not be written .* that of step 1 is whole: free some space"
+        ):
+            filled_again(store, big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store.close()
+    again = Store(tmp_path, big)
+    assert again.restore(big).meta["note"] == 1
+    filled_again(again, big)
+    assert again.steps() == [1, 2]
+
+
+def filled_again(store: Store, state) -> None:
+    store.save(at(state, 2), {})
+    store.wait()
 
 
 def test_restore_gives_back_state_and_record(run, template):

@@ -10,7 +10,8 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,20 @@ class Store:
 
     def __init__(self, workdir: Path, template: Mapping[str, Any], *, keep_last: int = 2):
         import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-        keep = [LatestN(keep_last), BestN(get_metric_fn=lambda m: m["metric"], n=1)]
+        self._workdir = Path(workdir).absolute()
+        path = self._workdir / "checkpoints"  # absolute: orbax refuses relative paths, at the first save
+        self._retention = Retention(
+            keep_last, {step: _rank(path / str(step)) for step in saved_steps(workdir)}
+        )
         self._ocp, self._failed = ocp, False
+        logging.getLogger("absl").addFilter(_is_not_repeated)
         self._items = tuple(key for key in template if key != "step")
         self._manager = ocp.CheckpointManager(
-            (
-                Path(workdir) / "checkpoints"
-            ).absolute(),  # orbax refuses relative paths, and only at the first save
+            path,
             item_names=(*self._items, "meta"),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy(keep),
+                preservation_policy=self._retention,
                 cleanup_tmp_directories=True,  # what a killed process was writing
             ),
         )
@@ -73,13 +76,13 @@ class Store:
         }  # to read them without a model
         args = self._ocp.args
         arrays = {item: args.StandardSave(tree) for item, tree in items.items()}
+        self._retention.ranks[step] = -math.inf if ranked is None else ranked
         with self._failures():
             if step in self.steps():  # saved before its evaluation, which is done now
                 self._manager.delete(step)
             self._manager.save(
                 step,
                 args=args.Composite(meta=args.JsonSave(record), **arrays),
-                metrics={"metric": -math.inf if ranked is None else ranked},
                 force=True,
             )
 
@@ -104,7 +107,7 @@ class Store:
                 return found
         if damaged:
             raise InputError(
-                f"none of the {len(damaged)} checkpoints in {self._manager.directory} proves whole: put one back from "
+                f"none of the {len(damaged)} checkpoints in {self._workdir / 'checkpoints'} proves whole: put one back from "
                 "elsewhere, or delete that directory to begin again"
             )
         return None
@@ -141,14 +144,15 @@ class Store:
             yield
         except Exception as error:
             self._failed = True
-            reason = f"{error}".splitlines()[0][:300]
+            full = "No space left on device" in f"{error}"
+            reason = "no space left on the device" if full else f"{error}".splitlines()[0][:300]
             raise InputError(
                 f"a checkpoint could not be written ({reason}); {self._last_whole()}: free some space in "
-                f"{self._manager.directory.parent}, and the same command goes on from there"
+                f"{self._workdir}, and the same command goes on from there"
             ) from error
 
     def _last_whole(self) -> str:
-        steps = saved_steps(self._manager.directory.parent)
+        steps = saved_steps(self._workdir)
         return f"that of step {steps[-1]} is whole" if steps else "there is none before it"
 
 
@@ -193,6 +197,33 @@ def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarra
         params = checkpointer.restore(chosen / item, shapes)
     _verify({item: params}, metas[chosen]["digest"])
     return {name.replace(".", "/"): np.asarray(value) for name, value in params.items()}
+
+
+@dataclasses.dataclass
+class Retention:
+    """Which checkpoints orbax may not delete: the newest `keep_last` and the best. Its own `BestN` forgets metrics at a restart."""
+
+    keep_last: int
+    ranks: dict[int, float]  # by step; larger is better
+
+    def should_preserve(self, checkpoints: Sequence[Any], **_) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        best = max(steps, key=lambda step: (self.ranks.get(step, -math.inf), step), default=None)
+        kept = {*sorted(steps)[-self.keep_last :], best}
+        return [step in kept for step in steps]
+
+
+def _is_not_repeated(record: logging.LogRecord) -> bool:
+    """False for the tracebacks orbax logs from its writing threads, several for one cause: `save` and `wait` raise it."""
+    return not (record.levelno >= logging.ERROR and f"{os.sep}orbax{os.sep}" in record.pathname)
+
+
+def _rank(checkpoint: Path) -> float:
+    """What a checkpoint on disk counts for as the best one; a damaged one for nothing."""
+    try:
+        return _by_metric(_meta(checkpoint))[0]
+    except (OSError, ValueError, KeyError):
+        return -math.inf
 
 
 def _by_step(meta: Mapping[str, Any]) -> int:

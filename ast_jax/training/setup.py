@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -19,7 +20,8 @@ from ast_jax.training.step import Recipe
 def open_data(config: ConfigDict) -> PreparedSet:
     """The prepared set a recipe names, preparing it first where its sounds are at hand.
 
-    Raises InputError if there are neither shards nor sounds.
+    Raises InputError if there are neither shards nor sounds, and if there are no shards yet where several processes would
+    make them at once.
     """
     data = config.dataset
     if not data.name:
@@ -31,6 +33,7 @@ def open_data(config: ConfigDict) -> PreparedSet:
         "options": dict(data.options),
     }
     source_dir = data.source_dir or None
+    alone = jax.process_count() == 1
     if data.name == "synthetic":
         from ast_jax.datasets import synthetic
 
@@ -39,6 +42,11 @@ def open_data(config: ConfigDict) -> PreparedSet:
     found = find(data.name, source_dir=source_dir, **where)
     if found is not None:
         return found
+    if not alone:
+        raise InputError(
+            f"no prepared {data.kind} shards of {data.name!r} in {data.data_dir!r}: before several processes train, run "
+            "`python -m ast_jax prepare` once with the same --config flags"
+        )
     if source_dir is None:
         raise InputError(
             f"no prepared {data.kind} shards of {data.name!r} in {data.data_dir!r} and no sounds to make them from: "
