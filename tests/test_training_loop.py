@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_jax.checkpoints import Store, load_params
+from ast_jax.checkpoints import Store, load_params, saved_steps
 from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.evaluate import Predictions
 from ast_jax.inference.predict import main as predict
+from ast_jax.training import hosts
 from ast_jax.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -269,14 +270,40 @@ def test_sigterm_saves_and_ends_with_its_status(whole, sounds, data_dir, tmp_pat
     assert_same_run(workdir, whole)
 
 
+@pytest.mark.slow
+def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_done_later(
+    whole, sounds, data_dir, tmp_path, monkeypatch
+):
+    checks, check = iter(range(99)), hosts.StopRequest.check
+
+    def terminated(request: hosts.StopRequest) -> None:
+        request._requested = next(checks) == 4  # after 3 steps, before the second of the epoch's two batches
+        check(request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts.StopRequest, "check", terminated)
+        with pytest.raises(SystemExit) as status:
+            train(settings(sounds, data_dir), tmp_path / "run")
+    assert status.value.code == 143
+    assert saved_steps(tmp_path / "run") == [3, 4]
+    assert [row["kind"] for row in rows(tmp_path / "run")] == ["train"] * 3
+    train(settings(sounds, data_dir), tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole)
+
+
 def test_another_runs_directory_is_refused(whole, sounds, data_dir):
     with pytest.raises(InputError, match=r"other settings \(lr 0.001 -> 0.01\)"):
         train(settings(sounds, data_dir, lr=1e-2), whole)
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(sounds, data_dir, tmp_path):
-    with pytest.raises(Diverged, match=r"loss (nan|inf).* at step 2 \(clips train\d+, "):
-        train(settings(sounds, data_dir, lr=1e30, log_every=1), tmp_path / "run")
+def test_a_loss_that_is_not_a_number_names_its_step_and_clips(sounds, data_dir, tmp_path):
+    """The rate ruins the weights in step 1; nobody looks before step 4, and step 2 is named all the same."""
+    config = settings(sounds, data_dir, lr=1e30, log_every=50, save_every=1)
+    with pytest.raises(
+        Diverged, match=r"loss (nan|inf).* at step 2 \(clips train\d+, train\d+, train\d+, train\d+\)"
+    ):
+        train(config, tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == [1]  # what was saved before it
 
 
 @pytest.mark.parametrize(
@@ -288,6 +315,9 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(sound
         ({"metric": "f1"}, "choose accuracy"),
         ({"dataset.eval": ("dev",)}, "no split 'dev'"),
         ({"batch_size": 0}, "at least 1"),
+        ({"seed": -1}, "at least 0"),
+        ({"lr_decay_epochs": (1, 2)}, "the first decay is at epoch 2"),
+        ({"parallel": "xmap"}, "choose jit or pmap"),
         ({"model.num_heads": 5}, "not a multiple"),
     ],
 )
