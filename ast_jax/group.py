@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
+COMMAND = (sys.executable, "-m", "ast_jax.main")
 FINAL = (0, 2, 3, 130, 143)
 PAUSE_S = 5.0  # between the end of a process and its next start, while the other hosts notice
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run_once(rest: Sequence[str], num_processes: int | None) -> tuple[int, str]:
     """Runs the group until all of it has ended; the first status that says why, and a line about it."""
-    command = [sys.executable, "-m", "ast_jax.main", *rest]
+    command = [*COMMAND, *rest]
     joined = f"--coordinator_address=127.0.0.1:{free_port()}", f"--num_processes={num_processes}"
     jobs = (
         [command]
