@@ -58,7 +58,7 @@ def base(**dataset_options) -> ConfigDict:
     c.model.strides = (10, 10)  # mel bins, frames
     c.model.distilled = True  # a distillation token beside the class token
     c.model.dtype = "float32"  # of the blocks' arithmetic: float32 or bfloat16
-    c.model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
+    c.model.remat = "none"  # the backward pass recomputes: none; dots (all but linear layers); blocks (all, a third more time)
 
     c.init_from = ""  # weights to start from: a file, a directory or a catalogue name; empty: from scratch
     c.init_rgb = "sum"  # how an ImageNet kernel folds: sum (the published code) or mean (the paper's wording)
@@ -89,6 +89,10 @@ def base(**dataset_options) -> ConfigDict:
     c.noise = False  # uniform noise of random strength, up to 0.1 of the normalised features
     c.roll = 0  # frames a clip is rolled by at most, circularly
     c.gain_db = 0.0  # a clip is made louder or softer by at most this
+    c.patchout = ConfigDict()  # PaSST's: tokens left out of each training clip; evaluation sees all of them
+    c.patchout.freq = 0  # whole rows of the patch grid
+    c.patchout.time = 0  # whole columns
+    c.patchout.patches = 0  # single patches of what is left
     c.label_smoothing = 0.0  # share of a label that is spread out
 
     c.average_epochs = ()  # (first, last) epoch whose weights are averaged; the average is evaluated at the end

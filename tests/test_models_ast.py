@@ -11,7 +11,6 @@ from flax import nnx
 
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, flat_params, merge, normalise, set_params, split
-from ast_jax.models.attention import attend
 
 TINY = ASTConfig(
     num_classes=5,
@@ -153,8 +152,9 @@ def test_class_only_model(x):
     )
 
 
-def test_remat_gives_the_same_gradients(model, x):
-    again = AST(dataclasses.replace(TINY, remat=True), rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("policy", ["dots", "blocks"])
+def test_remat_gives_the_same_gradients(model, x, policy):
+    again = AST(dataclasses.replace(TINY, remat=policy), rngs=nnx.Rngs(0))
     set_params(again, flat_params(model))
     grads = [
         jax.jit(jax.grad(lambda p, g=g: (merge(g, p)(x) ** 2).sum()))(p)
@@ -163,6 +163,41 @@ def test_remat_gives_the_same_gradients(model, x):
     for path, value in grads[0].items():
         # recomputed in another fusion: rounding of sums whose terms are up to 1e2
         np.testing.assert_allclose(grads[1][path], value, rtol=1e-3, atol=1e-3, err_msg=path)
+
+
+def test_remat_stores_less_the_more_it_recomputes():
+    """Arrays that the backward pass finds stored, at a length where tokens outweigh parameters; a bool is an older card's."""
+
+    def stored(policy) -> int:
+        config = dataclasses.replace(TINY, num_frames=400, remat=policy)
+        graphdef, params = split(AST(config, rngs=nnx.Rngs(0)))
+        loss = lambda params, x: merge(graphdef, params)(x).sum()
+        shapes = jax.eval_shape(lambda p, x: jax.vjp(loss, p, x)[1], params, jnp.zeros((8, 400, 32)))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+    assert stored("blocks") < 0.5 * stored("dots") < 0.25 * stored("none")
+    assert ASTConfig(remat=True).remat == "blocks"
+    assert ASTConfig(remat=False).remat == "none"
+
+
+def test_kept_patches_alone_are_seen(model, x):
+    """Logits of the patches that stay equal those of a model whose attention cannot see the others; all in order: the same."""
+    patches = math.prod(TINY.grid)
+    everything = jnp.tile(jnp.arange(patches), (2, 1))
+    np.testing.assert_array_equal(model.embed(x, everything), model.embed(x))
+    keep = jnp.array([[0, 3, 7, 20], [1, 2, 5, 24]])
+    seen = jnp.zeros((2, 2 + patches), bool).at[:, :2].set(True)
+    seen = seen.at[jnp.arange(2)[:, None], keep + 2].set(True)
+
+    def blind(q, k, v):
+        scores = jnp.einsum("bqhk,bnhk->bhqn", q, k) * q.shape[-1] ** -0.5
+        weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, -jnp.inf))
+        return jnp.einsum("bhqn,bnhk->bqhk", weights, v)
+
+    np.testing.assert_allclose(
+        model(x, keep=keep), model(x, attend=blind), atol=1e-4
+    )  # float32, sums reordered
+    assert np.abs(model(x, keep=keep) - model(x)).max() > 1e-2
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(model, x):
@@ -193,15 +228,6 @@ def test_initial_weights_are_the_references():
     assert not params["blocks/0/mlp/fc1/bias"].any()
 
 
-def test_attention_against_a_direct_statement():
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.normal(size=(2, n, 3, 4)) for n in (2, 6, 6))
-    scores = np.einsum("bqhk,bnhk->bhqn", q, k) / 2
-    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    got = attend(*(jnp.asarray(a, jnp.float32) for a in (q, k, v)))
-    np.testing.assert_allclose(got, np.einsum("bhqn,bnhk->bqhk", weights, v), atol=1e-5)
-
-
 def test_normalise_halves_the_scale():
     assert float(normalise(jnp.float32(0), -4.2677393, 4.5689974)) == pytest.approx(
         0.467, abs=5e-4
@@ -217,7 +243,8 @@ def test_wrong_length_says_what_was_wanted(model):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_heads": 5}, {"dtype": "float16"}, {"strides": (0, 1)}, {"num_frames": 7}]
+    "wrong",
+    [{"num_heads": 5}, {"remat": "some"}, {"dtype": "float16"}, {"strides": (0, 1)}, {"num_frames": 7}],
 )
 def test_impossible_configs_are_refused(wrong):
     with pytest.raises(InputError):

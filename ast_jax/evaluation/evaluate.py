@@ -18,6 +18,7 @@ from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
 from ast_jax.features import log_mel
 from ast_jax.models import merge, normalise
+from ast_jax.models.attention import Attend, attend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +77,13 @@ def eval_step(
     mean: float,
     std: float,
     loss: str,
+    attend: Attend = attend,
 ) -> dict[str, Array]:
     """{scores [B, C], loss [B]} of a batch, float32: sigmoids for bce, a softmax for ce; the loss is on the logits.
 
     With them its `labels` and `mask`: on several hosts each of them read only a part of the batch.
     """
-    logits = merge(graphdef, params)(normalise(features(batch), mean, std))
+    logits = merge(graphdef, params)(normalise(features(batch), mean, std), attend=attend)
     scores = jax.nn.sigmoid(logits) if loss == "bce" else jax.nn.softmax(logits)
     out = {"scores": scores, "loss": per_clip_loss(logits, batch["labels"], loss)}
     return out | {key: batch[key] for key in ("labels", "mask")}

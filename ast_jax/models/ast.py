@@ -13,16 +13,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ast_jax.errors import InputError
-from ast_jax.models.attention import attend
+from ast_jax.models.attention import Attend, attend
 from ast_jax.models.patches import grid_shape
 
 VARIANTS = {
     "tiny": {"width": 192, "depth": 12, "num_heads": 3},
     "small": {"width": 384, "depth": 12, "num_heads": 6},
     "base": {"width": 768, "depth": 12, "num_heads": 12},
+}
+
+# What the backward pass finds stored, and so need not recompute. "dots": less memory than "none" for little time, where attention
+# is fused; "blocks": the least memory, about a third more time.
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -45,9 +53,13 @@ class ASTConfig:
     dtype: str = (
         "float32"  # of the blocks' arithmetic; parameters, softmax, norm statistics and head stay float32
     )
-    remat: bool = False  # recompute each block in the backward pass: less memory, about a third more time
+    remat: str = "none"  # what the backward pass recomputes: "none"; "dots", all but the linear layers' products; "blocks"
 
     def __post_init__(self):
+        if isinstance(self.remat, bool):  # as older model cards have it
+            object.__setattr__(self, "remat", "blocks" if self.remat else "none")
+        if self.remat not in REMAT:
+            raise InputError(f"remat {self.remat!r} is not offered: choose one of {', '.join(REMAT)}")
         if self.width % self.num_heads:
             raise InputError(
                 f"width {self.width} is not a multiple of num_heads {self.num_heads}: choose one that is"
@@ -118,28 +130,35 @@ class AST(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(self, x: Float[Array, "B T F"]) -> Float[Array, "B C"]:
-        """Normalised features to logits.
+    def __call__(
+        self,
+        x: Float[Array, "B T F"],
+        *,
+        attend: Attend = attend,
+        keep: Int[Array, "B K"] | None = None,
+    ) -> Float[Array, "B C"]:
+        """Normalised features to logits. `attend` is the form of attention that the device runs best (attention.py).
 
+        `keep` numbers the patches that are left in, by clip, frequency-major (patchout, in training; all of them where it is None).
         The last block computes its queries, projection and MLP for the class and distillation tokens alone:
         nobody reads its other rows. Exact, and about 7 % of the forward pass saved (base, 10 s).
         """
         prefix = self.config.num_prefix_tokens
-        x = self.embed(x)
+        x = self.embed(x, keep)
         for block in list(self.blocks)[:-1]:
-            x = self._run(block, x, None)
-        x = self._run(self.blocks[-1], x, prefix)
+            x = self._run(block, x, None, attend)
+        x = self._run(self.blocks[-1], x, prefix, attend)
         return self.classify(self.norm(x.astype(jnp.float32)))
 
     def tokens(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
         """All tokens after the last block and the final norm, float32: class, distillation, patches frequency-major."""
         x = self.embed(x)
         for block in self.blocks:
-            x = self._run(block, x, None)
+            x = self._run(block, x, None, attend)
         return self.norm(x.astype(jnp.float32))
 
-    def embed(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
-        """Patches and prefix tokens with their positions: what the first block sees."""
+    def embed(self, x: Float[Array, "B T F"], keep: Int[Array, "B K"] | None = None) -> Float[Array, "B N D"]:
+        """Prefix tokens and patches (those that `keep` numbers, or all) with their positions: what the first block sees."""
         config = self.config
         if x.shape[1:] != (config.num_frames, config.num_mel_bins):
             raise InputError(
@@ -150,16 +169,20 @@ class AST(nnx.Module):
         prefix = [jnp.broadcast_to(getattr(self, name)[...], (x.shape[0], 1, config.width)) for name in names]
         patches = self.patch_embed(x)
         tokens = jnp.concatenate([*prefix, patches.astype(jnp.float32)], axis=1) + self.pos_embed[...]
+        if keep is not None:
+            kept = jnp.take_along_axis(tokens, keep[..., None] + config.num_prefix_tokens, axis=1)
+            tokens = jnp.concatenate([tokens[:, : config.num_prefix_tokens], kept], axis=1)
         return tokens.astype(config.dtype)
 
     def classify(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B C"]:
         """The mean of the class and distillation tokens, normed and projected."""
         return self.head(self.head_norm(tokens[:, : self.config.num_prefix_tokens].mean(axis=1)))
 
-    def _run(self, block: "Block", x: Array, num_queries: int | None) -> Array:
-        if self.config.remat:
-            return nnx.remat(Block.__call__, static_argnums=2)(block, x, num_queries)
-        return block(x, num_queries)
+    def _run(self, block: "Block", x: Array, num_queries: int | None, attend: Attend) -> Array:
+        policy = REMAT[self.config.remat]
+        if policy is None:
+            return block(x, num_queries, attend)
+        return nnx.remat(Block.__call__, static_argnums=(2, 3), policy=policy)(block, x, num_queries, attend)
 
 
 class PatchEmbed(nnx.Module):
@@ -204,9 +227,11 @@ class Block(nnx.Module):
         self.norm2 = norm()
         self.mlp = MLP(config, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
+    def __call__(
+        self, x: Float[Array, "B N D"], num_queries: int | None = None, attend: Attend = attend
+    ) -> Float[Array, "B Q D"]:
         """Returns the first `num_queries` tokens, or all of them."""
-        x = x[:, :num_queries] + self.attention(self.norm1(x), num_queries)
+        x = x[:, :num_queries] + self.attention(self.norm1(x), num_queries, attend)
         return x + self.mlp(self.norm2(x))
 
 
@@ -218,7 +243,9 @@ class Attention(nnx.Module):
         self.qkv = _linear(config, config.width, 3 * config.width, rngs)
         self.proj = _linear(config, config.width, config.width, rngs)
 
-    def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
+    def __call__(
+        self, x: Float[Array, "B N D"], num_queries: int | None = None, attend: Attend = attend
+    ) -> Float[Array, "B Q D"]:
         batch, _, width = x.shape
         if num_queries is None:
             q, k, v = jnp.split(self.qkv(x), 3, axis=-1)

@@ -86,6 +86,21 @@ def noise(key: Key[Array, ""], x: Float[Array, "T F"]) -> Float[Array, "T F"]:
     return x + jax.random.uniform(cells, x.shape) * jax.random.uniform(strength) / 10
 
 
+def patchout(
+    key: Key[Array, ""], grid: tuple[int, int], *, freq: int = 0, time: int = 0, patches: int = 0
+) -> Int[Array, " K"]:
+    """PaSST's patchout (Koutini et al. 2022, section 3): the numbers of the patches left in, frequency-major and ascending.
+
+    Structured: `freq` whole rows and `time` whole columns of the grid (frequency, time) go, drawn without replacement; then
+    unstructured: `patches` of the rest. Always K = (rows - freq) (columns - time) - patches of them.
+    """
+    row_key, column_key, patch_key = jax.random.split(key, 3)
+    draw = lambda key, size, out: jnp.sort(jax.random.permutation(key, size)[: size - out])
+    rows, columns = draw(row_key, grid[0], freq), draw(column_key, grid[1], time)
+    left = (rows[:, None] * grid[1] + columns[None]).reshape(-1)
+    return left[draw(patch_key, left.shape[0], patches)] if patches else left
+
+
 def roll(key: Key[Array, ""], x: Float[Array, "T F"], *, most: int) -> Float[Array, "T F"]:
     """A circular shift by -most .. most - 1 frames, padding included, as in the reference (most 10)."""
     return jnp.roll(x, jax.random.randint(key, (), -most, most), axis=0)

@@ -69,7 +69,9 @@ def train_program(
     frozen = frozenset(path for path, factor in factors.items() if factor == 0)
     recipe = setup.step_recipe(config, mean, std, frozen)
     state = jax.eval_shape(lambda params: init_state(params, optimizer, ema=config.ema > 0), params)
-    step = functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe)
+    step = functools.partial(
+        train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe, attend=layout.attend
+    )
     return Program(
         layout=layout,
         model_config=model_config,

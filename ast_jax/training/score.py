@@ -36,7 +36,9 @@ class Scorer:
         self.layout, self.num_frames, self.num_threads = layout, num_frames, num_threads
         self.rows = layout.num_rows(batch_size)
         self._step = layout.score(
-            functools.partial(eval_step, graphdef=graphdef, mean=mean, std=std, loss=loss)
+            functools.partial(
+                eval_step, graphdef=graphdef, mean=mean, std=std, loss=loss, attend=layout.attend
+            )
         )
 
     def __call__(

@@ -59,9 +59,17 @@ def model_config(config: ConfigDict, num_classes: int) -> ASTConfig:
     """The model's shape: the variant's, where the recipe does not say another width, depth or number of heads."""
     own = {key: config.model[key] for key in ("width", "depth", "num_heads") if config.model[key] is not None}
     same = {key: config.model[key] for key in ("patch_shape", "strides", "distilled", "dtype", "remat")}
-    return ASTConfig.variant(
+    model = ASTConfig.variant(
         config.model.variant, num_classes=num_classes, num_frames=config.num_frames, **{**same, **own}
     )
+    (rows, columns), out = model.grid, config.patchout
+    left = (rows - out.freq) * (columns - out.time) - out.patches
+    if min(out.freq, out.time, out.patches, rows - out.freq - 1, columns - out.time - 1, left - 1) < 0:
+        raise InputError(
+            f"config.patchout takes {out.freq} rows, {out.time} columns and {out.patches} patches of {rows} x {columns}: "
+            "leave at least one, and take none below 0"
+        )
+    return model
 
 
 def statistics(config: ConfigDict, prepared: PreparedSet) -> tuple[float, float]:
@@ -85,7 +93,8 @@ def step_recipe(config: ConfigDict, mean: float, std: float, frozen: frozenset[s
         "accumulate",
         "ema",
     )
-    return Recipe(mean=mean, std=std, frozen=frozen, **{key: config[key] for key in same})
+    patchout = tuple(config.patchout[key] for key in ("freq", "time", "patches"))
+    return Recipe(mean=mean, std=std, frozen=frozen, patchout=patchout, **{key: config[key] for key in same})
 
 
 def train_stream(config: ConfigDict, prepared: PreparedSet) -> TrainStream:

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ast_jax.errors import InputError
+from ast_jax.models.attention import Attend, attention_on
 
 AXES = ("data", "fsdp")
 SMALL = 1024  # elements: a smaller array costs more to gather than to keep whole
@@ -37,6 +38,12 @@ class Layout:
     @property
     def num_devices(self) -> int:
         return self.mesh.size
+
+    @property
+    def attend(self) -> Attend:
+        """The form of attention these devices run best."""
+        first = self.mesh.devices.flat[0]
+        return attention_on(first, self.mesh if self.parallel == "jit" else None)
 
     def num_rows(self, batch_size: int, parts: int = 1) -> int:
         """Rows a batch takes on these devices: `batch_size`, filled up so that each device has as many in each part."""

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ast_jax.evaluation.evaluate import log_mels, pad_rows, per_clip_loss, waveform
 from ast_jax.models import merge, normalise
+from ast_jax.models.attention import Attend, attend
 from ast_jax.training import augment
 
 State = dict[str, Any]
@@ -35,6 +36,7 @@ class Recipe:
     noise: bool = False
     roll: int = 0  # frames
     gain_db: float = 0.0
+    patchout: tuple[int, int, int] = (0, 0, 0)  # rows, columns, single patches left out
     label_smoothing: float = 0.0
     accumulate: int = 1
     ema: float = 0.0
@@ -58,10 +60,12 @@ def train_step(
     recipe: Recipe,
     axis_name: str | None = None,
     gather: Callable = lambda params: params,
+    attend: Attend = attend,
 ) -> tuple[State, dict[str, Array]]:
     """The next state, and {loss, grad_norm} of this step.
 
-    `axis_name` is set under pmap only; `gather`, where parameters are split over devices, makes them whole for the model.
+    `axis_name` is set under pmap only; `gather`, where parameters are split over devices, makes them whole for the model;
+    `attend` is the form of attention that suits the devices.
 
     The mean is over the batch's real rows: sums and counts are added up over devices and parts before dividing, since a
     mean of means is wrong when the rows that only fill a batch fall into one of them.
@@ -72,7 +76,9 @@ def train_step(
         params = {
             path: jax.lax.stop_gradient(p) if path in recipe.frozen else p for path, p in params.items()
         }
-        logits = merge(graphdef, gather(params))(inputs(part, state["step"], recipe))
+        model = merge(graphdef, gather(params))
+        keep = kept_patches(part, state["step"], recipe, model.config.grid)
+        logits = model(inputs(part, state["step"], recipe), attend=attend, keep=keep)
         losses = per_clip_loss(logits, _smooth(part["labels"], recipe), recipe.loss)
         return (losses * part["mask"]).sum() / count
 
@@ -104,6 +110,17 @@ def inputs(batch: Mapping[str, Array], step: Int[Array, ""], recipe: Recipe) -> 
     if recipe.roll:
         fbank = each(functools.partial(augment.roll, most=recipe.roll), 3, fbank)
     return fbank
+
+
+def kept_patches(
+    batch: Mapping[str, Array], step: Int[Array, ""], recipe: Recipe, grid: tuple[int, int]
+) -> Int[Array, "B K"] | None:
+    """The patches that patchout leaves of each clip; None where all stay."""
+    if not any(recipe.patchout):
+        return None
+    freq, time, patches = recipe.patchout
+    draw = functools.partial(augment.patchout, grid=grid, freq=freq, time=time, patches=patches)
+    return jax.vmap(draw)(_keys(augment.example_keys(recipe.seed, step, batch["index"]), 4))
 
 
 def mixed(batch: Mapping[str, Array]) -> dict[str, Array]:

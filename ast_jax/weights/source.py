@@ -78,6 +78,8 @@ def our_source(where: str, params: Mapping[str, Any], card: dict, layout: str = 
         raise InputError(
             f"{where}: its model card has unknown fields {', '.join(sorted(unknown))}, a newer version's?"
         )
+    if isinstance(model.get("remat"), bool):  # cards from before there were policies
+        model["remat"] = "blocks" if model["remat"] else "none"
     model = {key: get(model, key, where, kind) for key, kind in fields.items()}
     rows = layouts.ours(model["depth"], distilled=model["distilled"])
     params = layouts.read(rows, params, where=where)

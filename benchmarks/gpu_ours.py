@@ -1,0 +1,164 @@
+"""Our side of the GPU benchmark: the compiled training step and forward pass, run several steps a call, and a peer beside them.
+
+B batch, T frames, F mel bins, S samples, C classes.
+"""
+
+import dataclasses
+import functools
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ast_jax.features.spec import span
+from ast_jax.models import AST, ASTConfig, merge, split
+from ast_jax.models.attention import attention_on
+from ast_jax.training.optim import adam
+from ast_jax.training.step import Recipe, init_state, train_step
+from benchmarks import peers, timing
+
+STEPS = 8  # a call: enough that the last one's wait for the device does not count
+
+
+@functools.cache
+def graph_and_params(config: ASTConfig) -> tuple[nnx.GraphDef, dict[str, np.ndarray]]:
+    """The model's structure and its initial parameters, on the host."""
+    graphdef, params = split(AST(config, rngs=nnx.Rngs(0)))
+    return graphdef, {path: np.asarray(value) for path, value in params.items()}
+
+
+def clips(config: ASTConfig, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised features [B, T, F] and labels [B, C]."""
+    rng = np.random.default_rng(0)
+    fbank = rng.standard_normal((batch, config.num_frames, config.num_mel_bins), np.float32) / 2
+    return fbank, (rng.random((batch, config.num_classes)) < 0.005).astype(np.float32)
+
+
+class TrainStep:
+    """The step that training runs, compiled for this device at one batch, on rows that stay where they are."""
+
+    def __init__(
+        self, config: ASTConfig, batch: int, *, waveforms=False, recipe=None, attend=None, remat=None
+    ):
+        config = dataclasses.replace(config, remat=remat or config.remat)
+        graphdef, params = graph_and_params(config)
+        optimizer = adam(lambda step: 1e-5)
+        recipe = recipe or Recipe(mean=-4.2677393, std=4.5689974)
+        form = attend or attention_on(jax.devices()[0])
+        step = functools.partial(
+            train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe, attend=form
+        )
+        self.rows = jax.device_put(_rows(config, batch, waveforms=waveforms))
+        self.state = init_state(jax.device_put(params), optimizer)
+        began = time.perf_counter()
+        self.step = jax.jit(step, donate_argnums=0).lower(self.state, self.rows).compile()
+        self.compile_s, self.batch, self.clips = time.perf_counter() - began, batch, batch * STEPS
+        memory = self.step.memory_analysis()
+        self.temporaries_gb = memory.temp_size_in_bytes / 1e9 if memory else float("nan")
+
+    def run(self) -> float:
+        for _ in range(STEPS):
+            self.state, figures = self.step(self.state, self.rows)
+        return float(figures["loss"])
+
+    def dispatch_s(self) -> float:
+        """Seconds until one call returns, the device idle before it: the median of 30."""
+        seconds = []
+        for _ in range(30):
+            jax.block_until_ready(self.state)
+            began = time.perf_counter()
+            self.state, _ = self.step(self.state, self.rows)
+            seconds.append(time.perf_counter() - began)
+        return statistics.median(seconds)
+
+    def measure(self) -> dict[str, Any]:
+        seconds = timing.in_turn({"ours": self.run}, repeats=3)["ours"]
+        return {
+            "batch": self.batch,
+            "clips_per_s": self.clips / seconds,
+            "step_ms": 1e3 * seconds / STEPS,
+            "compile_s": self.compile_s,
+            "temporaries_gb": self.temporaries_gb,
+        }
+
+
+class Forward:
+    """The forward pass, compiled for this device at one batch."""
+
+    def __init__(self, config: ASTConfig, batch: int):
+        graphdef, params = graph_and_params(config)
+        form = attention_on(jax.devices()[0])
+        forward = jax.jit(lambda params, x: merge(graphdef, params)(x, attend=form))
+        self.params, self.x = jax.device_put((params, clips(config, batch)[0]))
+        self.forward, self.batch, self.clips = forward, batch, batch * STEPS
+
+    def run(self) -> None:
+        for _ in range(STEPS):
+            logits = self.forward(self.params, self.x)
+        logits.block_until_ready()
+
+    def measure(self) -> dict[str, Any]:
+        seconds = timing.in_turn({"ours": self.run}, repeats=3)["ours"]
+        return {"batch": self.batch, "clips_per_s": self.clips / seconds}
+
+
+def _rows(config: ASTConfig, batch: int, *, waveforms: bool) -> dict[str, np.ndarray]:
+    fbank, labels = clips(config, batch)
+    rows = {
+        "length": np.full(batch, config.num_frames, np.int32),
+        "labels": labels,
+        "index": np.arange(batch, dtype=np.int32),
+        "mask": np.ones(batch, np.float32),
+    }
+    if not waveforms:
+        return rows | {"fbank": fbank.astype(np.float16)}
+    samples = span(config.num_frames)
+    sound = np.random.default_rng(1).integers(-9999, 9999, (batch, samples), np.int16)
+    return rows | {"waveform": sound, "num_samples": np.full(batch, samples, np.int32)}
+
+
+def beside(ours: TrainStep | Forward, model, batch: int, *, training: bool) -> dict[str, Any]:
+    """Ours and one PyTorch model in turn: clips/s of both, and their ratio. Raises MemoryError where torch has not enough."""
+    import torch
+
+    fbank, labels = clips_like(ours, batch)
+    try:
+        call = (
+            peers.torch_train_step(model, fbank, labels, steps=STEPS)
+            if training
+            else peers.torch_inference(model, fbank, steps=STEPS)
+        )
+        seconds = timing.in_turn({"ours": ours.run, "torch": call}, repeats=3)
+    except torch.OutOfMemoryError as error:
+        raise MemoryError from error
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    speed = {"ours": ours.clips / seconds["ours"], "torch": batch * STEPS / seconds["torch"]}
+    return {"batch": batch, "clips_per_s": speed, "ratio": speed["ours"] / speed["torch"]}
+
+
+def clips_like(ours: TrainStep | Forward, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the same shape as ours for a peer."""
+    frames, bins = (ours.x if isinstance(ours, Forward) else ours.rows["fbank"]).shape[1:]
+    classes = 1 if isinstance(ours, Forward) else ours.rows["labels"].shape[1]
+    rng = np.random.default_rng(0)
+    fbank = rng.standard_normal((batch, frames, bins), np.float32) / 2
+    return fbank, (rng.random((batch, classes)) < 0.005).astype(np.float32)
+
+
+def copy_rate(*, smoke: bool) -> float:
+    """Bytes/s the device reads and writes, copying a large array."""
+    x = jnp.ones(1 << (20 if smoke else 29), jnp.float32)
+    add = jax.jit(lambda x: x + 1)
+    add(x).block_until_ready()
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        add(x).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return 2 * x.nbytes / min(seconds)

@@ -1,0 +1,77 @@
+r"""Clips/s of the forward pass on this machine's CPU, beside transformers' AST with eager and SDPA attention.
+
+python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--json=FILE]
+"""
+
+import argparse
+
+from benchmarks import timing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.inference", description=__doc__)
+    options(parser)
+    args = parser.parse_args()
+    measure(args, "inference", ours, peer, passes=1)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--variants", default="base,tiny")
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--frames", type=int, default=1024, help="10 ms each")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", help="also write the figures here")
+
+
+def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> None:
+    """Times ours and the peers at every variant and batch. `passes`: forward passes' worth of work, 3 for a training step."""
+    import numpy as np
+
+    from ast_jax.models import ASTConfig
+    from ast_jax.models.cost import forward_flops, matrix_peak
+
+    peak = matrix_peak()
+    print(f"measured matrix peak {peak / 1e9:.0f} GFLOP/s, {timing.machine()}")
+    rows = []
+    for variant in args.variants.split(","):
+        for batch in map(int, args.batches.split(",")):
+            config = ASTConfig.variant(variant, num_frames=args.frames)
+            rng = np.random.default_rng(0)
+            fbank = rng.normal(0, 0.5, (batch, args.frames, 128)).astype(np.float32)
+            labels = (rng.random((batch, config.num_classes)) < 0.005).astype(np.float32)
+            contestants = {"ours": ours(config, fbank, labels)} | peer(config, fbank, labels)
+            seconds = timing.in_turn(contestants, repeats=args.repeats)
+            row = {"model": variant, "batch": batch, "ours, clips/s": batch / seconds["ours"]}
+            row |= {f"x {name}": ratio for name, ratio in timing.ratios(seconds).items()}
+            row["share of peak"] = passes * forward_flops(config) * batch / seconds["ours"] / peak
+            rows.append(row)
+            timing.table(what, rows[-1:])
+    timing.table(what, rows)
+    timing.write(args.json, {"matrix_peak_flops": peak, "rows": rows})
+
+
+def ours(config, fbank, labels):
+    import jax
+    from flax import nnx
+
+    from ast_jax.models import AST, merge, split
+
+    graphdef, params = split(AST(config, rngs=nnx.Rngs(0)))
+    forward = jax.jit(lambda params, x: merge(graphdef, params)(x))
+    x = jax.device_put(fbank)
+    return lambda: forward(params, x).block_until_ready()
+
+
+def peer(config, fbank, labels):
+    try:
+        from benchmarks.peers import torch_inference, transformers_ast
+
+        models = {name: transformers_ast(config, name) for name in ("eager", "sdpa")}
+    except ImportError as error:
+        print(f"no peer: {error}")
+        return {}
+    return {f"transformers {name}": torch_inference(model, fbank) for name, model in models.items()}
+
+
+if __name__ == "__main__":
+    main()

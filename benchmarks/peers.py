@@ -1,0 +1,96 @@
+"""The other implementations, with random weights and our model's shape. Each import is inside: what is absent is left out.
+
+B batch, T frames, F mel bins, C classes.
+"""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from ast_jax.models import ASTConfig
+
+
+def transformers_ast(config: ASTConfig, attention: str):
+    """Hugging Face's `ASTForAudioClassification` at our model's shape. `attention`: 'eager' or 'sdpa'."""
+    import torch
+    import transformers
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    shape = transformers.ASTConfig(
+        hidden_size=config.width,
+        num_hidden_layers=config.depth,
+        num_attention_heads=config.num_heads,
+        intermediate_size=config.mlp_ratio * config.width,
+        patch_size=config.patch_shape[0],
+        frequency_stride=config.strides[0],
+        time_stride=config.strides[1],
+        max_length=config.num_frames,
+        num_mel_bins=config.num_mel_bins,
+        num_labels=config.num_classes,
+        attn_implementation=attention,
+    )
+    return transformers.ASTForAudioClassification(shape)
+
+
+def compiled(model):
+    """The model through torch.compile."""
+    import torch
+
+    return torch.compile(model)
+
+
+def torch_inference(model, fbank: np.ndarray, *, steps: int = 1) -> Callable[[], object]:
+    """A call that computes the logits of [B, T, F] `steps` times: float32 on CPU, bfloat16 autocast where there is CUDA."""
+    import torch
+
+    device = _device()
+    x, model = torch.from_numpy(fbank).to(device), model.to(device).eval()
+
+    def call():
+        with torch.inference_mode(), _autocast():
+            for _ in range(steps):
+                logits = model(x).logits
+        return float(logits.float().sum())
+
+    return call
+
+
+def torch_train_step(model, fbank: np.ndarray, labels: np.ndarray, *, steps: int = 1) -> Callable[[], object]:
+    """A call that makes `steps` steps: forward, binary cross-entropy, backward, Adam (PyTorch's fused one on CUDA)."""
+    import torch
+
+    device = _device()
+    x, y, model = (
+        torch.from_numpy(fbank).to(device),
+        torch.from_numpy(labels).to(device),
+        model.to(device).train(),
+    )
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=1e-5, betas=(0.95, 0.999), weight_decay=5e-7, fused=device == "cuda"
+    )
+
+    def call():
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with _autocast():
+                logits = model(x).logits
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), y)
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach())
+
+    return call
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _autocast():
+    import torch
+
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=torch.cuda.is_available())

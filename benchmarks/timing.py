@@ -1,0 +1,100 @@
+"""What every benchmark here shares: contestants timed in turn, the machine's own limits, one table and one JSON file."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "torchaudio", "scikit-learn")
+Row = dict[str, Any]
+
+
+def in_turn(
+    contestants: Mapping[str, Callable[[], object]], *, repeats: int = 5, least_s: float = 0.2
+) -> dict[str, float]:
+    """Median seconds a call of each, after a warm-up call, in turn: A B C A B C ...
+
+    A call has ended when it returns. Short calls are repeated within a turn until it lasts `least_s`. In turn, because a machine's
+    speed drifts: what one pays the other pays too, and their ratio stands.
+    """
+    calls = {}
+    for name, call in contestants.items():
+        call()
+        began = time.perf_counter()
+        call()
+        calls[name] = max(1, round(least_s / max(time.perf_counter() - began, 1e-9)))
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, call in contestants.items():
+            began = time.perf_counter()
+            for _ in range(calls[name]):
+                call()
+            seconds[name].append((time.perf_counter() - began) / calls[name])
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def copy_rate(megabytes: int = 256) -> float:
+    """Bytes/s this process moves: a large array copied, counted as read and written; the best of five."""
+    import numpy as np
+
+    source = np.ones(megabytes << 20, np.uint8)
+    target = np.empty_like(source)
+    best = 0.0
+    for _ in range(5):
+        began = time.perf_counter()
+        np.copyto(target, source)
+        best = max(best, 2 * source.nbytes / (time.perf_counter() - began))
+    return best
+
+
+def ratios(seconds: Mapping[str, float], ours: str = "ours") -> dict[str, float]:
+    """How many times as fast as each peer ours is."""
+    return {name: value / seconds[ours] for name, value in seconds.items() if name != ours}
+
+
+def table(title: str, rows: list[Row]) -> None:
+    """Prints rows with the same keys as a Markdown table."""
+    print(f"\n{title}\n")
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(_text(value) for value in row.values()) + " |")
+    sys.stdout.flush()
+
+
+def _text(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def machine() -> dict[str, Any]:
+    """The processor, the cores this process may use, and the versions of what is timed."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].partition(":")[2].strip() if names else processor
+    return {
+        "python": platform.python_version(),
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)),
+        **versions,
+    }
+
+
+def write(path: str | Path | None, found: dict[str, Any]) -> None:
+    """The figures as JSON, with what they were measured on; nothing without a path."""
+    if path:
+        Path(path).write_text(json.dumps({**found, "machine": machine()}, indent=2) + "\n")
