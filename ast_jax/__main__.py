@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from ast_jax.main import run
+from ast_jax.main import keep_compiled_programs, run
 
 COMMANDS = {  # where its main(argv) is, and what it does
     "quickstart": (
@@ -33,6 +33,7 @@ def main() -> None:
         )
         print("\n".join(f"  {name:<11} {what}" for name, (_, what) in COMMANDS.items()))
         sys.exit(0 if command in ("", "-h", "--help", "help") else 2)
+    keep_compiled_programs()
     module = import_module(COMMANDS[command][0])
     run(getattr(module, "main", None) or getattr(module, command), rest)
 

@@ -98,6 +98,8 @@ def config_of_run(run: Path) -> ConfigDict:
 
     config = base()
     stored = json.loads(path.read_text())
+    if isinstance(stored["model"]["remat"], bool):  # runs from before there were policies
+        stored["model"]["remat"] = "blocks" if stored["model"]["remat"] else "none"
     with config.unlocked():
         config.update(ConfigDict(stored))
     return config

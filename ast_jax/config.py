@@ -113,6 +113,7 @@ def base(**dataset_options) -> ConfigDict:
     c.keep_last = 2  # checkpoints kept beside the best one
     c.save_every = 0  # steps between checkpoints; 0: after each epoch's evaluation only
     c.log_every = 50  # steps between log points
+    c.profile_steps = 0  # steps traced by the profiler into WORKDIR/profile, soon after the start; 0: none
     c.num_threads = 4  # reading shards
     return c.lock()
 

@@ -27,6 +27,7 @@ from ast_jax.evaluation.evaluate import Predictions
 from ast_jax.models import AST
 from ast_jax.training import epochs, hosts, setup, sharding
 from ast_jax.training.journal import Clock, duration, open_journal
+from ast_jax.training.profile import PeakShare, Profiler
 from ast_jax.training.program import abstract, train_program
 from ast_jax.training.score import Scorer
 from ast_jax.training.workdir import model_card, open_workdir, write_examples, write_results
@@ -117,6 +118,9 @@ class Run:
             workdir, offset=self.record["offset"], first_step=self.step, total_steps=self.total_steps
         )
         at_exit.enter_context(contextlib.closing(self.journal))
+        self.share_of_peak = PeakShare(self.program.model_config, self.program.recipe, self.layout)
+        self.profiler = Profiler(workdir / "profile", config.profile_steps if hosts.writes() else 0)
+        at_exit.enter_context(contextlib.closing(self.profiler))
         self.clock, self.unseen = Clock(), list[tuple[int, Mapping[str, Array]]]()
         self.stop = at_exit.enter_context(contextlib.closing(hosts.StopRequest()))
         self._greet()
@@ -175,6 +179,7 @@ class Run:
             self.unseen.append((self.step, figures))
             if len(self.unseen) > IN_FLIGHT:
                 jax.block_until_ready(self.unseen[-1 - IN_FLIGHT][1])
+            self.profiler.after_step(figures)
             ends_epoch = self.step % self.epoch_steps == 0
             if self.step == 1 or self.step % every == 0 or ends_epoch:
                 self.log()
@@ -214,6 +219,7 @@ class Run:
             "lr": float(self.program.rate(np.int32(self.step - 1))),
             **self.clock.figures(self.config.batch_size),
         }
+        row["share_of_peak"] = self.share_of_peak(row["clips_per_s"])
         left = row["step_s"] * (self.total_steps - self.step)
         self.journal.write(row)
         self.journal.show(row, total_steps=self.total_steps, seconds_left=left)

@@ -167,7 +167,7 @@ def check(config: ConfigDict) -> None:
                 f"config.{key} is {config[key]!r}: choose {', '.join(listed[:-1])} or {listed[-1]}"
             )
     least = dict.fromkeys(("epochs", "batch_size", "log_every", "num_threads", "accumulate", "keep_last"), 1)
-    for key, smallest in (least | {"seed": 0, "save_every": 0}).items():
+    for key, smallest in (least | {"seed": 0, "save_every": 0, "profile_steps": 0}).items():
         if config[key] < smallest:
             raise InputError(f"config.{key} is {config[key]}: it must be at least {smallest}")
     for key in ("mixup", "label_smoothing", "ema"):

@@ -29,6 +29,7 @@ FREE_TO_CHANGE = (
     "keep_last",
     "save_every",
     "log_every",
+    "profile_steps",
     "num_threads",
     "parallel",
     "fsdp",
