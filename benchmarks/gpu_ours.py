@@ -16,7 +16,7 @@ from flax import nnx
 
 from ast_jax.features.spec import span
 from ast_jax.models import AST, ASTConfig, merge, split
-from ast_jax.models.attention import attention_on
+from ast_jax.models.attention import Attend, attention_on
 from ast_jax.training.optim import adam
 from ast_jax.training.step import Recipe, init_state, train_step
 from benchmarks import peers, timing
@@ -42,7 +42,15 @@ class TrainStep:
     """The step that training runs, compiled for this device at one batch, on rows that stay where they are."""
 
     def __init__(
-        self, config: ASTConfig, batch: int, *, waveforms=False, recipe=None, attend=None, remat=None
+        self,
+        config: ASTConfig,
+        batch: int,
+        *,
+        waveforms: bool = False,
+        recipe: Recipe | None = None,
+        attend: Attend | None = None,
+        remat: str | None = None,
+        steps: int = STEPS,
     ):
         config = dataclasses.replace(config, remat=remat or config.remat)
         graphdef, params = graph_and_params(config)
@@ -56,12 +64,13 @@ class TrainStep:
         self.state = init_state(jax.device_put(params), optimizer)
         began = time.perf_counter()
         self.step = jax.jit(step, donate_argnums=0).lower(self.state, self.rows).compile()
-        self.compile_s, self.batch, self.clips = time.perf_counter() - began, batch, batch * STEPS
+        self.compile_s, self.batch, self.clips = time.perf_counter() - began, batch, batch * steps
+        self.steps = steps
         memory = self.step.memory_analysis()
         self.temporaries_gb = memory.temp_size_in_bytes / 1e9 if memory else float("nan")
 
     def run(self) -> float:
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             self.state, figures = self.step(self.state, self.rows)
         return float(figures["loss"])
 
@@ -80,7 +89,7 @@ class TrainStep:
         return {
             "batch": self.batch,
             "clips_per_s": self.clips / seconds,
-            "step_ms": 1e3 * seconds / STEPS,
+            "step_ms": 1e3 * seconds / self.steps,
             "compile_s": self.compile_s,
             "temporaries_gb": self.temporaries_gb,
         }

@@ -166,7 +166,7 @@ def test_remat_gives_the_same_gradients(model, x, policy):
 
 
 def test_remat_stores_less_the_more_it_recomputes():
-    """Arrays that the backward pass finds stored, at a length where tokens outweigh parameters; a bool is an older card's."""
+    """Arrays that the backward pass finds stored, at a length where tokens outweigh parameters."""
 
     def stored(policy) -> int:
         config = dataclasses.replace(TINY, num_frames=400, remat=policy)
@@ -176,8 +176,6 @@ def test_remat_stores_less_the_more_it_recomputes():
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
     assert stored("blocks") < 0.5 * stored("dots") < 0.25 * stored("none")
-    assert ASTConfig(remat=True).remat == "blocks"
-    assert ASTConfig(remat=False).remat == "none"
 
 
 def test_kept_patches_alone_are_seen(model, x):

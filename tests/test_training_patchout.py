@@ -1,17 +1,21 @@
 """Patchout: which patches stay, how they are drawn, and that a training step, and only that, leaves the others out."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from scipy import stats
 
+from ast_jax.evaluation.evaluate import eval_step
 from ast_jax.models import AST, ASTConfig, merge, split
+from ast_jax.models.attention import attend
 from ast_jax.training.augment import example_keys, patchout
-from ast_jax.training.step import Recipe, inputs, kept_patches
+from ast_jax.training.step import Recipe, init_state, kept_patches, train_step
 
 GRID = (5, 7)
 CLIPS = 2000
@@ -86,13 +90,35 @@ def test_a_clip_is_cut_the_same_in_any_batch_and_anew_each_step(batch):
     )
 
 
-def test_the_positions_of_patches_left_out_get_no_gradient(batch):
-    """The step's own model call, one clip: the gradient of the positions is zero on exactly what was left out."""
-    one = {key: value[:1] for key, value in batch.items()}
+def tokens_seen(function, *arguments) -> set[int]:
+    """How many tokens attention is asked about while `function` is traced with a form of it that counts."""
+    seen = set()
+
+    def counting(q, k, v):
+        seen.add(k.shape[1])
+        return attend(q, k, v)
+
+    jax.eval_shape(functools.partial(function, attend=counting), *arguments)
+    return seen
+
+
+def test_training_leaves_patches_out_and_evaluation_does_not(batch):
     graphdef, params = split(AST(MODEL, rngs=nnx.Rngs(0)))
+    optimizer = optax.sgd(1.0)
+    step = functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=RECIPE)
+    assert tokens_seen(step, init_state(params, optimizer), batch) == {2 + 5 * 2 - 4}
+    score = functools.partial(eval_step, graphdef=graphdef, mean=0.0, std=0.5, loss="bce")
+    assert tokens_seen(score, params, batch) == {MODEL.num_tokens}
+
+
+def test_the_positions_of_patches_left_out_get_no_gradient(batch):
+    """What the first block sees of one clip: it depends on the positions of the patches that stay, and on no others."""
+    graphdef, params = split(AST(MODEL, rngs=nnx.Rngs(0)))
+    one = {key: value[:1] for key, value in batch.items()}
     keep = kept_patches(one, jnp.int32(0), RECIPE, MODEL.grid)
-    loss = lambda params: merge(graphdef, params)(inputs(one, jnp.int32(0), RECIPE), keep=keep).sum()
-    touched = np.abs(jax.jit(jax.grad(loss))(params)["pos_embed"][0]).max(axis=-1) > 0
+    x = one["fbank"].astype(jnp.float32)
+    first = lambda positions: merge(graphdef, params | {"pos_embed": positions}).embed(x, keep).sum()
+    touched = np.asarray(jax.grad(first)(params["pos_embed"]))[0].any(axis=-1)
     expected = np.zeros(MODEL.num_tokens, bool)
     expected[:2] = True
     expected[np.asarray(keep[0]) + 2] = True

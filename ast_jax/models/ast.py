@@ -56,8 +56,6 @@ class ASTConfig:
     remat: str = "none"  # what the backward pass recomputes: "none"; "dots", all but the linear layers' products; "blocks"
 
     def __post_init__(self):
-        if isinstance(self.remat, bool):  # as older model cards have it
-            object.__setattr__(self, "remat", "blocks" if self.remat else "none")
         if self.remat not in REMAT:
             raise InputError(f"remat {self.remat!r} is not offered: choose one of {', '.join(REMAT)}")
         if self.width % self.num_heads:

@@ -89,10 +89,11 @@ def splash_attention(
     tokens, heads, head_size = q.shape[1:]
     padded = -(-tokens // _LANES) * _LANES
     tile = max(size for size in range(_LANES, min(padded, _LARGEST_TILE) + 1, _LANES) if padded % size == 0)
-    names = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
     kernel = splash.make_splash_mha_single_device(
         masks.MultiHeadMask([masks.FullMask((padded, padded))] * heads),
-        block_sizes=splash.BlockSizes(**dict.fromkeys(names, tile)),
+        block_sizes=splash.BlockSizes(
+            tile, tile, block_q_dkv=tile, block_kv_dkv=tile, block_q_dq=tile, block_kv_dq=tile
+        ),
         interpret=interpret,
     )
     is_padding = (jnp.arange(padded) >= tokens).astype(jnp.int32)

@@ -214,13 +214,11 @@ class Run:
         """A log point: the newest step's figures, and the speed since the last one."""
         figures = self.check_finite()
         epoch = (self.step - 1) // self.epoch_steps + 1
+        speed = self.clock.figures(self.config.batch_size)
         row = {"kind": "train", "step": self.step, "epoch": epoch, **figures}
-        row |= {
-            "lr": float(self.program.rate(np.int32(self.step - 1))),
-            **self.clock.figures(self.config.batch_size),
-        }
-        row["share_of_peak"] = self.share_of_peak(row["clips_per_s"])
-        left = row["step_s"] * (self.total_steps - self.step)
+        row |= {"lr": float(self.program.rate(np.int32(self.step - 1))), **speed}
+        row["share_of_peak"] = self.share_of_peak(speed["clips_per_s"])
+        left = speed["step_s"] * (self.total_steps - self.step)
         self.journal.write(row)
         self.journal.show(row, total_steps=self.total_steps, seconds_left=left)
         self.clock.restart()
