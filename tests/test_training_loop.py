@@ -92,7 +92,7 @@ def rows(workdir: Path) -> list[dict]:
 
 def facts(workdir: Path) -> list[dict]:
     """The lines of metrics.jsonl without what the clock decides."""
-    timing = ("step_s", "clips_per_s", "data_wait")
+    timing = ("step_s", "clips_per_s", "data_wait", "share_of_peak")
     return [{key: value for key, value in row.items() if key not in timing} for row in rows(workdir)]
 
 

@@ -103,10 +103,11 @@ def tokens_seen(function, *arguments) -> set[int]:
 
 
 def test_training_leaves_patches_out_and_evaluation_does_not(batch):
-    graphdef, params = split(AST(MODEL, rngs=nnx.Rngs(0)))
+    graphdef, params = split(nnx.eval_shape(lambda: AST(MODEL, rngs=nnx.Rngs(0))))
     optimizer = optax.sgd(1.0)
     step = functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=RECIPE)
-    assert tokens_seen(step, init_state(params, optimizer), batch) == {2 + 5 * 2 - 4}
+    state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
+    assert tokens_seen(step, state, batch) == {2 + 5 * 2 - 4}
     score = functools.partial(eval_step, graphdef=graphdef, mean=0.0, std=0.5, loss="bce")
     assert tokens_seen(score, params, batch) == {MODEL.num_tokens}
 

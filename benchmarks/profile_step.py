@@ -1,0 +1,95 @@
+r"""Where the time of one training step goes: a profiler trace, its events summed by what they compute.
+
+  python -m benchmarks.profile_step [--variant=base] [--batch=1] [--frames=1024] [--steps=2] [--trace=DIR]
+
+Each event of the device's trace bears the name of an instruction of the compiled program, whose metadata says which line of the
+model it came from. A fusion counts as what its last operation is. Also printed: how long the call of a step takes to return (the
+cost of dispatch), and whether the host waited for the device between steps.
+"""
+
+import argparse
+import gzip
+import json
+import re
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from benchmarks import timing
+
+KINDS = [  # the first whose pattern is found in an instruction's metadata, or in its own name
+    (
+        "attention: scores and their product with values",
+        r"attention\.py:\d+.*dot|dot_general.*attend|attend.*dot",
+    ),
+    ("linear layers", r"dot_general|convolution|conv_general"),
+    ("softmax", r"softmax|reduce_max|exp\b"),
+    ("GELU", r"gelu|erf"),
+    ("LayerNorm", r"[nN]orm|rsqrt|integer_pow|square"),
+    ("optimiser", r"adam|optax|scale_by|update|apply_updates|incremental|sqrt"),
+    ("layout", r"transpose|copy|reshape|concatenate|slice|pad"),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.profile_step", description=__doc__)
+    parser.add_argument("--variant", default="base")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--trace", help="keep the trace here")
+    args = parser.parse_args()
+    import jax
+
+    from ast_jax.models import ASTConfig
+    from benchmarks.gpu_ours import TrainStep
+
+    dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    config = ASTConfig.variant(args.variant, num_frames=args.frames, dtype=dtype)
+    step = TrainStep(config, args.batch, steps=args.steps)
+    step.run()
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(args.trace or temporary)
+        with jax.profiler.trace(str(directory)):
+            step.run()
+        (path,) = directory.rglob("*.trace.json.gz")
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    totals = by_kind(events, step.step.as_text())
+    whole = sum(totals.values())
+    rows = [
+        {"part": kind, "ms a step": us / 1e3 / args.steps, "share": us / whole}
+        for kind, us in totals.most_common()
+    ]
+    timing.table(f"AST-{args.variant}, batch {args.batch}, {timing.machine()}", rows)
+    print(f"\ndispatch: the call of a step returns after {1e3 * step.dispatch_s():.2f} ms")
+
+
+def by_kind(events: list[dict], program: str) -> Counter:
+    """Microseconds of the device's events by kind; an event within another of the same thread counts once."""
+    says = metadata(program)
+    totals: Counter = Counter()
+    for event in events:
+        name = event.get("name", "")
+        if "dur" in event and name in says:
+            totals[kind_of(name + " " + says[name])] += event["dur"]
+    return totals
+
+
+def metadata(program: str) -> dict[str, str]:
+    """Instruction -> the operation and source line it came from."""
+    found = {}
+    for line in program.splitlines():
+        name = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = ", line)
+        if name:
+            op = re.search(r'op_name="([^"]*)"', line)
+            source = re.search(r'source_file="[^"]*/([^"/]*)" source_line=(\d+)', line)
+            found[name[1]] = " ".join([op[1] if op else "", f"{source[1]}:{source[2]}" if source else ""])
+    return found
+
+
+def kind_of(text: str) -> str:
+    return next((kind for kind, pattern in KINDS if re.search(pattern, text)), "other")
+
+
+if __name__ == "__main__":
+    main()
