@@ -21,6 +21,10 @@ COMMANDS = {  # where its main(argv) is, and what it does
         "ast_jax.group",
         "training as several processes or on several hosts, started again when one of them dies",
     ),
+    "plan": (
+        "ast_jax.plan",
+        "tokens, operations, memory and the largest batch, for devices that need not be there",
+    ),
     "predict": ("ast_jax.inference.predict", "tag sound files of any length"),
 }
 

@@ -16,13 +16,32 @@ from ast_jax.errors import InputError
 
 
 def prepare(argv: Sequence[str]) -> None:
-    """Sound files to shards of features: python -m ast_jax prepare --config=FILE --config.dataset.source_dir=DIR"""
-    config, _, rest = parse(argv)
-    argparse.ArgumentParser("python -m ast_jax prepare", description=prepare.__doc__).parse_args(rest)
+    """Sound files to shards of features: python -m ast_jax prepare --config=FILE --config.dataset.source_dir=DIR
 
+    On all cores of this machine, or with --beam_runner on a cluster's; flags not listed here are then Beam's own, as
+    --flink_master=HOST:8081, or --project=P --region=R --temp_location=gs://...
+    """
+    config, _, rest = parse(argv)
+    parser = argparse.ArgumentParser(
+        "python -m ast_jax prepare", description=prepare.__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--beam_runner", help="DirectRunner, FlinkRunner, SparkRunner, DataflowRunner ...")
+    parser.add_argument(
+        "--beam_place", action="append", default=[], metavar="HERE=THERE",
+        help="a directory's name here and on Beam's workers, /mnt/sounds=gs://bucket/sounds; may be repeated",
+    )  # fmt: skip
+    args, flags = parser.parse_known_args(rest)
+    if not args.beam_runner and (flags or args.beam_place):
+        raise InputError(f"{(flags or ['--beam_place'])[0]} is for Apache Beam: give --beam_runner too")
+    if wrong := [place for place in args.beam_place if "=" not in place]:
+        raise InputError(f"--beam_place={wrong[0]}: write it as HERE=THERE")
+
+    from ast_jax.datasets.prepare import BeamRun
     from ast_jax.training.setup import open_data
 
-    print(open_data(config).directory)
+    places = dict(place.split("=", 1) for place in args.beam_place)
+    beam = BeamRun(args.beam_runner, flags, places) if args.beam_runner else None
+    print(open_data(config, beam).directory)
 
 
 def convert(argv: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> None:
 
     hosts.add_flags(flags)
     args = flags.parse_args(rest)
+    check_mounted(args.workdir)
     hosts.join(args)
 
     from ast_jax.training.loop import train
@@ -48,6 +49,15 @@ def keep_compiled_programs() -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(home, "ast_jax", "xla")
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 << 30))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def check_mounted(workdir: Path) -> None:
+    """Raises InputError for a bucket's address, which as a path would be a directory here called `gs:`."""
+    if workdir.parts[:1] and workdir.parts[0].endswith(":"):
+        raise InputError(
+            f"--workdir={workdir}: logs are appended and checkpoints renamed, which buckets do not do: mount it (docs/scaling.md) "
+            "and give the mounted path"
+        )
 
 
 def default_workdir(spec: str) -> Path:

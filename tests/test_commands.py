@@ -17,6 +17,7 @@ from ast_jax.crossval import command, summarise, table
 from ast_jax.errors import InputError
 from ast_jax.evaluation.evaluate import Predictions
 from ast_jax.inference.predict import Tagger
+from ast_jax.main import main as train_command
 from ast_jax.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,3 +191,10 @@ def test_bad_input_is_one_line_and_status_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_buckets_address_is_no_work_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match="mount it"):
+        train_command(["--config=configs/quickstart.py", "--workdir=gs://bucket/run"])
+    assert not (ROOT / "gs:").exists()

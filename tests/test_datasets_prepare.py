@@ -3,7 +3,9 @@
 import csv
 import errno
 import fcntl
+import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 import soundfile
 from sound_trees import RATE, broken_files, class_tree, esc50_tree, noise, write_rows, write_wav
 
-from ast_jax.datasets import builders, workers
+from ast_jax.datasets import builders, shards, workers
 from ast_jax.datasets.extract import Extraction
 from ast_jax.datasets.ledger import Ledger
 from ast_jax.datasets.prepare import find, prepare
@@ -192,7 +194,7 @@ def test_a_split_that_loses_every_clip_is_an_error(tmp_path):
 
 def test_worker_processes_store_the_same_in_the_same_order(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "FEW", 0)
-    monkeypatch.setattr(builders, "CLIPS_PER_SHARD", 7)
+    monkeypatch.setattr(shards, "CLIPS_PER_SHARD", 7)
     source = class_tree(tmp_path / "set", {"a": 12, "b": 12})
     (source / "a" / "text.wav").write_text("text")
     here, there = (
@@ -326,6 +328,47 @@ def test_two_at_once_do_the_work_once(tree, tmp_path, monkeypatch):
         thread.join()
     assert [prepared.num_examples(["train", "test"]) for prepared in results] == [10, 10]
     assert len(written) == 10
+
+
+def test_a_copied_set_needs_neither_its_sounds_nor_its_old_place(tmp_path):
+    source = class_tree(tmp_path / "set", {"a": 5})
+    first = prepare("folder", source_dir=source, data_dir=tmp_path / "first", progress=False)
+    wanted = [example["fbank"] for example in first.source("train")]
+    (tmp_path / "first").rename(tmp_path / "second")
+    shutil.rmtree(source)
+    copied = find("folder", data_dir=tmp_path / "second", kind="log_mel")
+    for got, fbank in zip(copied.source("train"), wanted, strict=True):
+        assert np.array_equal(got["fbank"], fbank)
+
+
+def test_a_set_in_a_bucket_is_found_and_known(tree, tmp_path, monkeypatch):
+    """The bucket is a stand-in: a directory under gs://. Its shards' records are array_record's own to read."""
+    from fsspec.implementations.dirfs import DirFileSystem
+    from fsspec.implementations.local import LocalFileSystem
+
+    class Bucket(DirFileSystem):
+        """gs://bucket/x is tmp_path/bucket/x."""
+
+        protocol = "gcs"
+
+        def __init__(self, **_):
+            super().__init__(path=str(tmp_path), fs=LocalFileSystem())
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return path.removeprefix("gs://")
+
+    before = prepare("folder", source_dir=tree, data_dir=tmp_path / "bucket" / "data", progress=False)
+    monkeypatch.setitem(importlib.import_module("fsspec.registry")._registry, "gcs", Bucket)
+    found = find("folder", data_dir="gs://bucket/data", kind="log_mel")
+    assert str(found.directory).startswith("gs://bucket/data/folder/log_mel-")
+    assert found.ids("train") == before.ids("train")
+    assert found.statistics("train") == before.statistics("train")
+    next(before.directory.glob("*array_record*")).write_bytes(b"short")
+    with pytest.raises(InputError, match=r"gs://bucket/.* is damaged"):
+        PreparedSet(found.directory)
+    with pytest.raises(InputError, match="shards are prepared under a path"):
+        prepare("folder", source_dir=tree, data_dir="gs://bucket/data", progress=False)
 
 
 def test_leftovers_of_the_dead_are_removed_and_the_living_left_alone(tree, tmp_path):

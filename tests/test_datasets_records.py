@@ -116,7 +116,7 @@ def test_long_recordings_are_cut_into_pieces(num_samples, lengths, marks):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> PreparedSet:
     """Seven multi-label clips in two splits, over several shards."""
-    from ast_jax.datasets import builders
+    from ast_jax.datasets import builders, shards
 
     root = tmp_path_factory.mktemp("records")
     labels = [(0,), (1, 2), (), (2,), (0, 1, 2), (1,), (2, 0)]
@@ -133,7 +133,7 @@ def prepared(tmp_path_factory) -> PreparedSet:
         list_clips = staticmethod(lambda source_dir: whole)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builders, "CLIPS_PER_SHARD", 2)
+        patch.setattr(shards, "CLIPS_PER_SHARD", 2)
         builder = Given(source_dir=root, data_dir=root / "data")
         builder.download_and_prepare(file_format="array_record")
     return PreparedSet(builder.data_dir)

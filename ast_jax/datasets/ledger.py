@@ -12,6 +12,7 @@ import numpy as np
 
 from ast_jax.datasets.extract import FEATURE_VERSION, Extraction, Record
 from ast_jax.datasets.records import CLIPS, METADATA, SKIPPED, Clip, Listing, below, root_of
+from ast_jax.datasets.workers import Outcome, Refusal
 from ast_jax.errors import InputError
 
 SHORT = 400  # samples: below one analysis frame; log_mel pads such a clip to one
@@ -44,6 +45,15 @@ class Ledger:
     @property
     def num_clips(self) -> int:
         return sum(len(clips) for clips in self.listing.splits.values())
+
+    def note(self, split: str, clip: Clip, outcome: Outcome) -> list[Record]:
+        """Adds a clip's records, or why there are none; returns the records."""
+        if isinstance(outcome, Refusal):
+            self.skip(clip, *outcome)
+            return []
+        for record in outcome:
+            self.add(split, record)
+        return outcome
 
     def add(self, split: str, record: Record) -> None:
         books = self.splits[split]

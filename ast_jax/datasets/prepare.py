@@ -13,17 +13,27 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, set_name
-from ast_jax.datasets.records import METADATA, SKIPPED, Listing, PreparedSet
+from ast_jax.datasets.records import METADATA, SKIPPED, Listing, PreparedSet, place
 from ast_jax.errors import InputError
 
 # Each a module here with `list_clips`, and a class in builders.py.
 NAMES = ("esc50", "speech_commands", "audioset", "folder", "synthetic")
+
+
+@dataclass(frozen=True)
+class BeamRun:
+    """Where Apache Beam writes the shards: the name of a runner, Beam's own flags, and what directories here are called there."""
+
+    runner: str
+    flags: Sequence[str] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -37,15 +47,20 @@ def prepare(
     options: dict[str, Any] | None = None,
     workers: int | None = None,
     progress: bool = True,
+    beam: BeamRun | None = None,
 ) -> PreparedSet:
     """Returns the finished set for these sounds, writing it to `data_dir`/`name`/`kind`-<fingerprint>/1.0.0 if it is not there yet.
 
     `options` are those of the data set's `list_clips`, and `cut_s`: longer recordings are cut into pieces of that many seconds.
-    `workers` defaults to the cores this process may use. `progress` shows a bar and a summary on stderr.
+    `workers` defaults to the cores this process may use; with `beam` the shards are written by its runner's instead. `progress` shows a bar and a summary on stderr.
     Clips that cannot be read are listed in the directory's skipped.csv with their reasons.
     Raises InputError for a bad source directory or option, or if more than the share `max_skipped` cannot be read; then nothing
     but the list, `data_dir`/`name`/skipped.csv, is left.
     """
+    if "://" in os.fspath(data_dir):
+        raise InputError(
+            f"config.dataset.data_dir is {data_dir}: shards are prepared under a path and renamed at the end, then copied to a bucket"
+        )
     from ast_jax.datasets.builders import BUILDERS  # TFDS takes a second to import
 
     how, options = _split_options(name, kind, channels, options)
@@ -58,6 +73,7 @@ def prepare(
             options=options,
             workers=workers,
             watch=watch,
+            places=beam.places if beam else None,
         )
         directory = Path(builder.data_dir)
         home = directory.parents[1]
@@ -65,7 +81,7 @@ def prepare(
         with _alone(_lock_file(directory.parent), progress):
             _sweep(home, directory)
             fresh = not directory.exists()
-            _run(builder)
+            _run(builder, beam)
     prepared = PreparedSet(directory)
     if (share := prepared.metadata["num_skipped"] / prepared.metadata["num_clips"]) > max_skipped:
         raise InputError(
@@ -93,10 +109,10 @@ def find(
     how, options = _split_options(name, kind, channels, options)
     if source_dir is not None:
         listing = _list_clips(name)(source_dir, **options)
-        directory = Path(data_dir, name, set_name(listing, source_dir, how), VERSION)
+        directory = place(data_dir) / name / set_name(listing, source_dir, how) / VERSION
         return PreparedSet(directory) if (directory / METADATA).is_file() else None
     fits = []
-    for path in Path(data_dir, name).glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
+    for path in (place(data_dir) / name).glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
         metadata = json.loads(path.read_text())
         if (
             Extraction(metadata["kind"], metadata["channels"], metadata["cut_s"]) == how
@@ -163,15 +179,25 @@ def _list_clips(name: str) -> Callable[..., Listing]:
     return importlib.import_module(f"ast_jax.datasets.{name}").list_clips
 
 
-def _run(builder) -> None:
+def _run(builder, beam: BeamRun | None) -> None:
     try:
-        builder.download_and_prepare(file_format="array_record")
+        builder.download_and_prepare(file_format="array_record", download_config=_beam_config(beam))
     except (OSError, RuntimeError) as error:  # RuntimeError: what ArrayRecord's writer raises
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         raise InputError(
             f"the disk of {builder.data_dir} is full: make room, or give another data_dir"
         ) from error
+
+
+def _beam_config(beam: BeamRun | None):
+    if beam is None:
+        return None
+    import tensorflow_datasets as tfds
+
+    from ast_jax.datasets.beam import pipeline_options
+
+    return tfds.download.DownloadConfig(beam_runner=beam.runner, beam_options=pipeline_options(beam.flags))
 
 
 def _lock_file(config_dir: Path) -> Path:

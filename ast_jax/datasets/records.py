@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
+from etils import epath
 from jaxtyping import Int64
 
 from ast_jax.errors import InputError
@@ -114,8 +115,16 @@ def below(path: str, root: str) -> str:
     return path[len(root) + 1 :] if path.startswith(root + os.sep) else path
 
 
+def place(path: str | os.PathLike) -> Any:
+    """A path, or a bucket's address such as gs://bucket/data, with a path's methods; reading one needs gcsfs."""
+    return epath.Path(path) if "://" in os.fspath(path) else Path(path)
+
+
 def _num_bytes(path: str) -> int:
     """Size of a regular file, -1 for anything else: the size of a directory differs between file systems."""
+    if "://" in path:
+        remote = epath.Path(path)
+        return remote.stat().length if remote.exists() else -1
     try:
         status = os.stat(path)
     except OSError:  # no such file, or not for us to see: reading it will tell
@@ -173,13 +182,13 @@ class ClipSource:
 
 
 class PreparedSet:
-    """A finished directory of shards and what is known of it without reading them.
+    """A finished directory of shards, here or in a bucket, and what is known of it without reading them.
 
     Raises InputError if the directory holds no finished set, or if a shard is not as long as it was when it was written.
     """
 
     def __init__(self, directory: str | os.PathLike):
-        self.directory = Path(directory)
+        self.directory = place(directory)
         path = self.directory / METADATA
         if not path.is_file():
             raise InputError(
@@ -246,7 +255,7 @@ class PreparedSet:
 
     def _column(self, split: str, column: str) -> np.ndarray:
         if not self._clips:
-            with np.load(self.directory / CLIPS) as arrays:
+            with (self.directory / CLIPS).open("rb") as file, np.load(file) as arrays:
                 self._clips = dict(arrays)
         return self._clips[f"{split}/{column}"]
 

@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ast_jax.datasets.pipeline import TrainStream, balanced_weights
-from ast_jax.datasets.prepare import find, prepare
+from ast_jax.datasets.prepare import BeamRun, find, prepare
 from ast_jax.datasets.records import PreparedSet
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig
@@ -17,8 +17,8 @@ from ast_jax.training.optim import adam, rate_stairs, schedule
 from ast_jax.training.step import Recipe
 
 
-def open_data(config: ConfigDict) -> PreparedSet:
-    """The prepared set a recipe names, preparing it first where its sounds are at hand.
+def open_data(config: ConfigDict, beam: BeamRun | None = None) -> PreparedSet:
+    """The prepared set a recipe names, preparing it first (on `beam`) where its sounds are at hand.
 
     Raises InputError if there are neither shards nor sounds, and if there are no shards yet where several processes would
     make them at once.
@@ -52,7 +52,7 @@ def open_data(config: ConfigDict) -> PreparedSet:
             f"no prepared {data.kind} shards of {data.name!r} in {data.data_dir!r} and no sounds to make them from: "
             "set --config.dataset.source_dir to the directory of sounds"
         )
-    return prepare(data.name, source_dir=source_dir, max_skipped=data.max_skipped, **where)
+    return prepare(data.name, source_dir=source_dir, max_skipped=data.max_skipped, beam=beam, **where)
 
 
 def model_config(config: ConfigDict, num_classes: int) -> ASTConfig:

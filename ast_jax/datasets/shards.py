@@ -1,0 +1,64 @@
+"""What a shard is: which clips go into it, what fields its examples have, and how TFDS writes it. Import lazily: TFDS is slow to import."""
+
+import functools
+import itertools
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from tensorflow_datasets.core import example_serializer, file_adapters, writer
+from tensorflow_datasets.core.naming import ShardedFileTemplate
+
+from ast_jax.datasets.extract import Record
+from ast_jax.datasets.records import Clip
+
+CLIPS_PER_SHARD = 256  # 65 MB of ten-second log-mels
+MAX_SHARDS = 512  # a split: each shard that is being read holds a file open
+
+KeyExample = tuple[str, dict]
+
+
+def shard_sizes(num_clips: int) -> list[int]:
+    """Clips per shard, as even as can be."""
+    shards = min(math.ceil(num_clips / CLIPS_PER_SHARD), MAX_SHARDS)
+    ends = [round(num_clips * i / shards) for i in range(shards + 1)]
+    return [end - start for start, end in itertools.pairwise(ends)]
+
+
+def plan_shards(
+    template: ShardedFileTemplate, clips: Sequence[Clip]
+) -> Iterator[tuple[epath.Path, tuple[Clip, ...]]]:
+    """The file and the clips of each shard of a split."""
+    sizes, rest = shard_sizes(len(clips)), iter(clips)
+    for index, size in enumerate(sizes):
+        path = template.sharded_filepath(shard_index=index, num_shards=len(sizes))
+        yield path, tuple(itertools.islice(rest, size))
+
+
+def features(kind: str) -> tfds.features.FeaturesDict:
+    """The fields of an example. BYTES writes eight times as fast as TFDS's default and reads twice as fast."""
+    tensor = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
+    if kind == "log_mel":
+        data = {"fbank": tensor(shape=(None, 128), dtype=np.float16)}
+    else:
+        data = {"waveform": tensor(shape=(None,), dtype=np.int16)}
+    labels = tensor(shape=(None,), dtype=np.int64)
+    return tfds.features.FeaturesDict({"id": tfds.features.Text(), **data, "labels": labels})
+
+
+def example(record: Record, kind: str) -> dict:
+    """A record under the names of `features(kind)`."""
+    field = "fbank" if kind == "log_mel" else "waveform"
+    return {"id": record.id, field: record.data, "labels": np.array(record.labels, np.int64)}
+
+
+def write_shard(path: str | os.PathLike, examples: Iterable[KeyExample], kind: str) -> None:
+    """Writes one ArrayRecord file on a local disk."""
+    fields = features(kind)
+    serializer = example_serializer.ExampleSerializer(fields.get_serialized_info())
+    files = writer.ExampleWriter(file_format=file_adapters.FileFormat.ARRAY_RECORD)
+    shard = writer.ShardWriter(features=fields, serializer=serializer, example_writer=files)
+    shard.write(examples, path=epath.Path(path))

@@ -1,0 +1,264 @@
+r"""What a recipe costs, before a machine is paid for: tokens, parameters, operations, memory, the largest batch.
+
+  python -m ast_jax plan --config=configs/audioset.py                        # this machine's devices
+  python -m ast_jax plan --config=configs/audioset.py --topology=v5e:2x4     # a TPU slice that is not there (needs libtpu)
+
+The step that training runs is compiled for those devices, so the figures are the compiler's. AST-base takes it one to four
+minutes a batch size; what came of it is kept in the user's cache.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ast_jax.config import parse
+from ast_jax.errors import InputError
+
+GIB = 2**30
+NUM_CLASSES = {"audioset": 527, "esc50": 50, "speech_commands": 35, "synthetic": 10}
+# Set before jax is imported: else jax looks for chips for 15 s, and two such processes end each other on a lock file.
+AHEAD_OF_TIME = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "none",  # libtpu would print that it does not know ...
+    "TPU_WORKER_HOSTNAMES": "localhost",  # ... either of these
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+REMATS = ("none", "blocks")  # what `plan` compares: nothing recomputed in the backward pass, or every block
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command: prints the plan, as tables or as JSON."""
+    config, spec, rest = parse(argv)
+    parser = argparse.ArgumentParser("python -m ast_jax plan", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--topology", help="a TPU slice, generation:chips along each axis: v5e:2x4, v4:2x2x4")
+    parser.add_argument("--num_classes", type=int, help="where the recipe's data set does not say")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--quick", action="store_true", help="no search for the largest batch: one compile")
+    parser.add_argument("--prove", action="store_true", help="search on until one clip more does not fit")
+    parser.add_argument(
+        "--first",
+        metavar="N,N",
+        help="clips a device to try first without and with remat, from a plan nearby",
+    )
+    parser.add_argument("--cache", type=Path, help="instead of ast_jax/plan.json in the user's cache")
+    args = parser.parse_args(rest)
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # figures are kept, not programs that nobody runs
+    if args.topology:
+        os.environ.update(AHEAD_OF_TIME)
+
+    from ast_jax.planning import memory, slices
+
+    num_classes = args.num_classes or classes_of(config)
+    where = slices.tpu_slice(args.topology) if args.topology else slices.here()
+    cache = args.cache or memory.default_cache()
+    plan = facts(config, spec, num_classes, where)
+    if args.quick or where.capacity is None:
+        rows = -(-config.batch_size // len(where.devices))
+        found = {config.model.remat: [told(memory.measure, config, num_classes, where, rows, cache=cache)]}
+    else:
+        known = [int(n) for n in args.first.split(",")] if args.first else [None] * len(REMATS)
+        search = functools.partial(
+            searched, config, num_classes=num_classes, where=where, cache=cache, prove=args.prove
+        )
+        found = {remat: search(remat=remat, first=first) for remat, first in zip(REMATS, known, strict=True)}
+    plan["memory"] = {remat: [as_json(m) for m in measured] for remat, measured in found.items()}
+    plan["batch"] = batches(config, where, found if where.capacity and not args.quick else {})
+    print(json.dumps(plan, indent=2) if args.json else table(plan))
+
+
+def classes_of(config: ConfigDict) -> int:
+    """Classes of the recipe's data set. Raises InputError for a set that may have any number."""
+    if config.dataset.name not in NUM_CLASSES:
+        raise InputError(
+            f"how many classes {config.dataset.name!r} has only its sounds say: give --num_classes"
+        )
+    return NUM_CLASSES[config.dataset.name]
+
+
+def facts(config: ConfigDict, spec: str, num_classes: int, where: Any) -> dict[str, Any]:
+    """What is known without compiling: the model, one clip, the devices."""
+    from ast_jax.models.attention import attention_on
+    from ast_jax.models.cost import forward_flops
+    from ast_jax.planning.costs import activation_bytes, num_parameters
+    from ast_jax.training.setup import model_config
+
+    model = model_config(config, num_classes)
+    attend = attention_on(where.devices[0])
+    kept = {remat: activation_bytes(dataclasses.replace(model, remat=remat), attend) for remat in REMATS}
+    return {
+        "recipe": spec,
+        "parallel": config.parallel,
+        "fsdp": config.fsdp,
+        "dtype": model.dtype,
+        "attention": attend.__name__,
+        "tokens": model.num_tokens,
+        "parameters": num_parameters(model),
+        "forward_flops": forward_flops(model),
+        "train_flops": 3 * forward_flops(model),
+        "activation_bytes": kept,
+        "devices": {
+            "name": where.name,
+            "kind": where.kind,
+            "devices": len(where.devices),
+            "chips": where.num_chips,
+            "hosts": where.num_hosts,
+            "capacity_bytes": where.capacity,
+        },
+    }
+
+
+def searched(
+    config: ConfigDict,
+    *,
+    remat: str,
+    num_classes: int,
+    where: Any,
+    cache: Path,
+    first: int | None,
+    prove: bool,
+) -> list[Any]:
+    """What was measured on the way to the most clips on a device that fit, with this `remat` and in one part a step."""
+    from ast_jax.planning import memory
+
+    config = config.copy_and_resolve_references()
+    config.model.remat, config.accumulate = remat, 1
+    measure = lambda clips: told(memory.measure, config, num_classes, where, clips, cache=cache)
+    close = first is not None
+    first = first or memory.first_guess(config, num_classes, where)
+    return memory.largest(measure, where.capacity, first, close=close, prove=prove)
+
+
+def told(measure: Any, config: ConfigDict, num_classes: int, where: Any, clips: int, **options) -> Any:
+    """Says on stderr what is being compiled, then what came of it."""
+    what = f"{config.parallel}, remat {config.model.remat}, {clips} clips a device"
+    print(f"compiling for {where.name}: {what} ...", end=" ", file=sys.stderr, flush=True)
+    memory = measure(config, num_classes, where, clips, **options)
+    outcome = f"{memory.total / GIB:.2f} GiB" + ("" if memory.fits else ", does not fit")
+    print(f"{outcome} ({memory.seconds:.0f} s of compiling)", file=sys.stderr, flush=True)
+    return memory
+
+
+def as_json(memory: Any) -> dict[str, Any]:
+    return {**dataclasses.asdict(memory), "total": memory.total}
+
+
+def batches(config: ConfigDict, where: Any, found: dict[str, list[Any]]) -> dict[str, Any]:
+    """What the recipe's batch means on these devices, and what the largest one that fits would."""
+    devices, batch = len(where.devices), config.batch_size
+    rows = -(-batch // devices)
+    plan: dict[str, Any] = {
+        "recipe": batch,
+        "rows_per_device": rows,
+        "padding_rows": rows * devices - batch,
+        "lr": config.lr,
+        "without_padding": [size for size in (batch // devices * devices, rows * devices) if size],
+        "largest": {},
+    }
+    for remat, measured in found.items():
+        most = max((memory.clips for memory in measured if memory.fits), default=0)
+        if not most:
+            continue
+        plan["largest"][remat] = {
+            **scaled(config, most * devices),
+            "clips_per_device": most,
+            "accumulate_for_recipe": -(-rows // most),
+            "recipe_total": estimate(measured, rows) if rows <= most else None,
+        }
+    return plan
+
+
+def estimate(measured: list[Any], clips: int) -> int:
+    """Bytes on a device for a number of clips, by the line through the two smallest that were measured."""
+    points = [memory for memory in measured if memory.fits][:2]
+    slope = (points[-1].total - points[0].total) / max(points[-1].clips - points[0].clips, 1)
+    return round(points[0].total + slope * (clips - points[0].clips))
+
+
+def scaled(config: ConfigDict, batch: int) -> dict[str, Any]:
+    """The recipe's rate and warm-up at another batch size: as many clips of warm-up, the rate by two rules.
+
+    By the square root, as is derived for Adam (Malladi et al. 2022), and in proportion, as for SGD (Goyal et al. 2017): the
+    first is where to start, the second the most to try.
+    """
+    ratio = batch / config.batch_size
+    return {
+        "batch": batch,
+        "lr_square_root": config.lr * math.sqrt(ratio),
+        "lr_linear": config.lr * ratio,
+        "warmup_steps": math.ceil(config.lr_warmup_steps / ratio),
+    }
+
+
+def table(plan: dict[str, Any]) -> str:
+    """The plan for people."""
+    devices, batch = plan["devices"], plan["batch"]
+    per_device = "one device a chip" if devices["devices"] == devices["chips"] else "chips and devices differ"
+    capacity = devices["capacity_bytes"]
+    kept = ", ".join(
+        f"{size / 2**20:,.0f} MiB with remat {remat}" for remat, size in plan["activation_bytes"].items()
+    )
+    lines = [
+        f"{plan['recipe']}  ({plan['parallel']}, {plan['dtype']}, {plan['attention']})",
+        f"  model    {plan['tokens']:,} tokens, {plan['parameters']:,} parameters",
+        f"  a clip   {plan['forward_flops'] / 1e9:.1f} GFLOP forward, {plan['train_flops'] / 1e9:.0f} GFLOP a training step",
+        f"           activations kept for the backward pass: {kept}",
+        f"  devices  {devices['name']}: {devices['chips']} chips, {devices['devices']} devices ({per_device}), "
+        f"{devices['hosts']} hosts, {devices['kind']}"
+        + (f", {capacity / GIB:.2f} GiB a device" if capacity else ""),
+        "",
+        "  remat   clips a device   batch   state+batch   working     total   of a device",
+    ]
+    for remat, measured in plan["memory"].items():
+        lines += [_row(remat, memory, devices["devices"], capacity) for memory in measured]
+    lines += ["", *_advice(batch, devices["devices"])]
+    return "\n".join(lines)
+
+
+def _row(remat: str, memory: dict[str, Any], devices: int, capacity: int | None) -> str:
+    gib = lambda size: f"{size / GIB:7.2f} GiB"
+    parts = (
+        (gib(memory["arguments"]), gib(memory["temporaries"] + memory["code"]))
+        if memory["fits"]
+        else ("", "")
+    )
+    share = (
+        ""
+        if capacity is None
+        else f"{memory['total'] / capacity:6.1%}  {'fits' if memory['fits'] else 'does not fit'}"
+    )
+    head = f"  {remat:<7} {memory['clips']:>14} {memory['clips'] * devices:>7}"
+    return f"{head} {parts[0]:>13} {parts[1]:>11} {gib(memory['total'])}   {share}".rstrip()
+
+
+def _advice(batch: dict[str, Any], devices: int) -> list[str]:
+    lines = [
+        f"  the recipe's batch of {batch['recipe']} at rate {batch['lr']:g}: {batch['rows_per_device']} rows on each of "
+        f"{devices} devices, {batch['padding_rows']} of them padding"
+        + (f" (none at {' or '.join(map(str, batch['without_padding']))})" if batch["padding_rows"] else "")
+    ]
+    for remat, most in batch["largest"].items():
+        lines += [
+            f"    remat {remat}: {_recipe_fits(most)}; the largest in one part is "
+            f"{most['batch']} ({most['clips_per_device']} a device): rate {most['lr_square_root']:.2g} (square root) to "
+            f"{most['lr_linear']:.2g} (linear), warm-up {most['warmup_steps']} steps"
+        ]
+    return lines
+
+
+def _recipe_fits(most: dict[str, Any]) -> str:
+    if most["recipe_total"] is None:
+        return f"fits with accumulate={most['accumulate_for_recipe']}"
+    return f"fits, at about {most['recipe_total'] / GIB:.1f} GiB"
