@@ -57,6 +57,8 @@ def main() -> None:
         print(f"[{time.monotonic() - began:.0f} s] {name}", flush=True)
         try:
             bench.found[name] = part()
+        except ImportError as error:
+            bench.found[name] = {"absent": str(error)}
         except Exception as error:  # one part must not cost the others; it is reported, and the status tells
             failed[name] = f"{type(error).__name__}: {error}"[:2000]
             bench.found["failed"] = failed

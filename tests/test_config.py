@@ -203,3 +203,28 @@ def test_folds_of_esc50():
     assert config.dataset.eval == ("fold3",)
     with pytest.raises(InputError, match="fold=6"):
         recipe("esc50", "fold=6")
+
+
+@pytest.mark.parametrize(
+    "flag", ["patchout.freq=12", "patchout.time=-1", "patchout.patches=1212", "model.remat=some"]
+)
+def test_what_leaves_no_patch_or_is_not_offered_is_refused(flag):
+    """Of the paper's 12 x 101 patches."""
+    from ast_jax.training.setup import model_config
+
+    config, _, _ = parse([f"--config={CONFIGS / 'audioset.py'}", f"--config.{flag}"])
+    with pytest.raises(InputError, match=r"config\.patchout|remat"):
+        model_config(config, 527)
+
+
+def test_the_settings_of_passt_leave_474_tokens():
+    from ast_jax.training.setup import model_config, step_recipe
+
+    config, _, _ = parse(
+        [f"--config={CONFIGS / 'audioset.py'}", "--config.patchout.freq=4", "--config.patchout.time=42"]
+    )
+    (rows, columns), (freq, time, patches) = (
+        model_config(config, 527).grid,
+        step_recipe(config, 0.0, 1.0).patchout,
+    )
+    assert 2 + (rows - freq) * (columns - time) - patches == 474
