@@ -55,9 +55,11 @@ def ours(config, fbank, labels):
     from flax import nnx
 
     from ast_jax.models import AST, merge, split
+    from ast_jax.models.attention import attention_on
 
     graphdef, params = split(AST(config, rngs=nnx.Rngs(0)))
-    forward = jax.jit(lambda params, x: merge(graphdef, params)(x))
+    attend = attention_on(jax.devices()[0])
+    forward = jax.jit(lambda params, x: merge(graphdef, params)(x, attend=attend))
     x = jax.device_put(fbank)
     return lambda: forward(params, x).block_until_ready()
 

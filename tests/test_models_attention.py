@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from ast_jax.models import attention
+from ast_jax.models import attention, attention_cpu
 
 TOKENS, HEADS, HEAD_SIZE = 30, 2, 8
 splash = functools.partial(attention.splash_attention, interpret=True)
@@ -72,6 +72,27 @@ def test_splash_attention_is_the_plain_form(wrap):
         np.testing.assert_allclose(got, expected, atol=1e-6 * float(jnp.abs(expected).max()) + 1e-6)
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["all heads", "head by head"])
+@pytest.mark.parametrize("rows", [TOKENS, 2])
+def test_attention_for_cpus_is_the_plain_form(monkeypatch, rows, at_once):
+    """Scores up to 60: a softmax that lost its maximum would overflow. 1e-6 of the largest: sums in another order."""
+    monkeypatch.setattr(attention_cpu, "_CACHE", 1 << 30 if at_once else 0)
+    q, k, v = qkv()
+    q = 12 * q[:, :rows]
+    grads, out = value_and_grads(attention_cpu.attend_on_cpu)(q, k, v)
+    want_grads, want = value_and_grads(attention.attend)(q, k, v)
+    np.testing.assert_allclose(out, want, atol=2e-6)
+    for got, expected in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-6 * float(jnp.abs(expected).max()))
+
+
+def test_attention_for_cpus_in_16_bits_is_as_close_to_the_definition_as_the_plain_form():
+    q, k, v = qkv(dtype=jnp.bfloat16)
+    truth = direct(*(x.astype(jnp.float32) for x in (q, k, v)))
+    error = lambda attend: np.abs(np.asarray(attend(q, k, v), np.float64) - truth).max()
+    assert error(attention_cpu.attend_on_cpu) <= 1.5 * error(attention.attend)
+
+
 @pytest.mark.parametrize("tokens", [1214, 146])
 def test_splash_attention_compiles_to_its_kernels_for_tpus(tokens):
     """Lowered here, without a TPU, at AST-base's shape: forward, and backward for queries and for keys with values."""
@@ -113,10 +134,10 @@ def test_the_form_is_chosen_by_the_device_it_runs_on():
         spec=jax.Device, platform=platform, compute_capability=capability
     )
     one, four = Mesh(np.array(jax.devices()[:1]), ("data",)), Mock(spec=Mesh, size=4, axis_names=("data",))
-    assert attention.attention_on(device("cpu")) is attention.attend
+    assert attention.attention_on(device("cpu")) is attention_cpu.attend_on_cpu
     assert attention.attention_on(device("gpu", "9.0"), four) is attention.flash_attention
     assert attention.attention_on(device("gpu", "7.5")) is attention.attend
     assert attention.attention_on(device("gpu", "gfx942")) is attention.attend
     assert attention.attention_on(device("tpu"), one) is attention.splash_attention
     assert attention.attention_on(device("tpu")) is attention.splash_attention
-    assert attention.attention_on(jax.devices("cpu")[0], one) is attention.attend
+    assert attention.attention_on(jax.devices("cpu")[0], one) is attention_cpu.attend_on_cpu

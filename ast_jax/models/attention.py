@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
+from ast_jax.models.attention_cpu import attend_on_cpu
+
 Attend = Callable[[Array, Array, Array], Array]
 
 _LANES = 128  # a TPU kernel's tokens come in multiples of this
@@ -24,7 +26,7 @@ def attend(
     """softmax(q k^T / sqrt(K)) v, with the softmax in float32 whatever the compute type.
 
     Heads are moved to the front first, so that both products are batched matrix products without another layout inside:
-    on two CPU cores and jax 0.12 that ran more than twice as fast as `jnp.einsum` over [B, N, H, K] (docs/benchmarks.md).
+    on CPUs and jax 0.12 that ran more than twice as fast as `jnp.einsum` over [B, N, H, K] (docs/benchmarks.md).
     """
     by_head = lambda x: x.swapaxes(1, 2)
     q, k, v = by_head(q * q.shape[-1] ** -0.5), by_head(k), by_head(v)
@@ -36,7 +38,7 @@ def attend(
 def attention_on(device: jax.Device, mesh: Mesh | None = None) -> Attend:
     """The fastest form for a device: of the mesh the program is compiled for, not of the machine that compiles it.
 
-    cuDNN's flash attention on NVIDIA (Ampere and later), splash attention on TPUs, the plain form elsewhere. `mesh` is that of
+    cuDNN's flash attention on NVIDIA (Ampere and later), splash attention on TPUs, a form of its own on CPUs, the plain one elsewhere. `mesh` is that of
     the jit the call stands in, if it is over several devices; under pmap, and on one device, there is none. The batch is taken
     to be split over all of its axes.
     """
@@ -45,7 +47,7 @@ def attention_on(device: jax.Device, mesh: Mesh | None = None) -> Attend:
     capability = getattr(device, "compute_capability", None) or ""  # "9.0" on NVIDIA, "gfx942" on AMD
     if device.platform == "gpu" and capability[:1].isdigit() and float(capability) >= 8:
         return flash_attention
-    return attend
+    return attend_on_cpu if device.platform == "cpu" else attend
 
 
 def flash_attention(
