@@ -9,6 +9,7 @@ model of the same size does the same beside it where torch is installed.
 import argparse
 import importlib.util
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -70,21 +71,29 @@ def main() -> None:
             there = [sys.executable, "-c", TRANSFORMERS, str(work / "hugging_face"), str(work / "a.wav")]
             contestants["transformers pipeline"] = there
             timed(there, env)
-        seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
         for _ in range(args.repeats):
             for name, command in contestants.items():
                 seconds[name].append(timed(command, env))
         imports = timed([sys.executable, "-c", "import ast_jax.inference.predict"], env)
-    rows = [{"what": "ours, cache cold", "s": cold}, {"what": "of it: imports", "s": imports}]
-    rows += [{"what": name, "s": statistics.median(values)} for name, values in seconds.items()]
+    rows = [row("ours, cache cold", [cold]), row("of it: imports", [imports])]
+    rows += [row(name, values) for name, values in seconds.items()]
     timing.table(f"start to tags, {timing.machine()}", rows)
     timing.write(args.json, {"rows": rows})
 
 
-def timed(command: list[str], env: dict[str, str]) -> float:
-    began = time.perf_counter()
+def row(what: str, values: list[tuple[float, float]]) -> timing.Row:
+    clock, cpu = (statistics.median(column) for column in zip(*values, strict=True))
+    return {"what": what, "s": clock, "CPU s": cpu}
+
+
+def timed(command: list[str], env: dict[str, str]) -> tuple[float, float]:
+    """Seconds by the clock, and of processor time: the latter hardly depends on what else the machine does."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, env=env, cwd=timing.ROOT, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - began, cpu
 
 
 def write_model(work: Path) -> None:

@@ -22,7 +22,6 @@ from ast_jax.errors import InputError
 from ast_jax.features import SAMPLE_RATE, AudioError, log_mel, stream_audio
 from ast_jax.features.spec import FRAME_LENGTH, FRAME_SHIFT
 from ast_jax.models import merge, normalise, split
-from ast_jax.models.attention import attention_on
 from ast_jax.weights import load_model
 
 BATCH = 8  # windows at a time: one compiled shape for every file
@@ -97,12 +96,9 @@ def _scorer(loaded):
     """Padded log-mels [W, T, F] to scores [W, C]: sigmoids for several labels a clip, else a softmax."""
     graphdef, params = split(loaded.model)
     activation = jax.nn.sigmoid if loaded.multi_label else jax.nn.softmax
-    attend = attention_on(jax.devices()[0])
-
-    def score(params, fbank):
-        return activation(merge(graphdef, params)(normalise(fbank, loaded.mean, loaded.std), attend=attend))
-
-    forward = jax.jit(score)
+    forward = jax.jit(
+        lambda params, fbank: activation(merge(graphdef, params)(normalise(fbank, loaded.mean, loaded.std)))
+    )
     return lambda fbank: forward(params, fbank)
 
 
