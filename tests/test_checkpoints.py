@@ -178,3 +178,14 @@ def test_no_single_flipped_bit_keeps_the_fingerprint():
         flipped = words.copy()
         flipped[position] ^= np.uint32(1 << bit)
         assert int(_fingerprint(jnp.asarray(flipped.view(np.float32)))) != before
+
+
+def test_the_fingerprint_is_the_same_on_the_host():
+    """On sums that overflow 32 bits many times over."""
+    from ast_jax.checkpoints import store
+
+    leaf = np.random.default_rng(0).normal(size=(300, 70)).astype(np.float32)
+    assert store._fingerprint_on_host(leaf) == int(store._fingerprint(leaf))
+    assert (
+        store._fingerprint_on_host(leaf.T) == int(store._fingerprint(leaf.T)) != int(store._fingerprint(leaf))
+    )
