@@ -81,7 +81,7 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         status = 2
         line = f"error: {error}: free some space, and the same command goes on from the last checkpoint"
     except KeyboardInterrupt:
-        status, line = 130, "interrupted: the same command goes on from the last checkpoint"
+        status, line = 130, "interrupted (training: the same command goes on from the last checkpoint)"
     else:
         return
     print(line, file=sys.stderr)

@@ -1,44 +1,36 @@
 r"""Tags sound files of any length and format.
 
-  python -m ast_jax predict --model=runs/quickstart FILE ... [--top=5] [--json]
+  python -m ast_jax predict --model=runs/quickstart FILE_OR_DIRECTORY ... [--json | --csv] [--plot=out.png]
+  arecord -q -t raw -f S16_LE -r 16000 | python -m ast_jax predict --model=runs/quickstart --stdin
 
-A file longer than the model's length is heard in overlapping windows, decoded as a stream, so that memory does not grow
-with the file. S samples, T frames, F mel bins, W windows, C classes.
+A file longer than the model's length is heard in overlapping windows, decoded as a stream. Several `--model` are an
+ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a batch, W windows of a file, C classes.
 """
 
 import argparse
-import json
+import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
-from ast_jax.features import SAMPLE_RATE, AudioError, log_mel, stream_audio
-from ast_jax.features.spec import FRAME_LENGTH, FRAME_SHIFT
-from ast_jax.models import merge, normalise, split
+from ast_jax.features.audio import Source
+from ast_jax.inference import answers
+from ast_jax.inference.answers import Tags
+from ast_jax.inference.files import (
+    add_window_flags,
+    batch_size_for,
+    durations_s,
+    heard_or_reported,
+    progress,
+    sound_files,
+)
+from ast_jax.inference.windows import BATCH, Grid, Heard, cut, hear
 from ast_jax.weights import load_model
-
-BATCH = 8  # windows at a time: one compiled shape for every file
-
-
-@dataclass(frozen=True)
-class Tags:
-    """What a model heard: a score for each window and class, and where the windows lie."""
-
-    times_s: Float[np.ndarray, " W"]  # where each window begins
-    window_s: float
-    scores: Float[np.ndarray, "W C"]
-
-    @property
-    def overall(self) -> Float[np.ndarray, " C"]:
-        """The mean over windows."""
-        return self.scores.mean(axis=0)
 
 
 class Tagger:
@@ -49,108 +41,109 @@ class Tagger:
         first = self.models[0]
         self.label_names = first.label_names
         for source, model in zip(sources, self.models, strict=True):
-            if model.label_names != self.label_names:
-                raise InputError(
-                    f"{source} has other labels than {sources[0]}: an ensemble needs the same ones in one order"
-                )
-            if model.model.config.num_frames != first.model.config.num_frames:
-                raise InputError(
-                    f"{source} hears another length than {sources[0]}: an ensemble needs models of one length"
-                )
+            for what, own, wanted in (
+                ("has other labels", model.label_names, self.label_names),
+                ("hears another length", model.model.config.num_frames, first.model.config.num_frames),
+                ("hears other mel bins", model.model.config.num_mel_bins, first.model.config.num_mel_bins),
+                ("mixes channels otherwise", model.channels, first.channels),
+            ):
+                if own != wanted:
+                    raise InputError(f"{source} {what} than {sources[0]}: an ensemble needs the same")
         self.num_frames = first.model.config.num_frames
-        self.window = FRAME_LENGTH + (self.num_frames - 1) * FRAME_SHIFT  # samples
-        self._score = [_scorer(model) for model in self.models]
 
-    def tag(self, file: str | Path | bytes, *, hop_s: float | None = None) -> Tags:
-        """Scores of every window of a sound file, `hop_s` apart (default half a window).
+    def grid(self, *, window_s: float | None = None, hop_s: float | None = None) -> Grid:
+        """How sounds are cut for these models; see `Grid.of`."""
+        first = self.models[0]
+        return Grid.of(first.model.config, window_s=window_s, hop_s=hop_s, channels=first.channels)
 
-        Raises AudioError for a file that cannot be heard.
-        """
-        hop = self.window // 2 if hop_s is None else max(1, round(hop_s * SAMPLE_RATE))
-        channels = self.models[0].channels
-        found = list(self._windows(stream_audio(file, channels=channels), hop))
-        scores = [self._batch_scores(found[i : i + BATCH]) for i in range(0, len(found), BATCH)]
-        times = np.arange(len(found)) * hop / SAMPLE_RATE
-        return Tags(times, self.window / SAMPLE_RATE, np.concatenate(scores))
+    def tag(self, file: Source, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
+        """Scores of every window of one sound file, by path or as bytes. Raises AudioError if it cannot be heard."""
+        grid = self.grid(window_s=window_s, hop_s=hop_s)
+        (heard,) = hear([file], grid, self._forward)
+        if heard.error is not None:
+            raise heard.error
+        return Tags.of(heard, grid.window_s)
 
-    def _windows(self, blocks: Iterable[np.ndarray], hop: int) -> Iterator[Float[np.ndarray, "t F"]]:
-        """Log-mels of windows `hop` samples apart; the last one holds what is left, if that is more than was heard already."""
-        held, first = np.zeros(0, np.float32), True
-        for block in blocks:
-            held = np.concatenate([held, block])
-            while len(held) >= self.window + hop:
-                yield log_mel(held[: self.window])
-                held, first = held[hop:], False
-        while first or len(held) > self.window - hop:
-            yield log_mel(held[: self.window])
-            held, first = held[hop:], False
+    def tag_all(
+        self,
+        files: Iterable[Source],
+        grid: Grid,
+        *,
+        batch_size: int = BATCH,
+        advance: Callable[[float], None] = lambda seconds: None,
+    ) -> Iterator[Heard]:
+        """Every file in turn, windows batched across files; see `hear`. `Tags.of` makes tags of what was heard."""
+        return hear(files, grid, self._forward, batch_size=batch_size, advance=advance)
 
-    def _batch_scores(self, clips: list[np.ndarray]) -> Float[np.ndarray, "W C"]:
-        fbank = np.zeros((BATCH, self.num_frames, clips[0].shape[-1]), np.float32)
-        for row, clip in zip(fbank, clips, strict=False):
-            row[: len(clip)] = clip
-        return np.mean([np.asarray(score(fbank)) for score in self._score], axis=0)[: len(clips)]
+    def listen(self, blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Tags]:
+        """Tags of each window of a live waveform, as soon as it is full."""
+        for window in cut(blocks, grid):
+            fbank = np.zeros((1, grid.num_frames, grid.num_mel_bins), np.float32)
+            fbank[0, : len(window.fbank)] = window.fbank
+            scores = np.asarray(self._forward(fbank, None))
+            yield Tags(np.array([window.start_s]), np.array([window.end_s]), grid.window_s, scores)
 
-
-def _scorer(loaded):
-    """Padded log-mels [W, T, F] to scores [W, C]: sigmoids for several labels a clip, else a softmax."""
-    graphdef, params = split(loaded.model)
-    activation = jax.nn.sigmoid if loaded.multi_label else jax.nn.softmax
-    forward = jax.jit(
-        lambda params, fbank: activation(merge(graphdef, params)(normalise(fbank, loaded.mean, loaded.std)))
-    )
-    return lambda fbank: forward(params, fbank)
+    def _forward(self, fbank: Float[np.ndarray, "B T F"], lengths) -> Float[Any, "B C"]:
+        """The mean score of the models; how many frames are sound they know by the zero rows."""
+        scores = [model.scores(fbank) for model in self.models]
+        return scores[0] if len(scores) == 1 else np.mean([np.asarray(s) for s in scores], axis=0)
 
 
 def main(argv: Sequence[str]) -> None:
     """The command. Files that cannot be heard are reported, the others are tagged all the same; then the status is 1."""
+    args = _flags(argv)
+    tagger = Tagger(args.model)
+    grid = tagger.grid(window_s=args.window_s, hop_s=args.hop_s)
+    write = answers.writer(args.format, tagger.label_names, args.top, args.threshold)
+    if args.stdin:
+        from ast_jax.inference.live import pcm_blocks
+
+        stream = cast(io.BufferedIOBase, sys.stdin.buffer)
+        for tags in tagger.listen(pcm_blocks(stream), grid):
+            write("<stdin>", tags)
+        return
+    files = sound_files(args.files)
+    durations = durations_s(files)
+    plots = answers.plot_paths(args.plot, files)
+    with progress(sum(durations), "tagging") as advance:
+        found = tagger.tag_all(files, grid, batch_size=batch_size_for(durations, grid), advance=advance)
+        for heard in heard_or_reported(found, len(files), outcome="tagged"):
+            tags = Tags.of(heard, grid.window_s)
+            write(str(heard.file), tags)
+            if plots:
+                from ast_jax.inference.timeline import draw
+
+                draw(heard.file, tags, tagger.label_names, plots[str(heard.file)], channels=grid.channels)
+
+
+def _flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m ast_jax predict", description="Tags sound files.")
     parser.add_argument(
         "--model", action="append", required=True, help="a run or checkpoint; repeat it for an ensemble"
     )
-    parser.add_argument("--top", type=int, default=5, help="labels shown per file")
+    add_window_flags(parser, hop="half the window")
+    parser.add_argument("--top", type=int, default=5, help="labels shown per file and window")
     parser.add_argument(
-        "--hop_s", type=float, help="seconds between windows (default: half the model's length)"
+        "--threshold", type=float, default=0.5, help="score from which a label counts as heard in a window"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a file instead of a table")
-    parser.add_argument("files", nargs="+", type=Path)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="format", action="store_const", const="json", help="an object a file")
+    form.add_argument(
+        "--csv", dest="format", action="store_const", const="csv", help="a row a window, a column a label"
+    )
+    parser.add_argument(
+        "--plot", type=Path, help="a picture (PNG): spectrogram and timeline of the top labels"
+    )
+    parser.add_argument("--stdin", action="store_true", help="tag 16-bit mono PCM at 16 kHz, as it comes")
+    parser.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="sound files, or directories of them"
+    )
+    parser.set_defaults(format="text")
     args = parser.parse_args(argv)
-    tagger = Tagger(args.model)
-    failed = 0
-    for file in args.files:
-        try:
-            tags = tagger.tag(file, hop_s=args.hop_s)
-        except AudioError as error:
-            failed += 1
-            print(f"error: {error}", file=sys.stderr)
-            continue
-        row = describe(file, tags, tagger.label_names, args.top)
-        print(json.dumps(row) if args.json else table(row), flush=True)
-    if failed:
-        print(f"{failed} of {len(args.files)} files could not be tagged", file=sys.stderr)
-        sys.exit(1)
-
-
-def describe(file: Path, tags: Tags, label_names: Sequence[str], top: int) -> dict[str, Any]:
-    """The best labels of a file, and of each window when there are several."""
-
-    def best(scores: np.ndarray) -> list[dict[str, Any]]:
-        return [
-            {"label": label_names[i], "score": round(float(scores[i]), 4)} for i in np.argsort(-scores)[:top]
-        ]
-
-    row: dict[str, Any] = {"file": str(file), "tags": best(tags.overall)}
-    if len(tags.scores) > 1:
-        row["windows"] = [
-            {
-                "start_s": round(float(start), 3),
-                "end_s": round(float(start) + tags.window_s, 3),
-                "tags": best(scores),
-            }
-            for start, scores in zip(tags.times_s, tags.scores, strict=True)
-        ]
-    return row
-
-
-def table(row: dict[str, Any]) -> str:
-    return "\n".join([row["file"], *(f"  {tag['score']:7.4f}  {tag['label']}" for tag in row["tags"])])
+    if bool(args.files) == args.stdin:
+        parser.error("name sound files or directories, or give --stdin, not both")
+    if args.stdin and args.plot:
+        parser.error("--plot needs files: a live sound has no end")
+    if args.top < 1:
+        parser.error(f"--top={args.top}: wanted at least 1")
+    return args

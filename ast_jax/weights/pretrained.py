@@ -5,7 +5,7 @@ f x t patch grids, P class and distillation tokens, D width, B batch, T frames, 
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +48,15 @@ class LoadedModel:
         Clips are cut to the model's `num_frames`, or filled with zero rows before normalisation as in training.
         """
         return np.asarray(self._forward(fit_frames(fbank, self.model.config.num_frames)))
+
+    def scores(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B C"]:
+        """What the logits say of each class, 0 to 1; not waited for: the caller may prepare the next batch meanwhile."""
+        return self.activation(self._forward(fit_frames(fbank, self.model.config.num_frames)))
+
+    @property
+    def activation(self) -> Callable[[jax.Array], jax.Array]:
+        """From logits to scores: sigmoids where a clip may have several labels, else a softmax."""
+        return jax.nn.sigmoid if self.multi_label else jax.nn.softmax
 
     def card(self) -> dict[str, Any]:
         """What model_card.json says."""

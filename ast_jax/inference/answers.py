@@ -1,0 +1,141 @@
+"""What was heard in a sound, and how it is told: text for people, JSON and CSV for programs. W windows, C classes."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ast_jax.inference.windows import Heard
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a model heard: a score for each window and class, and where the windows lie."""
+
+    times_s: Float[np.ndarray, " W"]  # where each window begins
+    ends_s: Float[np.ndarray, " W"]  # and ends: at the sound's end, where the window is longer
+    window_s: float
+    scores: Float[np.ndarray, "W C"]
+
+    @property
+    def overall(self) -> Float[np.ndarray, " C"]:
+        """The mean over windows."""
+        return self.scores.mean(axis=0)
+
+    @classmethod
+    def of(cls, heard: Heard, window_s: float) -> "Tags":
+        return cls(np.array(heard.starts_s), np.array(heard.ends_s), window_s, np.stack(heard.answers))
+
+    @property
+    def duration_s(self) -> float:
+        return float(self.ends_s[-1])
+
+
+Writer = Callable[[str, Tags], None]
+
+
+def writer(form: str, label_names: Sequence[str], top: int, threshold: float) -> Writer:
+    """A function that prints the tags of one file, in the form 'text', 'json' (an object a line) or 'csv' (a row a window)."""
+    if form == "csv":
+        return _csv_writer(label_names)
+    tell = json_line if form == "json" else text
+    return lambda name, tags: print(tell(describe(name, tags, label_names, top, threshold)), flush=True)
+
+
+def json_line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)
+
+
+def describe(
+    name: str | Path, tags: Tags, label_names: Sequence[str], top: int, threshold: float = 0.5
+) -> dict[str, Any]:
+    """The best labels of a file; of several windows also each one's, and of the best labels when they were heard."""
+
+    def best(scores: np.ndarray) -> list[dict[str, Any]]:
+        return [
+            {"label": label_names[i], "score": round(float(scores[i]), 4)} for i in np.argsort(-scores)[:top]
+        ]
+
+    row: dict[str, Any] = {
+        "file": str(name),
+        "start_s": _seconds(tags.times_s[0]),
+        "end_s": _seconds(tags.duration_s),
+        "tags": best(tags.overall),
+    }
+    if len(tags.scores) > 1:
+        for tag, i in zip(row["tags"], np.argsort(-tags.overall)[:top], strict=True):
+            tag["spans"] = spans(tags, int(i), threshold)
+            tag["timeline"] = [round(float(score), 4) for score in tags.scores[:, i]]
+        row["windows"] = [
+            {"start_s": _seconds(start), "end_s": _seconds(end), "tags": best(scores)}
+            for start, end, scores in zip(tags.times_s, tags.ends_s, tags.scores, strict=True)
+        ]
+    return row
+
+
+def spans(tags: Tags, label: int, threshold: float) -> list[list[float]]:
+    """[start, end] in seconds of every run of windows in which the label scores `threshold` or more."""
+    found: list[list[float]] = []
+    heard = tags.scores[:, label] >= threshold
+    for i in np.flatnonzero(heard).tolist():
+        start, end = _seconds(tags.times_s[i]), _seconds(tags.ends_s[i])
+        if i and heard[i - 1]:
+            found[-1][1] = end
+        else:
+            found.append([start, end])
+    return found
+
+
+def text(row: dict[str, Any]) -> str:
+    """A file's tags as lines, with when each was heard where there are several windows."""
+    lines = [
+        row["file"] if not row["start_s"] else f"{row['file']}  {row['start_s']:g} to {row['end_s']:g} s"
+    ]
+    width = max(len(tag["label"]) for tag in row["tags"])
+    for tag in row["tags"]:
+        lines.append(
+            f"  {tag['score']:7.4f}  {tag['label']:<{width}}  {_when(tag.get('spans', []))}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _when(found: Sequence[Sequence[float]], limit: int = 4) -> str:
+    told = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in found[:limit])
+    more = f" and {len(found) - limit} more" if len(found) > limit else ""
+    return f"{told} s{more}" if told else ""
+
+
+def _csv_writer(label_names: Sequence[str]) -> Writer:
+    """Rows `file, start_s, end_s, <a score for every label>`: each label's timeline is a column."""
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(["file", "start_s", "end_s", *label_names])
+
+    def write(name: str, tags: Tags) -> None:
+        for start, end, scores in zip(tags.times_s, tags.ends_s, tags.scores, strict=True):
+            out.writerow([name, _seconds(start), _seconds(end), *(f"{score:.4f}" for score in scores)])
+        sys.stdout.flush()
+
+    return write
+
+
+def plot_paths(plot: Path | None, files: Sequence[Path]) -> dict[str, Path]:
+    """Where the picture of each file goes: `plot` itself for one file, else numbered and named after the file."""
+    if plot is None:
+        return {}
+    if len(files) == 1:
+        return {str(files[0]): plot}
+    digits = len(str(len(files)))
+    return {
+        str(file): plot.with_name(f"{plot.stem}-{number:0{digits}d}-{file.stem}{plot.suffix or '.png'}")
+        for number, file in enumerate(files, 1)
+    }
+
+
+def _seconds(value: Float[np.ndarray, ""] | float) -> float:
+    return round(float(value), 3)

@@ -1,0 +1,81 @@
+"""The files a command is given: directories opened, headers read, progress shown, failures reported and the rest done."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ast_jax.datasets.layout import scan
+from ast_jax.errors import InputError
+from ast_jax.features import AudioError, duration_s
+from ast_jax.inference.windows import BATCH, Grid, Heard
+
+
+def sound_files(paths: Iterable[Path]) -> list[Path]:
+    """Files as named, and every sound file below each directory, sorted. Raises InputError for a directory without any."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside, _ = scan(path)
+        if not inside:
+            raise InputError(
+                f"{path} holds no sound files (wav, flac, ogg, mp3 ...): name another directory, or files"
+            )
+        found += map(Path, inside)
+    return found
+
+
+def durations_s(files: Iterable[Path]) -> list[float]:
+    """What the headers say, 0 where a file cannot be opened: its error is reported when its turn comes."""
+    found = []
+    for file in files:
+        try:
+            found.append(duration_s(file))
+        except AudioError:
+            found.append(0.0)
+    return found
+
+
+def batch_size_for(durations: Sequence[float], grid: Grid) -> int:
+    """`BATCH`, or fewer where there are fewer windows in all: one short clip is not computed eight times."""
+    windows = 0
+    for duration in durations:
+        windows += grid.count(duration)
+        if windows >= BATCH:
+            return BATCH
+    return max(1, windows)
+
+
+@contextmanager
+def progress(total_s: float, what: str) -> Iterator[Callable[[float], None]]:
+    """A bar over seconds of sound on stderr, where that is a terminal; yields the function that moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total_s)
+        yield lambda seconds: bar.advance(task, seconds)
+
+
+def heard_or_reported(found: Iterable[Heard], total: int, *, outcome: str) -> Iterator[Heard]:
+    """Passes on the files that were heard and says on stderr what is wrong with each of the others; then the status is 1."""
+    failed = 0
+    for heard in found:
+        if heard.error is None:
+            yield heard
+        else:
+            failed += 1
+            print(f"error: {heard.error}", file=sys.stderr, flush=True)
+    if failed:
+        print(f"{failed} of {total} files could not be {outcome}", file=sys.stderr)
+        sys.exit(1)
+
+
+def add_window_flags(parser: argparse.ArgumentParser, *, hop: str) -> None:
+    parser.add_argument("--window_s", type=float, help="seconds heard at once (default: the model's length)")
+    parser.add_argument("--hop_s", type=float, help=f"seconds between windows (default: {hop})")

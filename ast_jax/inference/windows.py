@@ -1,0 +1,180 @@
+"""Sounds of any length through a model of one length: cut into windows while they are decoded, batched across files.
+
+Memory does not grow with a file: a stretch of sound, two batches of features and the answers are all that is held.
+S samples, t <= T frames, F mel bins, B windows a batch.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ast_jax.errors import InputError
+from ast_jax.features import SAMPLE_RATE, AudioError, log_mel, stream_audio
+from ast_jax.features.audio import Source
+from ast_jax.features.spec import FRAME_LENGTH, span
+from ast_jax.models import ASTConfig
+
+BATCH = 8  # windows computed at a time
+Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object]  # features, frames of sound
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a sound is cut: `window` samples, `hop` samples apart, each as [num_frames, num_mel_bins] features."""
+
+    window: int
+    hop: int
+    num_frames: int
+    num_mel_bins: int
+    channels: str = "mean"
+
+    @classmethod
+    def of(
+        cls, config: ASTConfig, *, window_s: float | None = None, hop_s: float | None = None, channels="mean"
+    ) -> "Grid":
+        """Windows of the model's own length, half of one apart, unless it is said otherwise.
+
+        Raises InputError: a window longer than the model, or so short that it holds no frame; a hop that leaves sound out.
+        """
+        longest = span(config.num_frames)
+        window = longest if window_s is None else round(window_s * SAMPLE_RATE)
+        if not FRAME_LENGTH <= window <= longest:
+            raise InputError(
+                f"window_s is {window_s:g}: the model hears 0.025 to {longest / SAMPLE_RATE:g} s at once "
+                "(`convert --num_frames` adapts a model to another length)"
+            )
+        hop = window // 2 if hop_s is None else round(hop_s * SAMPLE_RATE)
+        if not 1 <= hop <= window:
+            raise InputError(
+                f"hop_s is {hop_s:g}: wanted more than 0 and at most the window, {window / SAMPLE_RATE:g} s, "
+                "or sound between two windows would go unheard"
+            )
+        return cls(window, hop, config.num_frames, config.num_mel_bins, channels)
+
+    @property
+    def window_s(self) -> float:
+        return self.window / SAMPLE_RATE
+
+    def count(self, duration_s: float) -> int:
+        """How many windows a sound of that length gives."""
+        return 1 + max(0, math.ceil((duration_s * SAMPLE_RATE - self.window) / self.hop))
+
+
+class Window(NamedTuple):
+    start_s: float
+    end_s: float  # the sound's own end, where the window is longer
+    fbank: Float[np.ndarray, "t F"]
+
+
+def cut(blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Window]:
+    """The windows of a sound that comes in pieces, each as soon as it is full; what is left at the end is one more, if it is new."""
+    held, start = np.zeros(0, np.float32), 0
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) >= grid.window:
+            yield _window(held[: grid.window], start, grid)
+            held, start = held[grid.hop :], start + grid.hop
+    if start == 0 or len(held) > grid.window - grid.hop:
+        yield _window(held, start, grid)
+
+
+def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
+    fbank = log_mel(sound, num_mel_bins=grid.num_mel_bins)
+    return Window(start / SAMPLE_RATE, (start + len(sound)) / SAMPLE_RATE, fbank)
+
+
+@dataclass
+class Heard:
+    """One file: where its windows lie and what the model gave for each; or `error`, if it could not be heard to its end."""
+
+    file: Source
+    starts_s: list[float] = field(default_factory=list)
+    ends_s: list[float] = field(default_factory=list)
+    answers: list[np.ndarray] = field(default_factory=list)
+    error: AudioError | None = None
+    decoded: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.decoded and (self.error is not None or len(self.answers) == len(self.starts_s))
+
+
+def hear(
+    files: Iterable[Source],
+    grid: Grid,
+    forward: Forward,
+    *,
+    batch_size: int = BATCH,
+    advance: Callable[[float], None] = lambda seconds: None,
+) -> Iterator[Heard]:
+    """`forward` of every window of every file, one compiled shape for all; files come out in order, each when it is finished.
+
+    Args:
+        forward: (features [B, T, F], frames of sound [B]) to an array [B, ...], which may still be computing.
+        advance: told of every stretch of sound that was decoded, in seconds: for a progress bar.
+    """
+    batches = _Batches(grid, forward, batch_size)
+    waiting: deque[Heard] = deque()
+    for file in files:
+        waiting.append(heard := Heard(file))
+        try:
+            for window in cut(stream_audio(file, channels=grid.channels), grid):
+                advance(window.end_s - (heard.ends_s[-1] if heard.ends_s else 0))
+                heard.starts_s.append(window.start_s)
+                heard.ends_s.append(window.end_s)
+                batches.add(heard, window.fbank)
+        except AudioError as error:
+            heard.error = error
+        heard.decoded = True
+        while waiting and waiting[0].finished:
+            yield waiting.popleft()
+    batches.flush()
+    yield from waiting
+
+
+class _Batches:
+    """Collects windows, whosever they are; while one batch is computed the next is decoded."""
+
+    def __init__(self, grid: Grid, forward: Forward, batch_size: int):
+        self._shape = (batch_size, grid.num_frames, grid.num_mel_bins)
+        self._forward = forward
+        self._owners: list[Heard] = []
+        self._computing: tuple[list[Heard], object] | None = None
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._owners = []
+        self._fbank = np.zeros(self._shape, np.float32)  # rows past a clip's end are 0, as in training
+        self._lengths = np.ones(self._shape[0], np.int32)
+
+    def add(self, owner: Heard, fbank: Float[np.ndarray, "t F"]) -> None:
+        row = len(self._owners)
+        self._fbank[row, : len(fbank)] = fbank
+        self._lengths[row] = len(fbank)
+        self._owners.append(owner)
+        if len(self._owners) == self._shape[0]:
+            self._compute()
+
+    def _compute(self) -> None:
+        before, self._computing = self._computing, (self._owners, self._forward(self._fbank, self._lengths))
+        self._fresh()
+        _deliver(before)
+
+    def flush(self) -> None:
+        if self._owners:
+            self._compute()
+        _deliver(self._computing)
+        self._computing = None
+
+
+def _deliver(batch: tuple[list[Heard], object] | None) -> None:
+    if batch is not None:
+        for owner, answer in zip(
+            batch[0], np.asarray(batch[1]), strict=False
+        ):  # rows that only fill the batch fall away
+            owner.answers.append(answer)
