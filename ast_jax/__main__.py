@@ -15,7 +15,10 @@ COMMANDS = {  # where its main(argv) is, and what it does
         "ast_jax.commands",
         "metrics of a run or checkpoint, or of several as an ensemble, without training",
     ),
-    "convert": ("ast_jax.commands", "weights -> Flax, the reference's .pth, Hugging Face or .npz"),
+    "convert": (
+        "ast_jax.commands",
+        "weights -> Flax, the reference's .pth, Hugging Face, .npz, StableHLO or ONNX",
+    ),
     "crossval": ("ast_jax.crossval", "every fold of a recipe, mean and spread"),
     "group": (
         "ast_jax.group",
@@ -25,7 +28,9 @@ COMMANDS = {  # where its main(argv) is, and what it does
         "ast_jax.plan",
         "tokens, operations, memory and the largest batch, for devices that need not be there",
     ),
-    "predict": ("ast_jax.inference.predict", "tag sound files of any length"),
+    "predict": ("ast_jax.inference.predict", "tag sound files of any length, or a live sound"),
+    "embed": ("ast_jax.inference.embed", "embeddings of sound files -> .npz or .parquet"),
+    "probe": ("ast_jax.inference.probe", "a classifier on embeddings of your classes, cross-validated"),
 }
 
 

@@ -62,18 +62,26 @@ def progress(total_s: float, what: str) -> Iterator[Callable[[float], None]]:
         yield lambda seconds: bar.advance(task, seconds)
 
 
-def heard_or_reported(found: Iterable[Heard], total: int, *, outcome: str) -> Iterator[Heard]:
-    """Passes on the files that were heard and says on stderr what is wrong with each of the others; then the status is 1."""
-    failed = 0
-    for heard in found:
-        if heard.error is None:
-            yield heard
-        else:
-            failed += 1
-            print(f"error: {heard.error}", file=sys.stderr, flush=True)
-    if failed:
-        print(f"{failed} of {total} files could not be {outcome}", file=sys.stderr)
-        sys.exit(1)
+class Failures:
+    """Says on stderr what is wrong with each file that could not be heard, lets the others pass, and in the end counts."""
+
+    def __init__(self, total: int, outcome: str):
+        self._total, self._outcome, self._failed = total, outcome, 0
+
+    def reported(self, found: Iterable[Heard]) -> Iterator[Heard]:
+        """The files that were heard."""
+        for heard in found:
+            if heard.error is None:
+                yield heard
+            else:
+                self._failed += 1
+                print(f"error: {heard.error}", file=sys.stderr, flush=True)
+
+    def exit_if_any(self) -> None:
+        """Ends the program with status 1 if a file failed."""
+        if self._failed:
+            print(f"{self._failed} of {self._total} files could not be {self._outcome}", file=sys.stderr)
+            sys.exit(1)
 
 
 def add_window_flags(parser: argparse.ArgumentParser, *, hop: str) -> None:

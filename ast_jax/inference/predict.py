@@ -22,10 +22,10 @@ from ast_jax.features.audio import Source
 from ast_jax.inference import answers
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.files import (
+    Failures,
     add_window_flags,
     batch_size_for,
     durations_s,
-    heard_or_reported,
     progress,
     sound_files,
 )
@@ -105,15 +105,17 @@ def main(argv: Sequence[str]) -> None:
     files = sound_files(args.files)
     durations = durations_s(files)
     plots = answers.plot_paths(args.plot, files)
+    failures = Failures(len(files), "tagged")
     with progress(sum(durations), "tagging") as advance:
         found = tagger.tag_all(files, grid, batch_size=batch_size_for(durations, grid), advance=advance)
-        for heard in heard_or_reported(found, len(files), outcome="tagged"):
+        for heard in failures.reported(found):
             tags = Tags.of(heard, grid.window_s)
             write(str(heard.file), tags)
             if plots:
                 from ast_jax.inference.timeline import draw
 
                 draw(heard.file, tags, tagger.label_names, plots[str(heard.file)], channels=grid.channels)
+    failures.exit_if_any()
 
 
 def _flags(argv: Sequence[str]) -> argparse.Namespace:
