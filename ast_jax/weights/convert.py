@@ -14,11 +14,11 @@ import numpy as np
 
 from ast_jax.errors import InputError
 from ast_jax.models import flat_params
-from ast_jax.weights import layouts, parity, torch_file
-from ast_jax.weights.pretrained import LoadedModel, load_model
+from ast_jax.weights import card, layouts, onnx_file, parity, stablehlo, torch_file
+from ast_jax.weights.pretrained import LoadedModel, load_model, with_config
 from ast_jax.weights.source import CARD
 
-FORMATS = ("flax", "reference", "huggingface", "npz", "safetensors")
+FORMATS = ("flax", "reference", "huggingface", "npz", "safetensors", "stablehlo", "onnx")
 _UNUSED_CLASSES = 1000  # of DeiT's two heads, which the reference carries along
 
 
@@ -29,9 +29,10 @@ def convert(
 
     Args:
         src: whatever `load_model` takes; `which` and `options` go there too.
-        dst: a new directory for 'flax' and 'huggingface', a new file for the others.
+        dst: a new directory for 'flax', 'huggingface', 'stablehlo' and 'onnx', a new file for the others.
         to: 'flax' (a directory of ours), 'reference' (`.pth` with `module.` names, as published), 'huggingface',
-            'npz' or 'safetensors' (our paths, our model card inside).
+            'npz' or 'safetensors' (our paths, our model card inside); 'stablehlo' (what 'flax' has, and a program that
+            jax runs without this package) or 'onnx'. Directories get a README.md, the model's card for people.
 
     Returns:
         Lines for the user: what was read, what was written, and the largest difference of logits, measured on the
@@ -52,11 +53,16 @@ def convert(
         "huggingface": _hugging_face,
         "npz": _npz,
         "safetensors": _safetensors,
+        "stablehlo": _stablehlo,
+        "onnx": _onnx,
     }
     dst.parent.mkdir(parents=True, exist_ok=True)
     partial = dst.with_name(f".{dst.name}.{os.getpid()}.partial")
     try:
         lines = write[to](loaded, partial)
+        if partial.is_dir():
+            text = card.text(loaded, to=to, name=dst.name, facts=card.facts_of(src, which))
+            (partial / card.README).write_text(text, encoding="utf-8")
         os.replace(partial, dst)
     finally:
         if partial.is_dir():
@@ -70,6 +76,24 @@ def _flax(loaded: LoadedModel, path: Path) -> list[str]:
     _safetensors(loaded, path / "model.safetensors")
     (path / CARD).write_text(json.dumps(loaded.card(), indent=1))
     return _read_back(loaded, path)
+
+
+def _stablehlo(loaded: LoadedModel, path: Path) -> list[str]:
+    lines = _flax(loaded, path)
+    stablehlo.write_program(loaded, path / stablehlo.PROGRAM)
+    run = stablehlo.load_exported(path)
+    return [*lines, parity.with_function(loaded, "the StableHLO program", lambda fbank: run(fbank)[0])]
+
+
+def _onnx(loaded: LoadedModel, path: Path) -> list[str]:
+    path.mkdir()
+    onnx_file.write_onnx(loaded, path / onnx_file.MODEL)
+    (path / CARD).write_text(json.dumps(loaded.card(), indent=1))
+    run = onnx_file.onnx_runner(path / onnx_file.MODEL)
+    if run is None:
+        return ["parity: not measured, onnxruntime is not installed"]
+    ours = with_config(loaded, dtype="float32")
+    return [parity.with_function(ours, "onnxruntime", lambda fbank: run(fbank)[0])]
 
 
 def _safetensors(loaded: LoadedModel, path: Path) -> list[str]:

@@ -3,18 +3,16 @@
 B batch, T frames, F mel bins, C classes.
 """
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import Float
 
-from ast_jax.models import AST, ASTConfig, flat_params, merge, set_params, split
-from ast_jax.weights.pretrained import LoadedModel
+from ast_jax.models import ASTConfig, merge, split
+from ast_jax.weights.pretrained import LoadedModel, with_config
 
 
 def with_reference(loaded: LoadedModel, path: Path) -> str:
@@ -51,6 +49,17 @@ def with_other_head_eps(loaded: LoadedModel, eps: float) -> float:
     return float(np.abs(_logits(loaded, x, head_norm_eps=eps) - _logits(loaded, x)).max())
 
 
+def with_function(loaded: LoadedModel, whose: str, run: Callable[[Float[np.ndarray, "B T F"]], Any]) -> str:
+    """A written program that takes log-mels as `log_mel` gives them, at two batch sizes."""
+    config = loaded.model.config
+    shape = (3, config.num_frames, config.num_mel_bins)
+    fbank = np.random.default_rng(0).normal(loaded.mean, loaded.std, shape).astype(np.float32)
+    with jax.default_matmul_precision("float32"):
+        ours = loaded.logits(fbank)
+        theirs = np.concatenate([np.asarray(run(fbank[:1])), np.asarray(run(fbank))])
+    return _line(whose, np.concatenate([ours[:1], ours]), theirs)
+
+
 def _line(whose: str, ours: np.ndarray, theirs: np.ndarray) -> str:
     return (
         f"parity: logits of {whose} and ours differ by at most {np.abs(ours - theirs).max():.1e} on random features "
@@ -66,10 +75,7 @@ def _features(config: ASTConfig) -> Float[np.ndarray, "2 T F"]:
 
 def _logits(loaded: LoadedModel, x: Float[np.ndarray, "B T F"], **changes: Any) -> Float[np.ndarray, "B C"]:
     """Ours, in float32 whatever the model's compute type and the chip's default."""
-    config = dataclasses.replace(loaded.model.config, dtype="float32", **changes)
-    model = nnx.eval_shape(lambda: AST(config, rngs=nnx.Rngs(0)))
-    set_params(model, flat_params(loaded.model))
-    graphdef, params = split(model)
+    graphdef, params = split(with_config(loaded, dtype="float32", **changes).model)
     with jax.default_matmul_precision("float32"):
         return np.asarray(jax.jit(lambda p, x: merge(graphdef, p)(x))(params, x))
 

@@ -76,6 +76,14 @@ class LoadedModel:
         return lambda fbank: forward(params, fbank)
 
 
+def with_config(loaded: LoadedModel, **changes: Any) -> LoadedModel:
+    """The same parameters under other arithmetic: ASTConfig fields that change no shape, such as dtype='float32'."""
+    config = dataclasses.replace(loaded.model.config, **changes)
+    model = nnx.eval_shape(lambda: AST(config, rngs=nnx.Rngs(0)))
+    set_params(model, flat_params(loaded.model))
+    return dataclasses.replace(loaded, model=model)
+
+
 def fit_frames(fbank: Float[np.ndarray, "B T F"], num_frames: int) -> Float[np.ndarray, "B U F"]:
     """The first `num_frames` frames, zero rows appended where there are fewer (the reference's way)."""
     short = max(num_frames - fbank.shape[1], 0)
