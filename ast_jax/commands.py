@@ -51,7 +51,7 @@ def convert(argv: Sequence[str]) -> None:
 
     parser = argparse.ArgumentParser("python -m ast_jax convert", description=convert.__doc__)
     parser.add_argument("src", help="a run, a checkpoint file or directory, or a catalogue name")
-    parser.add_argument("dst", help="where to write; must not exist")
+    parser.add_argument("dst", help="the file or directory to write; must not exist")
     parser.add_argument("--to", required=True, choices=FORMATS)
     parser.add_argument("--which", default="best", help="of a run: best, last or average weights")
     parser.add_argument("--mean", type=float, help="normalisation, where the source does not say")
@@ -71,7 +71,7 @@ def evaluate(argv: Sequence[str]) -> None:
     RUN is anything `load_model` takes, or a file of saved scores (scores.npz, predictions.npz); several are an ensemble
     (the mean of their scores). Data and splits are the recipe's; without --config, those the first run was trained with.
     """
-    recipe = [a for a in argv if a.startswith("--config")]
+    recipe, rest = split_recipe(argv)
     parser = argparse.ArgumentParser("python -m ast_jax evaluate", description=evaluate.__doc__)
     parser.add_argument("sources", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--which", default="best", help="of a run: best, last or average weights")
@@ -79,7 +79,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--mean", type=float, help="instead of the checkpoint's own")
     parser.add_argument("--std", type=float)
     parser.add_argument("--out", type=Path, help="save the scores here, for ensembles later")
-    args = parser.parse_args([a for a in argv if a not in recipe])
+    args = parser.parse_args(rest)
 
     from ast_jax.evaluation.evaluate import Predictions
 
@@ -104,6 +104,18 @@ def evaluate(argv: Sequence[str]) -> None:
     if args.out:
         ensemble.save(args.out)
         print(f"scores in {args.out}", file=sys.stderr)
+
+
+def split_recipe(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags of a recipe, `--config FILE`, `--config=FILE` and `--config.KEY VALUE` or `=VALUE`, and everything else."""
+    recipe: list[str] = []
+    rest: list[str] = []
+    waiting = False  # for the value of the flag before
+    for argument in argv:
+        is_recipe = waiting or argument.partition("=")[0].split(".")[0] == "--config"
+        waiting = is_recipe and not waiting and "=" not in argument
+        (recipe if is_recipe else rest).append(argument)
+    return recipe, rest
 
 
 def config_of_run(run: Path) -> ConfigDict:

@@ -175,6 +175,24 @@ def test_evaluating_what_is_no_run_says_what_to_do(tmp_path):
         commands.evaluate([str(tmp_path)])
 
 
+def test_a_recipe_may_be_given_with_a_space_or_an_equals_sign():
+    """`--configuration` is nobody's flag of a recipe, and the value after `=` is not looked for again."""
+    argv = [
+        "RUN",
+        "--config",
+        "x.py:a=1",
+        "--splits=b",
+        "--config.lr=1",
+        "--config.seed",
+        "2",
+        "OTHER",
+        "--configuration",
+    ]
+    recipe, rest = commands.split_recipe(argv)
+    assert recipe == ["--config", "x.py:a=1", "--config.lr=1", "--config.seed", "2"]
+    assert rest == ["RUN", "--splits=b", "OTHER", "--configuration"]
+
+
 def test_the_command_list():
     done = subprocess.run([sys.executable, "-m", "ast_jax"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0

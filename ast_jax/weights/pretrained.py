@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, flat_params, merge, normalise, set_params, split
+from ast_jax.models.attention import attention_on
 from ast_jax.models.patches import adapt_kernel, adapt_positions, positions_by_place
 from ast_jax.weights.recognise import read_source
 from ast_jax.weights.source import Source
@@ -68,10 +69,11 @@ class LoadedModel:
     @cached_property
     def _forward(self):
         graphdef, params = split(self.model)
+        attend = attention_on(jax.devices()[0])
 
         @jax.jit
         def forward(params, fbank):
-            return merge(graphdef, params)(normalise(fbank, self.mean, self.std))
+            return merge(graphdef, params)(normalise(fbank, self.mean, self.std), attend=attend)
 
         return lambda fbank: forward(params, fbank)
 
