@@ -75,6 +75,11 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         status, line = 2, f"error: {error}"
     except Diverged as error:
         status, line = 3, f"error: {error}"
+    except BrokenPipeError:  # whoever read the output has enough: `| head`
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter's last flush fails again
+        sys.exit(141)  # as a shell counts SIGPIPE
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -3,6 +3,10 @@
 import csv
 import io
 import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from ast_jax.inference.windows import BATCH, Grid, cut, hear
 from ast_jax.models import AST, ASTConfig
 from ast_jax.weights import LoadedModel
 
+ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000
 CONFIG = ASTConfig(num_classes=3, num_frames=16, width=8, depth=1, num_heads=1, strides=(16, 16))
 GRID = Grid.of(CONFIG)  # windows of 2800 samples, 1400 apart
@@ -236,3 +241,16 @@ def test_the_strip_of_a_file_is_its_spectrogram_averaged_over_time(sounds):
 def test_the_heat_map_spans_the_sound():
     tags = Tags(np.array([0.0, 1.0, 2.0]), np.array([2.0, 3.0, 3.2]), 2.0, np.ones((3, 1)))
     np.testing.assert_allclose(timeline.cell_edges(tags), [0, 1.5, 2.5, 3.2])
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly():
+    code = "from ast_jax.main import run\nrun(lambda argv: [print(i) for i in range(100_000)], [])"
+    done = subprocess.run(
+        f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 141)
