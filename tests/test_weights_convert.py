@@ -12,7 +12,7 @@ from weights_oracles import hugging_face_model, reference_model, save_hugging_fa
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, flat_params, set_params
 from ast_jax.weights import load_model
-from ast_jax.weights.convert import FORMATS, convert
+from ast_jax.weights.convert import LAYOUTS, convert
 from ast_jax.weights.pretrained import LoadedModel
 from ast_jax.weights.source import CARD
 
@@ -55,7 +55,7 @@ def abstract(model):
     return split(model)[1]
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", LAYOUTS)
 def test_round_trip_is_bit_exact(tmp_path, to, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # writing needs no torch, nor does reading back
     params = model_of_ours(tmp_path / "ours")
@@ -78,9 +78,9 @@ def test_round_trip_is_bit_exact(tmp_path, to, monkeypatch):
 
 def test_a_chain_through_every_layout_ends_where_it_began(tmp_path):
     params = model_of_ours(tmp_path / "0", dataclasses.replace(CONFIG, head_norm_eps=1e-6))
-    for i, to in enumerate(FORMATS):
+    for i, to in enumerate(LAYOUTS):
         convert(tmp_path / str(i), tmp_path / str(i + 1), to=to)
-    last = load_model(tmp_path / str(len(FORMATS)))
+    last = load_model(tmp_path / str(len(LAYOUTS)))
     assert last.model.config == dataclasses.replace(CONFIG, head_norm_eps=1e-6)
     for path, array in flat_params(last.model).items():
         np.testing.assert_array_equal(array, params[path])
@@ -126,7 +126,7 @@ def test_existing_destinations_and_unknown_layouts_are_refused(tmp_path):
     with pytest.raises(InputError, match="exists already"):
         convert(tmp_path / "ours", tmp_path / "out", to="flax")
     with pytest.raises(InputError, match="choose one of flax, reference"):
-        convert(tmp_path / "ours", tmp_path / "other", to="onnx")
+        convert(tmp_path / "ours", tmp_path / "other", to="tflite")
 
 
 def test_damage_to_our_own_files_is_named(tmp_path):

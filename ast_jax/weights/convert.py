@@ -18,7 +18,8 @@ from ast_jax.weights import card, layouts, onnx_file, parity, stablehlo, torch_f
 from ast_jax.weights.pretrained import LoadedModel, load_model, with_config
 from ast_jax.weights.source import CARD
 
-FORMATS = ("flax", "reference", "huggingface", "npz", "safetensors", "stablehlo", "onnx")
+LAYOUTS = ("flax", "reference", "huggingface", "npz", "safetensors")  # of weights, read back bit for bit
+FORMATS = (*LAYOUTS, "stablehlo", "onnx")
 _UNUSED_CLASSES = 1000  # of DeiT's two heads, which the reference carries along
 
 
