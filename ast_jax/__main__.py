@@ -31,6 +31,11 @@ COMMANDS = {  # where its main(argv) is, and what it does
     "predict": ("ast_jax.inference.predict", "tag sound files of any length, or a live sound"),
     "embed": ("ast_jax.inference.embed", "embeddings of sound files -> .npz or .parquet"),
     "probe": ("ast_jax.inference.probe", "a classifier on embeddings of your classes, cross-validated"),
+    "explain": (
+        "ast_jax.inference.explain",
+        "what an answer rests on: attention and gradients over the spectrogram",
+    ),
+    "serve": ("ast_jax.inference.serve.command", "a local page: drop a sound, see its tags"),
 }
 
 

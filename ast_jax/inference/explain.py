@@ -1,0 +1,171 @@
+r"""Shows what a model's answer rests on, over the spectrogram of a sound file.
+
+  python -m ast_jax explain --model=runs/quickstart FILE [--label=siren ...] [--start_s=0] [--out=explain.png]
+
+Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and, beside it, an .npz with
+everything drawn and the attention of every layer and head. T frames, F mel bins, L layers, H heads, f x t patches, K labels, C classes.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from ast_jax.errors import InputError
+from ast_jax.evaluation.style import LIGHT, sheet
+from ast_jax.features import SAMPLE_RATE, log_mel, stream_audio
+from ast_jax.features.spec import FRAME_SHIFT, span
+from ast_jax.inference.attribution import attention_maps, gradient_times_input, marked_region, over_cells
+from ast_jax.inference.predict import Tagger
+from ast_jax.models import merge, normalise, split
+from ast_jax.weights import LoadedModel
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One window of sound and what the answer to it rests on. Arrays over [T, F] hold the sound's own frames, without padding."""
+
+    fbank: Float[np.ndarray, "T F"]  # log-mel, nats
+    scores: Float[np.ndarray, " C"]
+    labels: Int[np.ndarray, " K"]  # those explained
+    rollout: Float[np.ndarray, "T F"]  # attention, for no label in particular
+    gradient: Float[np.ndarray, "K T F"]  # gradient x input; negative: against the label
+    attention: Float[
+        np.ndarray, "L H f t"
+    ]  # of the class and distillation tokens to each patch, padding included
+
+
+class Explainer:
+    """Explains one model's answers; what it compiles is shared by every window."""
+
+    def __init__(self, loaded: LoadedModel):
+        self.loaded, self.config = loaded, loaded.model.config
+        graphdef, self._params = split(loaded.model)
+        activation = jax.nn.sigmoid if loaded.multi_label else jax.nn.softmax
+        self._attend = jax.jit(lambda params, x: attention_maps(merge(graphdef, params), x))
+        self._score = jax.jit(lambda params, x: activation(merge(graphdef, params)(x)))
+        self._gradient = jax.jit(lambda params, x, c: gradient_times_input(merge(graphdef, params), x, c))
+
+    def scores(self, fbank: Float[np.ndarray, "B T F"]) -> Float[np.ndarray, "B C"]:
+        """Scores of log-mels in nats, padded or cut to the model's length."""
+        return np.asarray(self._score(self._params, self._normalised(fbank)))
+
+    def explain(self, fbank: Float[np.ndarray, "t F"], labels: Sequence[int]) -> Explanation:
+        """Explains the score of each label on one window, of which what lies past the model's length is cut off."""
+        fbank, chosen = fbank[: self.config.num_frames], np.asarray(labels, np.int32)
+        x, own = self._normalised(fbank[None]), len(fbank)
+        attention, rolled = jax.device_get(self._attend(self._params, x))
+        gradient = np.asarray(self._gradient(self._params, x[0], jnp.asarray(chosen)))
+        rollout = over_cells(rolled[0], self.config)[:own]
+        scores = self.scores(fbank[None])[0]
+        return Explanation(fbank, scores, chosen, rollout, gradient[:, :own], attention[0])
+
+    def _normalised(self, fbank: Float[np.ndarray, "B t F"]) -> jax.Array:
+        x = np.zeros((len(fbank), self.config.num_frames, fbank.shape[2]), np.float32)
+        x[:, : fbank.shape[1]] = fbank[:, : self.config.num_frames]
+        return normalise(jnp.asarray(x), self.loaded.mean, self.loaded.std)
+
+
+def picture(found: Explanation, names: Sequence[str], start_s: float = 0.0) -> bytes:
+    """PNG: the spectrogram, then over it the rollout and each label's gradient x input, its marked region outlined."""
+    title = "Attention rollout: where any answer may come from"
+    panels: list[tuple[str, Any, bool]] = [("What was heard", None, False), (title, found.rollout, False)]
+    for label, gradient in zip(found.labels, found.gradient, strict=True):
+        panels.append((f"For {names[label]} ({found.scores[label]:.3f}): gradient x input", gradient, True))
+    frames, bins = found.fbank.shape
+    extent = (start_s, start_s + frames * FRAME_SHIFT / SAMPLE_RATE, 0, bins)
+    low, high = np.percentile(found.fbank, [1, 99.5])
+    with sheet(LIGHT, 7.0, 1.9 * len(panels)) as (figure, png):
+        all_axes = figure.subplots(len(panels), 1, sharex=True)
+        for axes, (title, relevance, outlined) in zip(all_axes, panels, strict=True):
+            look = {"origin": "lower", "aspect": "auto", "extent": extent}
+            colours = "magma" if relevance is None else "gray_r"
+            axes.imshow(found.fbank.T, cmap=colours, vmin=low, vmax=high, **look)
+            if relevance is not None:
+                _lay_over(axes, relevance, look)
+            if outlined:
+                marked = marked_region(relevance).T.astype(float)
+                axes.contour(marked, levels=[0.5], colors=LIGHT.ink, linewidths=0.8, extent=extent)
+            axes.set_title(title, size=10)
+            axes.set(ylabel="mel bin", yticks=[0, bins // 2, bins])
+        axes.set_xlabel("seconds")
+        return png()
+
+
+def _lay_over(axes, relevance: Float[np.ndarray, "T F"], look: dict) -> None:
+    """What speaks for the answer in red, against it in blue, its strength as opacity."""
+    from matplotlib.colors import to_rgb
+    from scipy.ndimage import uniform_filter
+
+    smooth = uniform_filter(relevance, 5, mode="nearest").T
+    strength = np.clip(np.abs(smooth) / max(np.percentile(np.abs(smooth), 99.5), 1e-30), 0, 1)
+    colour = np.where(smooth[..., None] >= 0, to_rgb(LIGHT.published), to_rgb(LIGHT.measured))
+    axes.imshow(np.concatenate([colour, 0.75 * strength[..., None]], axis=-1), **look)
+
+
+def window_at(file: str | Path, start_s: float, num_samples: int, channels: str) -> Float[np.ndarray, " S"]:
+    """`num_samples` of the file from `start_s` on, or as many as there are; decodes no further.
+
+    Raises InputError if the file ends before, AudioError if it cannot be heard.
+    """
+    start, heard, kept = round(start_s * SAMPLE_RATE), 0, [np.zeros(0, np.float32)]
+    for block in stream_audio(file, channels=channels):  # type: ignore[arg-type]
+        kept.append(block[max(0, start - heard) : max(0, start + num_samples - heard)])
+        heard += len(block)
+        if heard >= start + num_samples:
+            break
+    if not sum(map(len, kept)):
+        raise InputError(
+            f"{file} lasts {heard / SAMPLE_RATE:.1f} s, and --start_s is {start_s:g}: choose less"
+        )
+    return np.concatenate(kept)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command. Without --start_s it explains the window on which the (first) label scores highest."""
+    parser = argparse.ArgumentParser("python -m ast_jax explain", description=main.__doc__)
+    parser.add_argument("--model", required=True, help="a run or checkpoint")
+    parser.add_argument("--label", action="append", help="what to explain; repeat it; default: the best ones")
+    parser.add_argument("--top", type=int, default=2, help="how many, without --label")
+    parser.add_argument("--start_s", type=float, help="where the window begins")
+    parser.add_argument("--out", type=Path, default=Path("explain.png"), help="the .npz goes beside it")
+    parser.add_argument("file", type=Path)
+    args = parser.parse_args(argv)
+    tagger = Tagger([args.model])
+    names, loaded = tagger.label_names, tagger.models[0]
+    labels = label_indices(args.label, names) if args.label else None
+    start_s = args.start_s
+    if start_s is None:
+        tags = tagger.tag(args.file)
+        aim = labels[0] if labels else int(np.argmax(tags.overall))
+        start_s = float(tags.times_s[np.argmax(tags.scores[:, aim])])
+    explainer = Explainer(loaded)
+    fbank = log_mel(window_at(args.file, start_s, span(explainer.config.num_frames), loaded.channels))
+    if labels is None:
+        labels = [int(c) for c in np.argsort(-explainer.scores(fbank[None])[0])[: args.top]]
+    found = explainer.explain(fbank, labels)
+    args.out.write_bytes(picture(found, names, start_s))
+    maps = args.out.with_suffix(".npz")
+    np.savez_compressed(
+        maps,
+        **vars(found) | {"labels": np.array([names[c] for c in labels])},
+        label_names=np.array(names),
+        start_s=start_s,
+    )
+    heard = "  ".join(f"{names[c]} {found.scores[c]:.3f}" for c in labels)
+    print(f"{args.file} from {start_s:.2f} s: {heard}\n{args.out}\n{maps}")
+
+
+def label_indices(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Places of labels given by name. Raises InputError for one that the model does not know."""
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        known = "; ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+        raise InputError(f"the model has no label {', '.join(map(repr, unknown))}: it has {known}")
+    return [names.index(name) for name in wanted]

@@ -1,0 +1,51 @@
+r"""A program that decodes one sound and ends: what hostile bytes do to a decoder, they do to this process alone.
+
+  python -m ast_jax.inference.serve.decoder CHANNELS MAX_SECONDS MAX_BYTES MAX_CPU_SECONDS < sound > float32 samples at 16 kHz
+
+Exit status: 0 done, 1 the sound cannot be heard or is too long, 3 it is none (one line on stderr), 2 not enough memory; else
+a signal.
+"""
+
+import resource
+import sys
+
+
+def main() -> None:
+    channels, seconds, memory, cpu_s = sys.argv[1], *map(float, sys.argv[2:])
+    _confine(int(memory), int(cpu_s))
+    from ast_jax.features import SAMPLE_RATE, AudioError, duration_s, stream_audio
+
+    try:
+        sound = sys.stdin.buffer.read()
+        told = duration_s(sound)  # by its header, so that an hour need not be decoded to be refused
+        if told > seconds:
+            _refuse(f"it lasts {told:,.0f} s, and {seconds:,.0f} s is the most: cut it")
+        left = round(seconds * SAMPLE_RATE)
+        for block in stream_audio(sound, channels=channels, block_s=1.0):  # type: ignore[arg-type]
+            left -= len(block)
+            if left < 0:
+                _refuse(f"it lasts more than {seconds:,.0f} s, which is the most: cut it")
+            sys.stdout.buffer.write(block.tobytes())
+    except AudioError as error:
+        line = str(error).partition(": ")[2]  # without its name, which is how many bytes it has
+        _refuse(line, status=3 if error.reason == "not audio" else 1)
+    except MemoryError:
+        sys.exit(2)
+
+
+def _refuse(line: str, status: int = 1) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(status)
+
+
+def _confine(memory: int, cpu_s: int) -> None:
+    """No more memory or processor time than that, no file written, no core dump."""
+    if sys.platform == "linux":  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Decoding of what anybody may send, in a process of its own with limits on memory, processor time and the clock."""
+
+import asyncio
+import contextlib
+import math
+import sys
+from http import HTTPStatus
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from ast_jax.features import SAMPLE_RATE
+from ast_jax.inference.serve.limits import Limits, Refusal
+
+_PACKAGE_HOME = str(Path(__file__).resolve().parents[3])
+# One thread each: a pool of them reserves more address space than decoding needs. Nothing else of our environment goes along.
+_ENVIRONMENT = {"PYTHONPATH": _PACKAGE_HOME, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_HEARD_WHY = {
+    1: HTTPStatus.UNPROCESSABLE_ENTITY,
+    3: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+}  # by the decoder's status
+
+
+async def decode(sound: bytes, *, channels: str, limits: Limits) -> Float32[np.ndarray, " S"]:
+    """The waveform, 16 kHz mono. Raises Refusal: it cannot be heard, is too long, or costs too much to decode."""
+    cpu_s = math.ceil(limits.decode_time_s)
+    arguments = (channels, limits.sound_s, limits.decode_bytes, cpu_s)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ast_jax.inference.serve.decoder", *map(str, arguments)),
+        stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(limits.decode_time_s):
+            samples, words = await _converse(process, sound, 4 * math.ceil(limits.sound_s * SAMPLE_RATE))
+            status = await process.wait()
+    except TimeoutError:
+        raise Refusal(*_too_dear("time", limits)) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if status == 0:
+        return np.frombuffer(samples, np.float32)
+    if status in _HEARD_WHY:
+        line = words.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Refusal(_HEARD_WHY[status], f"this cannot be tagged: {line}")
+    raise Refusal(*_too_dear("memory" if status == 2 else "time", limits))
+
+
+def _too_dear(what: str, limits: Limits) -> tuple[HTTPStatus, str]:
+    most = f"{limits.decode_bytes / 1e6:,.0f} MB" if what == "memory" else f"{limits.decode_time_s:g} s"
+    line = f"this cannot be tagged: decoding it takes more {what} than {most}"
+    return HTTPStatus.UNPROCESSABLE_ENTITY, line
+
+
+async def _converse(process: asyncio.subprocess.Process, sound: bytes, most: int) -> tuple[bytes, bytes]:
+    """Gives the sound in and takes at most `most` bytes of samples and 4 kB of words out."""
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    assert stdin is not None  # all three were asked for
+    assert stdout is not None
+    assert stderr is not None
+
+    async def give() -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: its status says how
+            stdin.write(sound)
+            await stdin.drain()
+            stdin.close()
+
+    async def take(stream: asyncio.StreamReader, most: int) -> bytes:
+        parts, size = [], 0
+        while size < most and (part := await stream.read(min(1 << 16, most - size))):
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+    _, samples, words = await asyncio.gather(give(), take(stdout, most), take(stderr, 4096))
+    return samples, words

@@ -1,0 +1,233 @@
+// The page: sends a sound to the server beside it, draws what comes back, moves a cursor along while the sound plays.
+
+const $ = id => document.getElementById(id);
+const seconds = s => `${s < 10 ? s.toFixed(2) : s.toFixed(1)} s`;
+const LONGEST_RECORDING_MS = 60_000, LOCAL_DECODING_BYTES = 20_000_000;
+// matplotlib's magma at nine places: even in brightness, for every kind of eye
+const MAGMA = [[0, 0, 4], [29, 17, 71], [81, 18, 124], [131, 38, 129], [183, 55, 121], [231, 82, 99], [252, 137, 97], [254, 196, 136], [252, 253, 191]];
+
+let model = null;  // what /api/model says
+let shown = null;  // the answer on the page
+let asking = new AbortController();
+
+async function start() {
+  const reply = await fetch("api/model");
+  model = await reply.json();
+  const some = model.labels.slice(0, 12).join(", ") + (model.labels.length > 12 ? ", …" : "");
+  $("about").textContent = `The model tells ${model.labels.length} classes apart (${some}) and hears ${seconds(model.window_s)} at a time.`;
+  $("limits").textContent = `wav, flac, ogg, mp3 and more; at most ${(model.upload_bytes / 1e6).toFixed(0)} MB and ${Math.round(model.sound_s / 60)} minutes.`;
+}
+
+// ---- from a file to an answer
+
+async function tag(sound, name) {
+  asking.abort();
+  asking = new AbortController();
+  const mine = asking;
+  say(`Listening to ${name} …`);
+  try {
+    const answer = await ask(sound, mine.signal);
+    show(answer, sound, name);
+    say(`${name}: ` + answer.tags.slice(0, 3).map(t => `${t.label} ${percent(t.score)}`).join(", "));
+  } catch (error) {
+    if (mine.signal.aborted) return;  // another sound was chosen meanwhile
+    say("");
+    $("result").hidden = true;
+    $("error").textContent = `${name}: ${error.message}`;
+  }
+}
+
+async function ask(sound, signal) {
+  if (model && sound.size > model.upload_bytes)
+    throw new Error(`it has ${(sound.size / 1e6).toFixed(1)} MB, and ${(model.upload_bytes / 1e6).toFixed(1)} MB is the most: cut or compress it`);
+  let reply = await post(sound, signal);
+  if (reply.status === 415 && sound.size < LOCAL_DECODING_BYTES) {
+    const wav = await decodedHere(sound);  // m4a and webm are known to browsers, and not to the server's decoder
+    if (wav) reply = await post(wav, signal);
+  }
+  const answer = await reply.json();
+  if (!reply.ok) throw new Error(answer.error);
+  return answer;
+}
+
+async function post(body, signal) {
+  try {
+    return await fetch("api/tags?spectrogram=true", {method: "POST", body, signal});
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new Error("the server does not answer: is it still running?");
+  }
+}
+
+async function decodedHere(sound) {
+  try {
+    const audio = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(await sound.arrayBuffer());
+    return audio.duration > (model?.sound_s ?? 600) ? null : wavOf(audio);
+  } catch {
+    return null;  // not known here either: the server's own words stand
+  }
+}
+
+function wavOf(audio) {
+  const mono = new Float32Array(audio.length);
+  for (let c = 0; c < audio.numberOfChannels; c++)
+    audio.getChannelData(c).forEach((sample, i) => { mono[i] += sample / audio.numberOfChannels; });
+  const view = new DataView(new ArrayBuffer(44 + 2 * mono.length)), text = (at, s) => [...s].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
+  text(0, "RIFF"); view.setUint32(4, 36 + 2 * mono.length, true); text(8, "WAVEfmt "); view.setUint32(16, 16, true);
+  view.setUint16(20, 1, true); view.setUint16(22, 1, true); view.setUint32(24, audio.sampleRate, true);
+  view.setUint32(28, 2 * audio.sampleRate, true); view.setUint16(32, 2, true); view.setUint16(34, 16, true);
+  text(36, "data"); view.setUint32(40, 2 * mono.length, true);
+  mono.forEach((sample, i) => view.setInt16(44 + 2 * i, 32767 * Math.max(-1, Math.min(1, sample)), true));
+  return new Blob([view], {type: "audio/wav"});
+}
+
+// ---- recording
+
+let recorder = null;
+
+async function record() {
+  if (recorder) return recorder.stop();
+  say("");
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({audio: true}), parts = [];
+    recorder = new MediaRecorder(stream);
+    recorder.ondataavailable = event => parts.push(event.data);
+    recorder.onstop = async () => {
+      stream.getTracks().forEach(track => track.stop());
+      recorder = null;
+      pressed(false);
+      const wav = await decodedHere(new Blob(parts));
+      if (wav) tag(wav, "your recording"); else $("error").textContent = "The recording holds no sound: try again.";
+    };
+    recorder.start();
+    pressed(true);
+    say("Recording. Press the button again to stop.");
+    setTimeout(() => recorder?.state === "recording" && recorder.stop(), LONGEST_RECORDING_MS);
+  } catch (error) {
+    recorder = null;
+    $("error").textContent = `No microphone: ${error.message}`;
+  }
+}
+
+function pressed(on) {
+  $("record").setAttribute("aria-pressed", on);
+  $("record").textContent = on ? "Stop recording" : "Record";
+}
+
+// ---- from an answer to the page
+
+const percent = score => `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)} %`;
+
+function say(words) {
+  $("status").textContent = words;
+  $("error").textContent = "";
+}
+
+function element(kind, attributes = {}, ...children) {
+  const made = Object.assign(document.createElement(kind), attributes);
+  made.append(...children);
+  return made;
+}
+
+function show(answer, sound, name) {
+  shown = answer;
+  $("name").textContent = name;
+  $("tags").replaceChildren(...answer.tags.map(({label, score}) => {
+    const meter = element("meter", {min: 0, max: 1, value: score});
+    meter.setAttribute("aria-label", label);
+    return element("li", {}, element("span", {textContent: label}), element("span", {textContent: percent(score)}), meter);
+  }));
+  draw(answer.spectrogram);
+  $("spectrogram").setAttribute("aria-label", `Spectrogram of ${name}, ${seconds(answer.duration_s)}, 20 Hz to 8 kHz`);
+  $("timeline").replaceChildren(...answer.timeline.labels.map(track));
+  $("table").replaceChildren(...table(answer.timeline));
+  URL.revokeObjectURL($("player").src);
+  $("silent").hidden = true;
+  $("player").src = URL.createObjectURL(sound);
+  $("seek").max = answer.duration_s;
+  $("length").textContent = seconds(answer.duration_s);
+  $("result").hidden = false;
+  moveTo(0);
+}
+
+function draw({columns, bins, data}) {
+  const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), canvas = $("spectrogram");
+  canvas.width = columns;
+  canvas.height = bins;
+  const context = canvas.getContext("2d"), image = context.createImageData(columns, bins);
+  for (let x = 0; x < columns; x++) for (let y = 0; y < bins; y++) {
+    const place = bytes[x * bins + y] / 255 * (MAGMA.length - 1), below = Math.min(Math.floor(place), MAGMA.length - 2), at = 4 * ((bins - 1 - y) * columns + x);
+    for (let c = 0; c < 3; c++) image.data[at + c] = MAGMA[below][c] + (place - below) * (MAGMA[below + 1][c] - MAGMA[below][c]);
+    image.data[at + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+// Windows overlap: each is drawn where its centre is the nearest one.
+function edges({starts_s, ends_s}, duration_s) {
+  const centres = starts_s.map((start, i) => (start + ends_s[i]) / 2);
+  return [0, ...centres.slice(1).map((centre, i) => (centre + centres[i]) / 2), duration_s];
+}
+
+function track({label, scores}) {
+  const bounds = edges(shown.timeline, shown.duration_s), best = scores.indexOf(Math.max(...scores));
+  const strip = element("div", {className: "strip"}, ...scores.map((score, i) => {
+    const cell = element("i");
+    cell.style.flexGrow = bounds[i + 1] - bounds[i];
+    cell.style.opacity = score;
+    return cell;
+  }));
+  strip.setAttribute("role", "img");
+  strip.setAttribute("aria-label", `${label}: strongest, ${percent(scores[best])}, from ${seconds(shown.timeline.starts_s[best])} to ${seconds(shown.timeline.ends_s[best])}`);
+  return element("div", {className: "track"}, element("span", {textContent: label}), strip);
+}
+
+function table({starts_s, ends_s, labels}) {
+  const head = (text, scope) => element("th", {textContent: text, scope});
+  const top = element("thead", {}, element("tr", {}, head("from, to", "col"), ...labels.map(({label}) => head(label, "col"))));
+  const rows = starts_s.map((start, i) => element("tr", {}, head(`${start.toFixed(2)} to ${seconds(ends_s[i])}`, "row"),
+    ...labels.map(({scores}) => element("td", {textContent: percent(scores[i])}))));
+  return [top, element("tbody", {}, ...rows)];
+}
+
+// ---- playing
+
+function moveTo(at) {
+  const {duration_s, timeline} = shown, bounds = edges(timeline, duration_s);
+  const here = Math.max(0, bounds.findIndex(bound => bound > at) - 1);
+  const best = timeline.labels.reduce((a, b) => b.scores[here] > a.scores[here] ? b : a);
+  $("cursor").style.left = `${100 * Math.min(1, at / duration_s)}%`;
+  $("seek").value = at;
+  $("now").textContent = `${seconds(at)}: ${best.label} ${percent(best.scores[here])}`;
+  $("seek").setAttribute("aria-valuetext", $("now").textContent);
+}
+
+function follow() {
+  moveTo($("player").currentTime);
+  if (!$("player").paused) requestAnimationFrame(follow);
+}
+
+function seekTo(at) {
+  if (!Number.isNaN($("player").duration)) $("player").currentTime = at;
+  moveTo(at);
+}
+
+$("player").addEventListener("play", follow);
+$("player").addEventListener("error", () => { $("silent").hidden = !$("player").getAttribute("src"); });
+$("seek").addEventListener("input", () => seekTo(Number($("seek").value)));
+$("tracks").addEventListener("pointerdown", event => {
+  const box = $("tracks").getBoundingClientRect();
+  seekTo(shown.duration_s * Math.max(0, Math.min(1, (event.clientX - box.left) / box.width)));
+});
+$("file").addEventListener("change", () => $("file").files[0] && tag($("file").files[0], $("file").files[0].name));
+$("record").addEventListener("click", record);
+for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, event => {
+  event.preventDefault();
+  document.body.classList.add("over");
+});
+for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, event => {
+  event.preventDefault();
+  document.body.classList.remove("over");
+});
+document.addEventListener("drop", event => event.dataTransfer.files[0] && tag(event.dataTransfer.files[0], event.dataTransfer.files[0].name));
+start().catch(() => { $("error").textContent = "The server does not answer: is it still running?"; });

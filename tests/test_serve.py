@@ -1,0 +1,287 @@
+"""The server without a browser, around a tiny random model: its answers, its refusals, and that it stays alive after them."""
+
+import asyncio
+import base64
+import io
+import json
+import struct
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+from flax import nnx
+from starlette.testclient import TestClient
+
+from ast_jax.features import load_audio, log_mel
+from ast_jax.inference.predict import Tagger
+from ast_jax.inference.serve.app import make_app
+from ast_jax.inference.serve.batcher import Batcher
+from ast_jax.inference.serve.limits import Limits
+from ast_jax.models import AST, ASTConfig
+from ast_jax.weights import LoadedModel
+
+LIMITS = Limits(upload_bytes=400_000, sound_s=20.0, decode_time_s=5.0)
+CONFIG = ASTConfig(
+    num_classes=3, num_frames=100, patch_shape=(128, 10), strides=(128, 10), width=16, depth=1, num_heads=2
+)
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory) -> Tagger:
+    loaded = LoadedModel(
+        AST(CONFIG, rngs=nnx.Rngs(0)), ["bell", "rain", "siren"], -5.0, 3.0, multi_label=False
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ast_jax.inference.predict.load_model", lambda source: loaded)
+        return Tagger(["random"])
+
+
+@pytest.fixture(scope="module")
+def client(tagger):
+    with TestClient(make_app(tagger, LIMITS), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def sound(seconds: float = 3.0, kind: str = "WAV", rate_hz: int = 16_000, silent: bool = False) -> bytes:
+    wave = np.zeros(int(seconds * rate_hz)) if silent else 0.2 * np.random.default_rng(0).normal(size=int(seconds * rate_hz))  # fmt: skip
+    out = io.BytesIO()
+    soundfile.write(out, wave, rate_hz, format=kind)
+    return out.getvalue()
+
+
+def fits(value, schema: dict) -> bool:
+    """Whether a value is what its schema in openapi.json says, as far as that uses the words below."""
+    match schema["type"]:
+        case "object":
+            named = set(schema["required"]) <= set(value) <= set(schema["properties"])
+            return named and all(fits(value[key], schema["properties"][key]) for key in value)
+        case "array":
+            return isinstance(value, list) and all(fits(item, schema["items"]) for item in value)
+        case "string":
+            return isinstance(value, str)
+        case "integer":
+            return isinstance(value, int)
+        case "number":
+            within = schema.get("minimum", -np.inf) <= value <= schema.get("maximum", np.inf)
+            return isinstance(value, int | float) and within
+    raise AssertionError(schema)
+
+
+def answer_schema(client, path: str, method: str) -> dict:
+    described = client.get("/openapi.json").json()["paths"][path][method]
+    return described["responses"]["200"]["content"]["application/json"]["schema"]
+
+
+@pytest.mark.parametrize(("kind", "rate_hz"), [("WAV", 44_100), ("FLAC", 16_000), ("OGG", 22_050)])
+def test_a_sound_gets_the_tags_that_predict_gives_it(client, tagger, kind, rate_hz):
+    body = sound(3.0, kind, rate_hz)
+    reply = client.post("/api/tags?top=3&spectrogram=true", content=body)
+    assert reply.status_code == 200, reply.text
+    found = reply.json()
+    assert fits(found, answer_schema(client, "/api/tags", "post"))
+    expected = tagger.tag(body)
+    assert {tag["label"]: tag["score"] for tag in found["tags"]} == pytest.approx(
+        dict(zip(tagger.label_names, expected.overall, strict=True)), abs=1e-4
+    )
+    timeline = found["timeline"]
+    np.testing.assert_allclose(timeline["starts_s"], expected.times_s, atol=1e-3)
+    first = tagger.label_names.index(timeline["labels"][0]["label"])
+    np.testing.assert_allclose(timeline["labels"][0]["scores"], expected.scores[:, first], atol=1e-4)
+    assert found["duration_s"] == pytest.approx(3.0, abs=0.01)
+
+
+def test_the_spectrogram_is_the_log_mel_of_the_sound(client):
+    body = sound(3.0)
+    sent = client.post("/api/tags?spectrogram=true", content=body).json()["spectrogram"]
+    pixels = np.frombuffer(base64.b64decode(sent["data"]), np.uint8).reshape(sent["columns"], sent["bins"])
+    fbank = log_mel(load_audio(body))
+    assert pixels.shape == fbank.shape  # 298 frames: nothing to pool
+    low, high = np.percentile(fbank, [1, 99.8])
+    inside = (fbank > low) & (fbank < high)
+    np.testing.assert_allclose(pixels[inside], 255 * (fbank[inside] - low) / (high - low), atol=1)
+    assert "spectrogram" not in client.post("/api/tags", content=body).json()
+
+
+def test_a_long_sound_is_pooled_to_what_a_screen_shows(client):
+    sent = client.post("/api/tags?spectrogram=true", content=sound(15.0, "FLAC", 8000)).json()["spectrogram"]
+    assert sent["columns"] == 1000
+
+
+REFUSED = [
+    ("nothing", b"", 400, "no sound came"),
+    ("text", b"this is a text file, whatever its name says\n" * 50, 415, "not audio"),
+    ("zeros", bytes(5000), 415, "not audio"),
+    ("cut off", sound(2.0)[:20_000], 422, "truncated"),
+    ("too many bytes", bytes(400_001), 413, "0.4 MB"),
+    ("too long", sound(21.0, "OGG", 8000), 422, "it lasts 21 s, and 20 s is the most"),
+    ("an hour of silence in few bytes", sound(3600, "FLAC", 8000, silent=True), 422, "it lasts 3,600 s"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])  # fmt: skip
+def test_what_cannot_be_tagged_is_told_in_a_line_and_the_server_goes_on(client, body, status, words):
+    reply = client.post("/api/tags", content=body)
+    assert reply.status_code == status, reply.text
+    assert words in reply.json()["error"]
+    assert "\n" not in reply.json()["error"]
+    described = client.get("/openapi.json").json()["paths"]["/api/tags"]["post"]["responses"]
+    assert str(status) in described
+    assert client.get("/api/model").status_code == 200
+
+
+def test_a_header_that_promises_too_little_stops_at_the_limit_all_the_same(client):
+    """A WAV header of 1 MHz and 400 channels: a second of it would be 1.6 GB."""
+    head = b"RIFF" + struct.pack("<I", 0x7FFFFFFF) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 400, 1_000_000, 1_600_000_000, 1600, 32)  # fmt: skip
+    reply = client.post("/api/tags", content=head + b"data" + struct.pack("<I", 0x7FFFFFFF) + bytes(100_000))
+    assert reply.status_code == 422, reply.text
+
+
+def test_decoding_has_limits_on_memory_and_time(tagger):
+    body = sound(10.0, "FLAC")
+    for limits, words in [
+        (Limits(decode_bytes=60_000_000), "more memory than 60 MB"),
+        (Limits(decode_time_s=0.01), "more time than 0.01 s"),
+    ]:
+        with TestClient(make_app(tagger, limits), base_url="http://127.0.0.1") as client:
+            reply = client.post("/api/tags", content=body)
+            assert reply.status_code == 422
+            assert words in reply.json()["error"]
+
+
+@pytest.mark.parametrize("top", ["0", "51", "-1", "1e1", "²", "9" * 30])
+def test_a_parameter_out_of_range_is_refused(client, top):
+    reply = client.post("/api/tags", params={"top": top}, content=sound(0.5))
+    assert reply.status_code == 400
+    assert "from 1 to 50" in reply.json()["error"]
+
+
+def test_other_sites_are_refused(client):
+    foreign = client.post("/api/tags", content=sound(0.5), headers={"sec-fetch-site": "cross-site"})
+    assert foreign.status_code == 403
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+    own = client.post("/api/tags", content=sound(0.5), headers={"sec-fetch-site": "same-origin"})
+    assert own.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/static/app.js", "/%2e%2e/app.py", "/app.js/", "/api/tags"]
+)
+def test_only_the_named_addresses_are_there(client, path):
+    assert client.get(path, follow_redirects=False).status_code in (307, 404, 405)
+
+
+def test_the_page_loads_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in ("/", "/app.js", "/style.css"):
+        reply = client.get(path)
+        assert reply.status_code == 200
+        assert "http://" not in reply.text.replace("http://www.w3.org", "")
+        assert "https://" not in reply.text
+    assert fits(client.get("/api/model").json(), answer_schema(client, "/api/model", "get"))
+
+
+def test_many_at_once_all_get_their_own_answer(client):
+    bodies = [sound(0.5 + 0.25 * i) for i in range(8)]
+    replies: list = [None] * len(bodies)
+
+    def ask(i: int) -> None:
+        replies[i] = client.post("/api/tags", content=bodies[i])
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(bodies))]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert [round(reply.json()["duration_s"], 2) for reply in replies] == [0.5 + 0.25 * i for i in range(8)]
+
+
+def test_more_than_may_wait_are_told_to_come_again(tagger):
+    limits = Limits(waiting=0)
+    with TestClient(make_app(tagger, limits), base_url="http://127.0.0.1") as client:
+        reply = client.post("/api/tags", content=sound(0.5))
+    assert reply.status_code == 503
+    assert "try again" in reply.json()["error"]
+
+
+def test_an_answer_that_takes_too_long_is_given_up(tagger):
+    with TestClient(make_app(tagger, Limits(answer_time_s=0.01)), base_url="http://127.0.0.1") as client:
+        reply = client.post("/api/tags", content=sound(0.5))
+    assert (reply.status_code, "0.01 s" in reply.json()["error"]) == (503, True)
+
+
+def test_a_fault_of_the_server_is_told_and_survived(tagger, monkeypatch):
+    with TestClient(
+        make_app(tagger, LIMITS), base_url="http://127.0.0.1", raise_server_exceptions=False
+    ) as client:
+        with monkeypatch.context() as broken:
+            broken.setattr("ast_jax.inference.serve.answer.describe", lambda *_: 1 / 0)
+            reply = client.post("/api/tags", content=sound(0.5))
+        assert (reply.status_code, "its log" in reply.json()["error"]) == (500, True)
+        assert client.post("/api/tags", content=sound(0.5)).status_code == 200
+
+
+# ---- the queue, without a server
+
+
+def by_mean(batch: np.ndarray) -> np.ndarray:
+    """A model that tells each window's own value, so that a mix-up shows."""
+    return batch.max(axis=(1, 2))[:, None]
+
+
+def test_windows_of_all_requests_share_batches_and_come_back_to_their_own():
+    async def ask() -> tuple[list[np.ndarray], int]:
+        batcher = Batcher(by_mean, (4, 2, 3))
+        async with batcher.running():
+            sounds = [[np.full((1, 3), 10.0 * i + j) for j in range(i)] for i in range(1, 6)]
+            return await asyncio.gather(*map(batcher.scores, sounds)), batcher.batches
+
+    found, batches = asyncio.run(ask())
+    for i, scores in enumerate(found, start=1):
+        np.testing.assert_array_equal(scores[:, 0], [10 * i + j for j in range(i)])
+    assert batches < 6  # 15 windows; each request for itself would take 1 + 1 + 1 + 1 + 2
+
+
+def test_a_short_sound_does_not_wait_for_a_long_one():
+    order: list[str] = []
+
+    async def ask() -> None:
+        batcher = Batcher(by_mean, (4, 1, 1))
+        async with batcher.running():
+
+            async def one(name: str, windows: int) -> None:
+                await batcher.scores([np.zeros((1, 1))] * windows)
+                order.append(name)
+
+            long = asyncio.create_task(one("long", 100))
+            await asyncio.sleep(0)
+            await one("short", 1)
+            await long
+
+    asyncio.run(ask())
+    assert order == ["short", "long"]
+
+
+def test_a_failing_batch_fails_those_who_asked_and_nobody_else():
+    calls = []
+
+    def score(batch: np.ndarray) -> np.ndarray:
+        calls.append(batch)
+        if len(calls) == 2:  # the first is the warm-up
+            raise ValueError("out of memory, say")
+        return by_mean(batch)
+
+    async def ask() -> float:
+        batcher = Batcher(score, (4, 1, 1))
+        async with batcher.running():
+            with pytest.raises(ValueError, match="say"):
+                await batcher.scores([np.ones((1, 1))])
+            return float((await batcher.scores([np.full((1, 1), 7.0)]))[0, 0])
+
+    assert asyncio.run(ask()) == 7.0
+
+
+def test_the_description_is_json_with_every_status(client):
+    described = json.loads(client.get("/openapi.json").text)
+    assert described["openapi"].startswith("3.1")
+    statuses = described["paths"]["/api/tags"]["post"]["responses"]
+    assert set(statuses) == {"200", "400", "403", "408", "413", "415", "422", "500", "503"}
