@@ -77,7 +77,7 @@ def score_drops(explainer: Explainer, fbank, label: int, relevance, rng) -> tupl
     marked = marked_region(relevance)
     moves = [tuple(rng.integers(size) for size in marked.shape) for _ in range(MOVED)]
     masks = [np.zeros_like(marked), marked, *(np.roll(marked, move, axis=(0, 1)) for move in moves)]
-    scores = explainer.scores(np.where(np.stack(masks), np.float32(0), fbank))[:, label]
+    scores = np.asarray(explainer.loaded.scores(np.where(np.stack(masks), np.float32(0), fbank)))[:, label]
     return float(scores[0] - scores[1]), float(scores[0] - scores[2:].mean())
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ast_jax.inference.serve.command import settings
+
 EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(
     EXECUTABLE is None, reason="no chromium on the PATH: apt-get install chromium runs these tests"
@@ -35,7 +37,7 @@ def served(app) -> Iterator[str]:
     import uvicorn
 
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+    server = uvicorn.Server(settings(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     while not server.started and thread.is_alive():

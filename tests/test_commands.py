@@ -16,6 +16,7 @@ from ast_jax.config import parse
 from ast_jax.crossval import command, summarise, table
 from ast_jax.errors import InputError
 from ast_jax.evaluation.evaluate import Predictions
+from ast_jax.features import load_audio
 from ast_jax.inference.predict import Tagger
 from ast_jax.main import main as train_command
 from ast_jax.training.loop import train
@@ -77,6 +78,18 @@ def test_evaluate_repeats_what_training_measured(run, capsys):
         np.testing.assert_allclose(
             again["scores"], trained["scores"], atol=1e-6
         )  # another compilation of the same sums
+
+
+def test_the_report_plays_what_the_model_heard(run, folder):
+    """All three held-out clips, each whole up to the model's length of 48 frames."""
+    names = sorted(path.stem for path in (run / "audio").glob("*.flac"))
+    assert names == ["clip09", "clip10", "clip11"]
+    for name in names:
+        (original,) = (folder / "sounds").rglob(f"{name}.wav")
+        expected = load_audio(original)[: 400 + 47 * 160]
+        np.testing.assert_allclose(load_audio(run / "audio" / f"{name}.flac"), expected, atol=1 / 32768)
+    page = (run / "report.html").read_text()
+    assert page.count('src="data:audio/flac;base64,') == 3
 
 
 def test_an_ensemble_is_the_mean_of_scores(run, tmp_path, capsys):

@@ -50,6 +50,15 @@ def tagged(page, name: str = "three seconds.wav") -> None:
     page.get_by_role("heading", name=name).wait_for()
 
 
+def until(page, expression: str) -> None:
+    """Waits, without wait_for_function: that needs eval, which the pages' own policy forbids."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not within 5 s: {expression}")
+
+
 def test_an_uploaded_wav_is_tagged_drawn_and_played(page):
     page.get_by_label("Sound file").set_input_files(wav())
     tagged(page)
@@ -68,7 +77,7 @@ def test_an_uploaded_wav_is_tagged_drawn_and_played(page):
     assert strips == [len(page.locator("#table tbody tr").all())] * 3
     # playing moves the cursor over both pictures
     page.locator("#player").evaluate("player => player.play()")
-    page.wait_for_function("parseFloat(document.getElementById('cursor').style.left) > 5")
+    until(page, "parseFloat(document.getElementById('cursor').style.left) > 5")
     cursor, tracks = page.locator("#cursor").bounding_box(), page.locator("#tracks").bounding_box()
     assert cursor["height"] == tracks["height"] > 150
     assert page.locator("#player").evaluate("player => player.duration") == pytest.approx(3.0, abs=0.01)
@@ -133,7 +142,7 @@ def test_what_a_screen_reader_hears(page):
     assert '- list "Tags"' in told
     assert len(re.findall(r'- meter "(bell|rain|siren)"', told)) == 3
     assert re.search(r'- img "Spectrogram of three seconds.wav, 3.00 s, 20 Hz to 8 kHz"', told)
-    assert len(re.findall(r'- img "(bell|rain|siren): strongest, [\d.]+ %, from', told)) == 3
+    assert len(re.findall(r'img "(bell|rain|siren): strongest, [\d.]+ %, from', told)) == 3
     assert '- slider "Position in the sound"' in told
     assert "cursor" not in told
     page.get_by_text("The timeline as a table").click()
@@ -151,7 +160,7 @@ def test_what_a_screen_reader_hears(page):
 def test_everything_is_reached_by_keyboard(page):
     page.keyboard.press("Tab")
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files(wav())
     tagged(page)
     page.keyboard.press("Tab")
@@ -197,7 +206,7 @@ def test_the_report_opens_from_disk_sorts_and_plays(chromium, tmp_path):
     assert shown() == pytest.approx(sorted(values), abs=5e-4)
     player = page.locator("audio").first
     player.evaluate("player => player.play()")
-    page.wait_for_function("document.querySelector('audio').currentTime > 0")
+    until(page, "document.querySelector('audio').currentTime > 0")
     assert all(url.startswith(("file:", "data:")) for url in asked)
     assert failed == []  # the page's own policy forbids nothing that it needs
     context.close()

@@ -108,7 +108,7 @@ def find(
     """
     how, options = _split_options(name, kind, channels, options)
     if source_dir is not None:
-        listing = _list_clips(name)(source_dir, **options)
+        listing = list_clips(name)(source_dir, **options)
         directory = place(data_dir) / name / set_name(listing, source_dir, how) / VERSION
         return PreparedSet(directory) if (directory / METADATA).is_file() else None
     fits = []
@@ -158,7 +158,7 @@ def _split_options(
     options = _plain(options or {})
     cut_s = options.pop("cut_s", None)
     how = Extraction(kind, channels, None if cut_s is None else float(cut_s))  # 10 and 10.0 are one setting
-    known = list(inspect.signature(_list_clips(name)).parameters)[1:]
+    known = list(inspect.signature(list_clips(name)).parameters)[1:]
     if unknown := sorted(set(options) - set(known)):
         raise InputError(
             f"{name} has no option {', '.join(unknown)}: choose among {', '.join([*known, 'cut_s'])}"
@@ -175,7 +175,7 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _list_clips(name: str) -> Callable[..., Listing]:
+def list_clips(name: str) -> Callable[..., Listing]:
     return importlib.import_module(f"ast_jax.datasets.{name}").list_clips
 
 

@@ -21,33 +21,30 @@ def clips_section(run: RunFiles) -> str:
     if run.predictions is None or not len(run.predictions.scores):
         return not_yet("No clips yet", "predictions.npz comes with the evaluation")
     stored = run.predictions
-    best = stored.scores.max(axis=1)
-    top = stored.scores.argmax(axis=1)
-    right = stored.targets[np.arange(len(top)), top] > 0
-    surest = np.argsort(-best, kind="stable")
+    wrong, right = clips_shown(stored)
     kinds = [
-        (
-            "Most confident and wrong",
-            [int(i) for i in surest if not right[i]],
-            "The highest-scored class was true on every clip.",
-        ),
-        (
-            "Most confident and right",
-            [int(i) for i in surest if right[i]],
-            "The highest-scored class was true on no clip.",
-        ),
+        ("Most confident and wrong", wrong, "The highest-scored class was true on every clip."),
+        ("Most confident and right", right, "The highest-scored class was true on no clip."),
     ]
     parts = []
     for heading, clips, none in kinds:
-        cards = "".join(_clip(run, stored, i) for i in clips[:CLIPS_SHOWN])
+        cards = "".join(_clip(run, stored, i) for i in clips)
         parts.append(
             f"<h3>{heading}</h3>" + (f'<div class="grid">{cards}</div>' if cards else f"<p>{none}</p>")
         )
     if not (run.directory / "audio").is_dir():
         parts.append(
-            '<p class="faint">With the sounds in the work directory (audio/ID.wav) this page plays them.</p>'
+            '<p class="faint">With the sounds in the work directory (audio/ID.flac or .wav) this page plays them.</p>'
         )
     return "\n".join(parts)
+
+
+def clips_shown(stored: StoredScores) -> tuple[list[int], list[int]]:
+    """Places of the most confident wrong clips and of the most confident right ones, the surest first."""
+    top, surest = stored.scores.argmax(axis=1), np.argsort(-stored.scores.max(axis=1), kind="stable")
+    right = stored.targets[np.arange(len(top)), top] > 0
+    wrong_ones, right_ones = ([int(i) for i in surest if right[i] == kind] for kind in (False, True))
+    return wrong_ones[:CLIPS_SHOWN], right_ones[:CLIPS_SHOWN]
 
 
 def _clip(run: RunFiles, stored: StoredScores, index: int) -> str:
@@ -93,12 +90,17 @@ def _player(run: RunFiles, name: str) -> str:
         return ""
     if sound.stat().st_size > LARGEST_SOUND:
         return f'<p class="faint">{sound.stat().st_size / 1e6:.0f} MB of sound: too long to embed.</p>'
-    uri = data_uri(sound.read_bytes(), "audio/wav")
+    uri = data_uri(sound.read_bytes(), f"audio/{sound.suffix[1:]}")
     return f'<audio controls preload="none" src="{uri}" aria-label="{escape(name)}"></audio>'
 
 
 def _sound_of(run: RunFiles, name: str) -> Path | None:
-    """audio/{name}.wav, never a file outside that folder, whatever the name says."""
-    folder = (run.directory / "audio").resolve()
-    path = (folder / f"{name}.wav").resolve()
-    return path if path.is_relative_to(folder) and path.is_file() else None
+    paths = [sound_file(run.directory, name, suffix) for suffix in (".flac", ".wav")]
+    return next((path for path in paths if path is not None and path.is_file()), None)
+
+
+def sound_file(directory: Path, name: str, suffix: str) -> Path | None:
+    """audio/{name}{suffix} of a work directory; None where the name would lead out of that folder."""
+    folder = (directory / "audio").resolve()
+    path = (folder / f"{name}{suffix}").resolve()
+    return path if path.is_relative_to(folder) else None

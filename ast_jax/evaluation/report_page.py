@@ -2,6 +2,7 @@
 
 from html import escape
 
+# An arrow's second `content` gives it an empty name for screen readers, in browsers that know that form.
 _STYLE = """
 :root { color-scheme: light dark; --page: #f5f6f8; --paper: #ffffff; --ink: #1c2128; --faint: #5d6670; --line: #e0e4e9;
   --accent: #0072b2; --bar: #cfe6f5; --good: #00724f; --bad: #b34700; }
@@ -33,8 +34,8 @@ thead th { color: var(--faint); font-weight: 600; } .classes th, .classes td { o
 .share { background: linear-gradient(90deg, var(--bar) calc(var(--v) * 100%), transparent 0); }
 th button { all: unset; box-sizing: border-box; width: 100%; cursor: pointer; padding: .45rem .6rem; white-space: nowrap; }
 th button:focus-visible { outline: 2px solid var(--accent); outline-offset: -2px; } th button:hover { color: var(--ink); }
-th button::after { content: "\\2195"; opacity: .4; padding-left: .3rem; }
-th[aria-sort] button::after { opacity: 1; } th[aria-sort=ascending] button::after { content: "\\2191"; } th[aria-sort=descending] button::after { content: "\\2193"; }
+th button::after { content: "\\2195"; content: "\\2195" / ""; opacity: .4; padding-left: .3rem; }
+th[aria-sort] button::after { opacity: 1; } th[aria-sort=ascending] button::after { content: "\\2191"; content: "\\2191" / ""; } th[aria-sort=descending] button::after { content: "\\2193"; content: "\\2193" / ""; }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; } audio { width: 100%; height: 2.4rem; margin-top: .6rem; }
 .clip h4 { margin: 0; font-size: 1rem; overflow-wrap: anywhere; } .clip p { font-size: .92rem; overflow-wrap: anywhere; } .clip img { height: 7rem; border-radius: .3rem; margin-top: .6rem; }
 .seconds { display: flex; justify-content: space-between; font-size: .8rem; color: var(--faint); }

@@ -25,6 +25,7 @@ from ast_jax.inference.attribution import attention_maps, gradient_times_input, 
 from ast_jax.inference.predict import Tagger
 from ast_jax.models import merge, normalise, split
 from ast_jax.weights import LoadedModel
+from ast_jax.weights.pretrained import fit_frames
 
 
 @dataclass(frozen=True)
@@ -47,29 +48,19 @@ class Explainer:
     def __init__(self, loaded: LoadedModel):
         self.loaded, self.config = loaded, loaded.model.config
         graphdef, self._params = split(loaded.model)
-        activation = jax.nn.sigmoid if loaded.multi_label else jax.nn.softmax
         self._attend = jax.jit(lambda params, x: attention_maps(merge(graphdef, params), x))
-        self._score = jax.jit(lambda params, x: activation(merge(graphdef, params)(x)))
         self._gradient = jax.jit(lambda params, x, c: gradient_times_input(merge(graphdef, params), x, c))
-
-    def scores(self, fbank: Float[np.ndarray, "B T F"]) -> Float[np.ndarray, "B C"]:
-        """Scores of log-mels in nats, padded or cut to the model's length."""
-        return np.asarray(self._score(self._params, self._normalised(fbank)))
 
     def explain(self, fbank: Float[np.ndarray, "t F"], labels: Sequence[int]) -> Explanation:
         """Explains the score of each label on one window, of which what lies past the model's length is cut off."""
         fbank, chosen = fbank[: self.config.num_frames], np.asarray(labels, np.int32)
-        x, own = self._normalised(fbank[None]), len(fbank)
+        padded, own = jnp.asarray(fit_frames(fbank[None], self.config.num_frames)), len(fbank)
+        x = normalise(padded, self.loaded.mean, self.loaded.std)
         attention, rolled = jax.device_get(self._attend(self._params, x))
         gradient = np.asarray(self._gradient(self._params, x[0], jnp.asarray(chosen)))
         rollout = over_cells(rolled[0], self.config)[:own]
-        scores = self.scores(fbank[None])[0]
+        scores = np.asarray(self.loaded.scores(fbank[None]))[0]
         return Explanation(fbank, scores, chosen, rollout, gradient[:, :own], attention[0])
-
-    def _normalised(self, fbank: Float[np.ndarray, "B t F"]) -> jax.Array:
-        x = np.zeros((len(fbank), self.config.num_frames, fbank.shape[2]), np.float32)
-        x[:, : fbank.shape[1]] = fbank[:, : self.config.num_frames]
-        return normalise(jnp.asarray(x), self.loaded.mean, self.loaded.std)
 
 
 def picture(found: Explanation, names: Sequence[str], start_s: float = 0.0) -> bytes:
@@ -148,7 +139,7 @@ def main(argv: Sequence[str]) -> None:
     explainer = Explainer(loaded)
     fbank = log_mel(window_at(args.file, start_s, span(explainer.config.num_frames), loaded.channels))
     if labels is None:
-        labels = [int(c) for c in np.argsort(-explainer.scores(fbank[None])[0])[: args.top]]
+        labels = [int(c) for c in np.argsort(-np.asarray(loaded.scores(fbank[None]))[0])[: args.top]]
     found = explainer.explain(fbank, labels)
     args.out.write_bytes(picture(found, names, start_s))
     maps = args.out.with_suffix(".npz")

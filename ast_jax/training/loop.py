@@ -24,6 +24,8 @@ from ast_jax.datasets.hosts import HostRows
 from ast_jax.datasets.pipeline import batches, steps_per_epoch
 from ast_jax.errors import Diverged
 from ast_jax.evaluation.evaluate import Predictions
+from ast_jax.evaluation.report_sounds import write_sounds
+from ast_jax.features.spec import span
 from ast_jax.models import AST
 from ast_jax.training import epochs, hosts, setup, sharding
 from ast_jax.training.journal import Clock, duration, open_journal
@@ -319,6 +321,13 @@ class Run:
         found["seconds"] = self.record["seconds"] + time.monotonic() - self.began
         if not hosts.writes():
             return {}
+        write_sounds(
+            self.workdir,
+            self.prepared,
+            config.dataset.eval,
+            source_dir=setup.sounds_dir(config),
+            num_samples=span(config.num_frames),
+        )
         results = write_results(self.workdir, self.prepared.label_names, found)
         self.journal.say(f"done in {duration(found['seconds'])}: {self.workdir}")
         return results

@@ -32,13 +32,12 @@ def open_data(config: ConfigDict, beam: BeamRun | None = None) -> PreparedSet:
         "channels": data.channels,
         "options": dict(data.options),
     }
-    source_dir = data.source_dir or None
+    source_dir = sounds_dir(config)
     alone = jax.process_count() == 1
     if data.name == "synthetic":
         from ast_jax.datasets import synthetic
 
-        source_dir = source_dir or str(Path(data.data_dir, "synthetic", "sounds"))
-        synthetic.ensure(source_dir, **where["options"])
+        synthetic.ensure(str(source_dir), **where["options"])
     found = find(data.name, source_dir=source_dir, **where)
     if found is not None:
         return found
@@ -53,6 +52,13 @@ def open_data(config: ConfigDict, beam: BeamRun | None = None) -> PreparedSet:
             "set --config.dataset.source_dir to the directory of sounds"
         )
     return prepare(data.name, source_dir=source_dir, max_skipped=data.max_skipped, beam=beam, **where)
+
+
+def sounds_dir(config: ConfigDict) -> str | None:
+    """Where the sound files are, if the recipe says so; the built-in ones have a place of their own."""
+    data = config.dataset
+    own = str(Path(data.data_dir, "synthetic", "sounds")) if data.name == "synthetic" else None
+    return data.source_dir or own
 
 
 def model_config(config: ConfigDict, num_classes: int) -> ASTConfig:

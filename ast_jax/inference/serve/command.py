@@ -48,10 +48,23 @@ def main(argv: Sequence[str]) -> None:
     if not own:
         print("warning: whoever reaches this address can use this server", file=sys.stderr)
     print(f"http://{args.host}:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)
-    settings = uvicorn.Config(
-        app, log_level="warning", access_log=False, proxy_headers=False, server_header=False, lifespan="on"
+    uvicorn.Server(settings(app)).run(sockets=[listening])
+
+
+def settings(app):
+    """uvicorn's, quiet. Not its uvloop, should that be installed: it forks, which a process with JAX's threads must not."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
     )
-    uvicorn.Server(settings).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -2,19 +2,21 @@ r"""A program that decodes one sound and ends: what hostile bytes do to a decode
 
   python -m ast_jax.inference.serve.decoder CHANNELS MAX_SECONDS MAX_BYTES MAX_CPU_SECONDS < sound > float32 samples at 16 kHz
 
-Exit status: 0 done, 1 the sound cannot be heard or is too long, 3 it is none (one line on stderr), 2 not enough memory; else
-a signal.
+Exit status: 0 done, 10 it cannot be heard or is too long, 11 it is no sound (both with a line on stderr), 12 not enough memory.
 """
 
 import resource
 import sys
 
+from ast_jax.features import SAMPLE_RATE
+from ast_jax.features.audio import AudioError, duration_s, stream_audio
+
+CANNOT, NO_SOUND, NO_MEMORY = 10, 11, 12
+
 
 def main() -> None:
     channels, seconds, memory, cpu_s = sys.argv[1], *map(float, sys.argv[2:])
     _confine(int(memory), int(cpu_s))
-    from ast_jax.features import SAMPLE_RATE, AudioError, duration_s, stream_audio
-
     try:
         sound = sys.stdin.buffer.read()
         told = duration_s(sound)  # by its header, so that an hour need not be decoded to be refused
@@ -28,12 +30,12 @@ def main() -> None:
             sys.stdout.buffer.write(block.tobytes())
     except AudioError as error:
         line = str(error).partition(": ")[2]  # without its name, which is how many bytes it has
-        _refuse(line, status=3 if error.reason == "not audio" else 1)
+        _refuse(line, NO_SOUND if error.reason == "not audio" else CANNOT)
     except MemoryError:
-        sys.exit(2)
+        sys.exit(NO_MEMORY)
 
 
-def _refuse(line: str, status: int = 1) -> None:
+def _refuse(line: str, status: int = CANNOT) -> None:
     print(line, file=sys.stderr)
     sys.exit(status)
 

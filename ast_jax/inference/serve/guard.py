@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import signal
 import sys
 from http import HTTPStatus
 from pathlib import Path
@@ -11,15 +12,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from ast_jax.features import SAMPLE_RATE
+from ast_jax.inference.serve.decoder import CANNOT, NO_MEMORY, NO_SOUND
 from ast_jax.inference.serve.limits import Limits, Refusal
 
 _PACKAGE_HOME = str(Path(__file__).resolve().parents[3])
 # One thread each: a pool of them reserves more address space than decoding needs. Nothing else of our environment goes along.
 _ENVIRONMENT = {"PYTHONPATH": _PACKAGE_HOME, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_HEARD_WHY = {
-    1: HTTPStatus.UNPROCESSABLE_ENTITY,
-    3: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-}  # by the decoder's status
 
 
 async def decode(sound: bytes, *, channels: str, limits: Limits) -> Float32[np.ndarray, " S"]:
@@ -43,10 +41,14 @@ async def decode(sound: bytes, *, channels: str, limits: Limits) -> Float32[np.n
             await process.wait()
     if status == 0:
         return np.frombuffer(samples, np.float32)
-    if status in _HEARD_WHY:
+    if status in (CANNOT, NO_SOUND):
+        kind = HTTPStatus.UNSUPPORTED_MEDIA_TYPE if status == NO_SOUND else HTTPStatus.UNPROCESSABLE_ENTITY
         line = words.decode(errors="replace").strip().rpartition("\n")[2]
-        raise Refusal(_HEARD_WHY[status], f"this cannot be tagged: {line}")
-    raise Refusal(*_too_dear("memory" if status == 2 else "time", limits))
+        raise Refusal(kind, f"this cannot be tagged: {line}")
+    if status in (NO_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
+        raise Refusal(*_too_dear("memory" if status == NO_MEMORY else "time", limits))
+    line = f"this cannot be tagged: it ended the decoder with status {status}, as damaged files do"
+    raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, line)
 
 
 def _too_dear(what: str, limits: Limits) -> tuple[HTTPStatus, str]:
