@@ -116,7 +116,7 @@ function pressed(on) {
 
 // ---- from an answer to the page
 
-const percent = score => `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)} %`;
+const percent = score => `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)}\u00a0%`;  // never broken before the sign
 
 function say(words) {
   $("status").textContent = words;
@@ -133,9 +133,11 @@ function show(answer, sound, name) {
   shown = answer;
   $("name").textContent = name;
   $("tags").replaceChildren(...answer.tags.map(({label, score}) => {
-    const meter = element("meter", {min: 0, max: 1, value: score});
-    meter.setAttribute("aria-label", label);
-    return element("li", {}, element("span", {textContent: label}), element("span", {textContent: percent(score)}), meter);
+    const filled = element("i"), bar = element("div", {className: "bar", role: "meter"}, filled);
+    filled.style.width = `${100 * score}%`;
+    const told = {label, valuemin: 0, valuemax: 1, valuenow: score, valuetext: percent(score)};
+    for (const [name, value] of Object.entries(told)) bar.setAttribute(`aria-${name}`, value);
+    return element("li", {}, element("span", {textContent: label}), element("span", {textContent: percent(score)}), bar);
   }));
   draw(answer.spectrogram);
   $("spectrogram").setAttribute("aria-label", `Spectrogram of ${name}, ${seconds(answer.duration_s)}, 20 Hz to 8 kHz`);
@@ -171,13 +173,12 @@ function edges({starts_s, ends_s}, duration_s) {
 
 function track({label, scores}) {
   const bounds = edges(shown.timeline, shown.duration_s), best = scores.indexOf(Math.max(...scores));
-  const strip = element("div", {className: "strip"}, ...scores.map((score, i) => {
+  const strip = element("div", {className: "strip", role: "img"}, ...scores.map((score, i) => {
     const cell = element("i");
     cell.style.flexGrow = bounds[i + 1] - bounds[i];
     cell.style.opacity = score;
     return cell;
   }));
-  strip.setAttribute("role", "img");
   strip.setAttribute("aria-label", `${label}: strongest, ${percent(scores[best])}, from ${seconds(shown.timeline.starts_s[best])} to ${seconds(shown.timeline.ends_s[best])}`);
   return element("div", {className: "track"}, element("span", {textContent: label}), strip);
 }
