@@ -73,13 +73,18 @@ def _covers(cells: int, size: int, stride: int, patches: int) -> Float[np.ndarra
     return ((after_start >= 0) & (after_start < size)).astype(np.float64)
 
 
+def smoothed(relevance: Float[np.ndarray, "T F"]) -> Float[np.ndarray, "T F"]:
+    """The mean of each cell and its neighbours."""
+    from scipy.ndimage import uniform_filter
+
+    return uniform_filter(np.asarray(relevance, np.float64), _SMOOTHED, mode="nearest")
+
+
 def marked_region(
     relevance: Float[np.ndarray, "T F"], share: float = MARKED_SHARE
 ) -> Bool[np.ndarray, "T F"]:
     """The `share` of cells, exactly, where the smoothed relevance is highest."""
-    from scipy.ndimage import uniform_filter
-
-    smooth = uniform_filter(np.asarray(relevance, np.float64), _SMOOTHED, mode="nearest")
+    smooth = smoothed(relevance)
     count = max(1, round(share * smooth.size))
     marked = np.zeros(smooth.size, bool)
     marked[np.argsort(-smooth, axis=None, kind="stable")[:count]] = True

@@ -21,7 +21,13 @@ from ast_jax.errors import InputError
 from ast_jax.evaluation.style import LIGHT, sheet
 from ast_jax.features import SAMPLE_RATE, log_mel, stream_audio
 from ast_jax.features.spec import FRAME_SHIFT, span
-from ast_jax.inference.attribution import attention_maps, gradient_times_input, marked_region, over_cells
+from ast_jax.inference.attribution import (
+    attention_maps,
+    gradient_times_input,
+    marked_region,
+    over_cells,
+    smoothed,
+)
 from ast_jax.inference.predict import Tagger
 from ast_jax.models import merge, normalise, split
 from ast_jax.weights import LoadedModel
@@ -76,13 +82,13 @@ def picture(found: Explanation, names: Sequence[str], start_s: float = 0.0) -> b
         all_axes = figure.subplots(len(panels), 1, sharex=True)
         for axes, (title, relevance, outlined) in zip(all_axes, panels, strict=True):
             look = {"origin": "lower", "aspect": "auto", "extent": extent}
-            colours = "magma" if relevance is None else "gray_r"
-            axes.imshow(found.fbank.T, cmap=colours, vmin=low, vmax=high, **look)
+            back = {"cmap": "magma"} if relevance is None else {"cmap": "gray_r", "alpha": 0.5}
+            axes.imshow(found.fbank.T, vmin=low, vmax=high, **back, **look)
             if relevance is not None:
                 _lay_over(axes, relevance, look)
             if outlined:
                 marked = marked_region(relevance).T.astype(float)
-                axes.contour(marked, levels=[0.5], colors=LIGHT.ink, linewidths=0.8, extent=extent)
+                axes.contour(marked, levels=[0.5], colors=LIGHT.ink, linewidths=1, extent=extent)
             axes.set_title(title, size=10)
             axes.set(ylabel="mel bin", yticks=[0, bins // 2, bins])
         axes.set_xlabel("seconds")
@@ -92,9 +98,8 @@ def picture(found: Explanation, names: Sequence[str], start_s: float = 0.0) -> b
 def _lay_over(axes, relevance: Float[np.ndarray, "T F"], look: dict) -> None:
     """What speaks for the answer in red, against it in blue, its strength as opacity."""
     from matplotlib.colors import to_rgb
-    from scipy.ndimage import uniform_filter
 
-    smooth = uniform_filter(relevance, 5, mode="nearest").T
+    smooth = smoothed(relevance).T
     strength = np.clip(np.abs(smooth) / max(np.percentile(np.abs(smooth), 99.5), 1e-30), 0, 1)
     colour = np.where(smooth[..., None] >= 0, to_rgb(LIGHT.published), to_rgb(LIGHT.measured))
     axes.imshow(np.concatenate([colour, 0.75 * strength[..., None]], axis=-1), **look)
