@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from ast_jax.evaluation.evaluate import Predictions
 from ast_jax.inference.predict import main as predict
 from ast_jax.training import hosts
 from ast_jax.training.loop import train
+from benchmarks.prove_crashes import compare, survive
 
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS, STEPS = 3, 4  # steps an epoch: 13 training clips in batches of 4
@@ -227,9 +229,18 @@ def test_a_curve_outside_the_band_raises_the_alarm_at_once(sounds, data_dir, tmp
 
 def start(workdir: Path, sounds: Path, data_dir: Path) -> subprocess.Popen:
     """The real command line, in a process of its own."""
+    return subprocess.Popen(
+        [*command(sounds, data_dir), f"--workdir={workdir}"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def command(sounds: Path, data_dir: Path) -> list[str]:
     places = {"dataset.source_dir": sounds, "dataset.data_dir": data_dir}
-    command = [sys.executable, "-m", "ast_jax.main", f"--workdir={workdir}", *flags({**SETTINGS, **places})]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return [sys.executable, "-m", "ast_jax.main", *flags({**SETTINGS, **places})]
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:
@@ -240,18 +251,15 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_kill_dash_nine_in_an_epoch_and_the_same_command_again(whole, sounds, data_dir, tmp_path):
+def test_kill_dash_nine_again_and_again_and_the_same_command(whole, sounds, data_dir, tmp_path):
+    """Killed while a checkpoint is written, then as an evaluation begins; benchmarks/prove_crashes.py does it twenty times."""
     workdir = tmp_path / "run"
-    process = start(workdir, sounds, data_dir)
-    middle = workdir / "checkpoints" / "3"  # step 3 of 4: in the middle of an epoch
-    wait_for(middle.exists, process)
-    process.kill()
-    process.communicate()  # and so closes its pipes
-    again = start(workdir, sounds, data_dir)
-    _, stderr = again.communicate(timeout=300)
-    assert again.returncode == 0, stderr
-    assert "resuming" in stderr
+    moments = ("save", "evaluation")
+    lives = survive(command(sounds, data_dir), workdir, moments, epoch_steps=STEPS, rng=random.Random(0))
+    assert len(lives) > 1
+    assert all(life["first_step"] > 0 for life in lives[1:])  # each resumed
     assert_same_run(workdir, whole)
+    assert compare(workdir, whole)["same_digests"]
     assert json.loads((workdir / "results.json").read_text())["step"] == EPOCHS * STEPS
 
 
