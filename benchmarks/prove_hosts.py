@@ -3,7 +3,7 @@ r"""Two processes of four CPU devices each, joined on loopback, against one proc
   python -m benchmarks.prove_hosts [--work=DIR]
 
 Four runs on the built-in sounds: (1) one process with eight devices; (2) the pair; (3) the pair under `python -m ast_jax
-group`, one of whose processes is killed in the middle; (4) a pair without `group`, one of whose processes is killed, to see
+group`, sent SIGTERM, gone on with, and one of its processes killed; (4) a pair without `group`, one of whose processes is killed, to see
 how long the other one lives. (2) must have (1)'s metrics to 1e-5 and its evaluation counts exactly, (3) must end in (2)'s bits.
 Writes docs/proofs/hosts.json.
 """
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,12 +55,14 @@ def main() -> None:
     finish(start(8, "ast_jax.main", *flags, f"--workdir={work / 'one'}"))
     finish(start(4, "ast_jax", "group", "--num_processes=2", *flags, f"--workdir={work / 'pair'}"))
     figures = {"parallel": args.parallel, **against_one(work / "pair", work / "one")}
+    figures["stopped_pair"] = stopped_under_group(flags, work / "killed")
     said = killed_under_group(flags, work / "killed")
     figures |= {"killed_pair": {**compare(work / "killed", work / "pair"), "said": said}}
     figures |= {"orphan": orphan(flags, work / "orphan")}
     figures["passed"] = (
         figures["largest_relative_difference"] <= 1e-5
         and figures["counts"] == [50] * 4
+        and figures["stopped_pair"]["status"] == 143
         and figures["killed_pair"]["same_digests"]
         and figures["killed_pair"]["same_metrics"]
         and figures["orphan"]["seconds"]
@@ -110,18 +113,26 @@ def against_one(pair: Path, one: Path) -> dict[str, Any]:
     }
 
 
-def killed_under_group(flags: list[str], workdir: Path) -> list[str]:
-    """A pair, one of which is killed after its second checkpoint; what the launcher and the second life say."""
+def stopped_under_group(flags: list[str], workdir: Path) -> dict[str, Any]:
+    """A pair that is sent SIGTERM: the launcher's status, the seconds it took, and where it stopped."""
     process = start(4, "ast_jax", "group", "--num_processes=2", *flags, f"--workdir={workdir}")
-    until(process, lambda: newest(workdir) >= 8)
+    until(process, lambda: newest(workdir) >= 4)
+    process.terminate()
+    began = time.monotonic()
+    _, said = process.communicate()
+    stopped = [line.partition(", saved")[0] for line in said.splitlines() if line.startswith("stopped at")]
+    return {"status": process.returncode, "seconds": round(time.monotonic() - began, 1), "said": stopped}
+
+
+def killed_under_group(flags: list[str], workdir: Path) -> list[str]:
+    """The pair goes on, and one of it is killed; what the launcher and the next life say."""
+    process = start(4, "ast_jax", "group", "--num_processes=2", *flags, f"--workdir={workdir}")
+    began = newest(workdir)
+    until(process, lambda: newest(workdir) > began)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[1]), 9)
-    said = finish(process)
-    return [
-        line.replace(str(workdir), "RUN")
-        for line in said.splitlines()
-        if line.startswith(("process ", "resuming"))
-    ]
+    os.kill(int(children[1]), signal.SIGKILL)
+    said = finish(process).replace(str(workdir), "RUN").splitlines()
+    return [line for line in said if line.startswith(("process ", "resuming"))]
 
 
 def orphan(flags: list[str], workdir: Path) -> dict[str, Any]:
