@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMINGS = ("step_s", "clips_per_s", "data_wait")
+TIMINGS = ("step_s", "clips_per_s", "data_wait", "share_of_peak")
 SAVE_EVERY, EPOCH_STEPS = 10, 20
 RECIPE = {
     "dataset.options.train_per_class": 31,

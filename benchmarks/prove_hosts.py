@@ -26,6 +26,7 @@ from benchmarks.prove_crashes import ROOT, about, compare, newest, rows, until
 SETTINGS = {
     "dataset.options.train_per_class": 12,
     "dataset.options.test_per_class": 5,
+    "dataset.test": ("test",),
     "model.width": 64,
     "model.depth": 2,
     "epochs": 4,
