@@ -20,6 +20,7 @@ COMMANDS = {  # where its main(argv) is, and what it does
         "weights -> Flax, the reference's .pth, Hugging Face, .npz, StableHLO or ONNX",
     ),
     "crossval": ("ast_jax.crossval", "every fold of a recipe, mean and spread"),
+    "ablate": ("ast_jax.ablate", "a table of runs that differ in one choice, beside the paper's"),
     "group": (
         "ast_jax.group",
         "training as several processes or on several hosts, started again when one of them dies",

@@ -70,6 +70,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
     RUN is anything `load_model` takes, or a file of saved scores (scores.npz, predictions.npz); several are an ensemble
     (the mean of their scores). Data and splits are the recipe's; without --config, those the first run was trained with.
+    A finished run of ours has its scores saved: without --config, --splits, --mean or --std they are taken as they are.
     """
     recipe, rest = split_recipe(argv)
     parser = argparse.ArgumentParser("python -m ast_jax evaluate", description=evaluate.__doc__)
@@ -78,29 +79,45 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--splits", help="instead of the recipe's eval splits, by commas")
     parser.add_argument("--mean", type=float, help="instead of the checkpoint's own")
     parser.add_argument("--std", type=float)
+    parser.add_argument(
+        "--again", action="store_true", help="compute scores, even where a run has them saved"
+    )
     parser.add_argument("--out", type=Path, help="save the scores here, for ensembles later")
     args = parser.parse_args(rest)
 
     from ast_jax.evaluation.evaluate import Predictions
 
+    as_trained = not (recipe or args.splits or args.again) and args.mean is None and args.std is None
     found: list[Predictions] = []
+    names: Sequence[str] = ()  # of the classes, in the order of the first member that says
     prepared: PreparedSet | None = None
     splits: tuple[str, ...] = ()
     config: ConfigDict | None = None
     for source in args.sources:
+        own: Sequence[str] = ()
         if source.suffix == ".npz" and (saved := Predictions.load(source)):
-            found.append(saved)
-            continue
-        if prepared is None:
-            config = parse(recipe)[0] if recipe else config_of_run(source)
-            prepared, splits = open_for_evaluation(config, args.splits)
-        found.append(
-            scores_of(source, prepared, splits, config, which=args.which, mean=args.mean, std=args.std)
-        )
-        report(str(source), found[-1], prepared, splits)
+            member = saved
+        elif as_trained and (path := saved_scores(source, args.which)):
+            member, own = Predictions.load(path), (source / "labels.txt").read_text().splitlines()
+            config = config or config_of_run(source)
+            print(f"{source}: scores saved in {path.name}", file=sys.stderr)
+        else:
+            if prepared is None:
+                config = parse(recipe)[0] if recipe else config_of_run(source)
+                prepared, splits = open_for_evaluation(config, args.splits)
+            member = scores_of(
+                source, prepared, splits, config, which=args.which, mean=args.mean, std=args.std
+            )
+            own = prepared.label_names
+        if own and names and list(own) != list(names):
+            member = member.with_classes(label_columns(source, own, names))
+        names = names or own
+        found.append(member)
+        expected = config.dataset.expected if config is not None else 0
+        report(str(source), member, expected, prepared, splits, interval=len(args.sources) == 1)
     ensemble = Predictions.mean(found)
     if len(found) > 1:
-        report(f"ensemble of {len(found)}", ensemble, prepared, splits)
+        report(f"ensemble of {len(found)}", ensemble, expected, prepared, splits)
     if args.out:
         ensemble.save(args.out)
         print(f"scores in {args.out}", file=sys.stderr)
@@ -116,6 +133,14 @@ def split_recipe(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         waiting = is_recipe and not waiting and "=" not in argument
         (recipe if is_recipe else rest).append(argument)
     return recipe, rest
+
+
+def saved_scores(run: Path, which: str) -> Path | None:
+    """Where a finished run of ours has the scores of these weights over its own evaluation splits; None: nowhere."""
+    if not (run / "results.json").is_file():
+        return None
+    file = {"best": "scores.npz", "last": "predictions.npz", "average": "predictions_average.npz"}.get(which)
+    return run / file if file and (run / file).is_file() else None
 
 
 def config_of_run(run: Path) -> ConfigDict:
@@ -185,16 +210,29 @@ def label_columns(source: Path, model: Sequence[str], data: Sequence[str]) -> np
     return np.array([places[name] for name in data])
 
 
-def report(name: str, predictions: Any, prepared: PreparedSet | None, splits: Sequence[str]) -> None:
-    """One line of metrics with a 95 % interval of mAP, and how much of the set was there."""
+def report(
+    name: str,
+    predictions: Any,
+    expected: int,
+    prepared: PreparedSet | None,
+    splits: Sequence[str],
+    *,
+    interval: bool = True,
+) -> None:
+    """One line of metrics, with a 95 % interval of mAP if wanted, and how much of the set was there."""
     from ast_jax.evaluation import metrics
 
     summary = predictions.summary()
-    low, high = metrics.bootstrap_interval(
-        predictions.scores, predictions.targets, metrics.mean_average_precision, repeats=200
-    )
     figures = "  ".join(f"{key} {summary[key]:.4f}" for key in ("accuracy", "mAP", "auc", "d_prime"))
-    print(f"{name}: {figures}  (mAP 95 % interval {low:.4f} to {high:.4f}; {summary['num_examples']} clips)")
+    extent = f"{summary['num_examples']} clips"
+    if expected:
+        extent += (
+            f", {summary['num_examples'] / expected:.1%} of the {expected} that the published figures are of"
+        )
+    if interval:
+        low, high = metrics.interval_of(predictions.scores, predictions.targets, "mAP")
+        extent = f"mAP 95 % interval {low:.4f} to {high:.4f}; {extent}"
+    print(f"{name}: {figures}  ({extent})")
     coverage = prepared.metadata["notes"].get("coverage", {}) if prepared else {}
     for split in splits:
         if split in coverage:

@@ -43,6 +43,12 @@ def base(**dataset_options) -> ConfigDict:
     c.dataset.train = ("train",)  # splits trained on, joined in this order
     c.dataset.eval = ("test",)  # splits evaluated after each epoch
     c.dataset.test = ()  # splits evaluated once, at the end, with the best weights by `eval`
+    c.dataset.labels = (
+        ""  # a table of other labels for the training clips, by id (datasets/relabel.py); empty: their own
+    )
+    c.dataset.expected = (
+        0  # clips that `eval` should have: the share that is there is told beside figures; 0: unknown
+    )
     c.dataset.mean = config_dict.placeholder(
         float
     )  # of the features; None: measured on the clean training clips
@@ -70,10 +76,12 @@ def base(**dataset_options) -> ConfigDict:
     c.loss = "bce"  # bce (several labels a clip) or ce (one label)
     c.metric = "mAP"  # decides the best epoch: accuracy, mAP, auc or d_prime
     c.lr = 5e-5
-    c.lr_warmup_steps = 0  # the rate climbs in stairs from 0 at step 0 to `lr` at this step
-    c.lr_warmup_stair = 50  # steps a stair; 1 is a linear climb
+    c.lr_warmup_steps = 0  # the rate climbs from 0 at step 0 to `lr` at this step
+    c.lr_warmup = "repo"  # repo: stairs that write the rate, undoing decays taken before; linear: every step, undoing none
+    c.lr_warmup_stair = 50  # steps a stair, for repo
     c.lr_decay = 1.0  # the rate is multiplied by this ...
-    c.lr_decay_epochs = ()  # ... at the start of each of these epochs (the first epoch is 1)
+    c.lr_decay_epochs = ()  # ... at the start of each of these epochs (the first epoch is 1) ...
+    c.lr_decay_end = 0  # ... before this one, from which on it is frozen; 0: never
     c.adam_b1 = 0.95
     c.adam_b2 = 0.999
     c.adam_eps = 1e-8
@@ -87,7 +95,8 @@ def base(**dataset_options) -> ConfigDict:
     c.freq_mask = 0  # widest frequency mask, mel bins
     c.time_mask = 0  # widest time mask, frames
     c.noise = False  # uniform noise of random strength, up to 0.1 of the normalised features
-    c.roll = 0  # frames a clip is rolled by at most, circularly
+    c.roll = 0  # frames a clip is rolled by at most, circularly, padding included
+    c.time_shift = 0  # frames a clip is moved earlier or later by at most, padding coming in
     c.gain_db = 0.0  # a clip is made louder or softer by at most this
     c.patchout = ConfigDict()  # PaSST's: tokens left out of each training clip; evaluation sees all of them
     c.patchout.freq = 0  # whole rows of the patch grid

@@ -1,8 +1,9 @@
 r"""Trains and evaluates one recipe.
 
-  python -m ast_jax.main --config=configs/esc50.py:fold=1 [--workdir=runs/esc] [--config.KEY=VALUE ...]
+  python -m ast_jax.main --config=configs/esc50.py:fold=1 [--workdir=runs/esc] [--seeds=3] [--config.KEY=VALUE ...]
 
-The same command again goes on where a stopped run stood. Exit status: 0 done, 2 bad input, 3 the loss diverged,
+The same command again goes on where a stopped run stood. With --seeds=N the recipe is run N times, in WORKDIR/seed<s>, and
+their mean and spread are reported. Exit status: 0 done, 2 bad input, 3 the loss diverged,
 130 interrupted by Ctrl-C, 143 stopped by SIGTERM after saving.
 """
 
@@ -22,12 +23,20 @@ def main(argv: Sequence[str]) -> None:
     config, spec, rest = parse(argv)
     flags = argparse.ArgumentParser("python -m ast_jax.main", description=__doc__)
     flags.add_argument("--workdir", type=Path, default=default_workdir(spec))
+    flags.add_argument("--seeds", type=int, default=0, help="runs with config.seed, config.seed + 1, ...")
     from ast_jax.training import hosts
 
     hosts.add_flags(flags)
     args = flags.parse_args(rest)
     check_mounted(args.workdir)
     hosts.join(args)
+    if args.seeds:
+        from ast_jax.seeds import table, train_seeds
+
+        if summary := train_seeds(config, args.workdir, args.seeds):  # else another host has it
+            print(f"{table(summary)}
+as an ensemble: python -m ast_jax evaluate {args.workdir}/seed*")
+        return
 
     from ast_jax.training.loop import train
 

@@ -8,6 +8,7 @@ They need ../shared (or $AST_JAX_SHARED) with data/ESC-50-master and weights/.
 
 import argparse
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -37,16 +38,19 @@ def main() -> None:
     if not ESC10.is_dir():
         sys.exit(f"error: no real sounds at {ESC10}: set AST_JAX_SHARED to a folder with data/ and weights/")
     for name in args.names or PROOFS:
-        began = time.monotonic()
-        DOCS.mkdir(parents=True, exist_ok=True)
-        figures = PROOFS[name](args.work.absolute())
-        record = {
-            "command": f"python -m benchmarks.prove {name}",
-            "seconds": round(time.monotonic() - began),
-            **figures,
-        }
-        (DOCS / f"{name}.json").write_text(json.dumps(record | about(), indent=2) + "\n")
-        print(json.dumps(figures, indent=2))
+        record(
+            name, f"python -m benchmarks.prove {name}", functools.partial(PROOFS[name], args.work.absolute())
+        )
+
+
+def record(name: str, command: str, proof: Callable[[], dict[str, Any]]) -> None:
+    """Runs a proof; writes its figures, and what they were made with, to docs/proofs/NAME.json."""
+    began = time.monotonic()
+    DOCS.mkdir(parents=True, exist_ok=True)
+    figures = proof()
+    found = {"command": command, "seconds": round(time.monotonic() - began), **figures}
+    (DOCS / f"{name}.json").write_text(json.dumps(found | about(), indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
 
 
 def train(work: Path, name: str, config: str, *flags: str) -> dict[str, Any]:
@@ -79,8 +83,8 @@ def esc10(work: Path) -> dict[str, Any]:
         "num_frames",
         "batch_size",
         "lr",
+        "lr_warmup",
         "lr_warmup_steps",
-        "lr_warmup_stair",
         "lr_decay",
         "freq_mask",
         "time_mask",

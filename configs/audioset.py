@@ -3,7 +3,9 @@ r"""AudioSet: 527 classes, several labels a clip, 10 s; the full set (about 1.95
   python -m ast_jax.main --config=configs/audioset.py --config.dataset.source_dir=audioset
   python -m ast_jax.main --config=configs/audioset.py:balanced
 
-Words: balanced; scratch (not from ImageNet); waveform (shards of waveforms, on which mixup is exact).
+Words: balanced; scratch (not from ImageNet); paper (the RGB kernels' mean, as the paper says, where the published code
+sums); waveform (shards of waveforms, on which mixup is exact); pod or pod=TIMES (a larger batch, see docs/recipes.md).
+The balanced figures are of PSLA's label-enhanced training set: give its table with --config.dataset.labels=FILE.
 
 Published: mAP 0.459 full and 0.347 balanced, weights averaged over epochs; 0.4486 and 0.3358 at the last epoch without
 averaging (the reference's logs). On four TITAN X the full set took the reference about seven days.
@@ -19,10 +21,11 @@ BALANCED = (
 
 
 def get_config(suffix: str = ""):
-    options = suffix_options(suffix, words=("balanced", "scratch", "waveform"))
+    options = suffix_options(suffix, words=("balanced", "scratch", "paper", "waveform"))
     config = base()
     config.dataset.name = "audioset"
     config.dataset.train, config.dataset.eval = ("balanced", "unbalanced"), ("eval",)
+    config.dataset.expected = 19_185  # evaluation clips that the published figures are of
     config.dataset.mean, config.dataset.std = -4.2677393, 4.5689974
     config.num_frames = 1024
     config.loss, config.metric = "bce", "mAP"
@@ -43,6 +46,7 @@ def get_config(suffix: str = ""):
         curve = BALANCED
     if not options["scratch"]:
         config.init_from = "deit_base_distilled_patch16_384"
+        config.init_rgb = "mean" if options["paper"] else config.init_rgb
         published = {str(epoch): value for epoch, value in enumerate(curve, start=1)}
         config.published = {"metric": "mAP", "curve": published, "band": 0.01}
     if options["waveform"]:

@@ -3,7 +3,7 @@ r"""Speech Commands V2, 35 words of 1 s: trained on 84,843 clips, chosen on 9,98
   python -m ast_jax.main --config=configs/speech_commands.py:S --config.dataset.source_dir=speech_commands_v0.02
 
 Words: S (from ImageNet), P (from the AudioSet checkpoint), scratch is neither; paper (20 epochs, the paper's upper
-limit); logged (mixup 0.5, as in the published 98.12 % run; its script says 0.6); waveform (shards of waveforms, on which
+limit, and, for S, the RGB kernels' mean); pod or pod=TIMES (a larger batch, see docs/recipes.md); logged (mixup 0.5, as in the published 98.12 % run; its script says 0.6); waveform (shards of waveforms, on which
 mixup is exact).
 
 Published, AST-base: S 98.11 +- 0.05 % test accuracy, P 97.88 +- 0.03 %.
@@ -24,7 +24,7 @@ def get_config(suffix: str = ""):
     config.num_frames = 128
     config.loss, config.metric = "bce", "accuracy"
     config.epochs, config.batch_size, config.lr = 30, 128, 2.5e-4
-    config.lr_decay, config.lr_decay_epochs = 0.85, tuple(range(6, 27))
+    config.lr_decay, config.lr_decay_epochs, config.lr_decay_end = 0.85, tuple(range(6, 31)), 27
     config.mixup = 0.5 if options["logged"] else 0.6
     config.freq_mask, config.time_mask = 48, 48
     config.noise, config.roll = True, 10
@@ -39,6 +39,7 @@ def get_config(suffix: str = ""):
         config.init_from = "ast_audioset_10_10_0.4593"
     if options["paper"]:
         config.epochs = 20
+        config.init_rgb = "mean" if options["S"] else config.init_rgb
     if options["waveform"]:
         config.dataset.kind = "waveform"
     return config

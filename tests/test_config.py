@@ -107,6 +107,7 @@ COLUMNS = (
         "lr_warmup_stair",
         "lr_decay",
         "lr_decay_epochs",
+        "lr_decay_end",
         "epochs",
         "batch_size",
         "metric",
@@ -119,27 +120,27 @@ EACH = list(range(6, 26))
 TABLE = {
     ("audioset", "balanced"): (
         *(1024, *AS, 0.5, 48, 192, False, 0, "shuffle", "bce"),
-        *(5e-5, 1000, 50, 0.5, [11, 16, 21], 25, 12, "mAP", [6, 25], DEIT),
+        *(5e-5, 1000, 50, 0.5, [11, 16, 21], 0, 25, 12, "mAP", [6, 25], DEIT),
     ),
     ("audioset", ""): (
         *(1024, *AS, 0.5, 48, 192, False, 0, "balanced", "bce"),
-        *(1e-5, 1000, 50, 0.5, [3, 4, 5], 5, 12, "mAP", [1, 5], DEIT),
+        *(1e-5, 1000, 50, 0.5, [3, 4, 5], 0, 5, 12, "mAP", [1, 5], DEIT),
     ),
     ("esc50", "S"): (
         *(512, *ESC, 0.0, 24, 96, False, 0, "shuffle", "ce"),
-        *(1e-4, 0, 50, 0.85, EACH, 25, 48, "accuracy", [], DEIT),
+        *(1e-4, 0, 50, 0.85, EACH, 0, 25, 48, "accuracy", [], DEIT),
     ),
     ("esc50", "P"): (
         *(512, *ESC, 0.0, 24, 96, False, 0, "shuffle", "ce"),
-        *(1e-5, 0, 50, 0.85, EACH, 25, 48, "accuracy", [], AST),
+        *(1e-5, 0, 50, 0.85, EACH, 0, 25, 48, "accuracy", [], AST),
     ),
     ("speech_commands", "S"): (
         *(128, *SC, 0.6, 48, 48, True, 10, "shuffle", "bce"),
-        *(2.5e-4, 0, 50, 0.85, [*EACH, 26], 30, 128, "accuracy", [], DEIT),
+        *(2.5e-4, 0, 50, 0.85, [*EACH, *range(26, 31)], 27, 30, 128, "accuracy", [], DEIT),
     ),
     ("speech_commands", "P"): (
         *(128, *SC, 0.6, 48, 48, True, 10, "shuffle", "bce"),
-        *(2.5e-4, 0, 50, 0.85, [*EACH, 26], 30, 128, "accuracy", [], AST),
+        *(2.5e-4, 0, 50, 0.85, [*EACH, *range(26, 31)], 27, 30, 128, "accuracy", [], AST),
     ),
 }
 
@@ -168,8 +169,12 @@ def test_recipes_carry_the_references_values(name, suffix):
 @pytest.mark.parametrize(
     ("name", "suffix", "changed"),
     [
-        ("esc50", "S,paper", {"epochs": 20}),
-        ("speech_commands", "S,paper", {"epochs": 20}),
+        ("esc50", "S,paper", {"epochs": 20, "init_rgb": "mean"}),
+        ("esc50", "P,paper", {"epochs": 20}),
+        ("speech_commands", "S,paper", {"epochs": 20, "init_rgb": "mean"}),
+        ("speech_commands", "P,paper", {"epochs": 20}),
+        ("audioset", "paper", {"init_rgb": "mean"}),
+        ("audioset", "balanced,paper", {"init_rgb": "mean"}),
         ("speech_commands", "S,logged", {"mixup": 0.5}),
         ("audioset", "waveform", {"dataset.kind": "waveform"}),
         ("speech_commands", "S,waveform", {"dataset.kind": "waveform"}),

@@ -148,6 +148,7 @@ def test_audioset_joins_its_tables_with_the_clips_that_are_there(tmp_path):
             "eval": {"listed": 1, "found": 1, "share": 1.0},
         },
         "unlabeled": 2,
+        "mids": ["/m/09x0r", "/m/05zppz", "/m/0bt9lr"],
     }
 
 

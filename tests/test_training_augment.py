@@ -11,7 +11,16 @@ from scipy import stats
 from ast_jax.datasets.pipeline import fit
 from ast_jax.features import log_mel, num_frames
 from ast_jax.features.spec import LOG_FLOOR
-from ast_jax.training.augment import example_keys, gain, mix_power, mix_waveforms, noise, roll, spec_mask
+from ast_jax.training.augment import (
+    example_keys,
+    gain,
+    mix_power,
+    mix_waveforms,
+    noise,
+    roll,
+    spec_mask,
+    time_shift,
+)
 from ast_jax.training.step import Recipe, inputs
 
 T, F, TIME, FREQ = 100, 64, 30, 24
@@ -262,6 +271,19 @@ def test_roll_is_circular_by_minus_10_to_9_frames_each_as_often():
     np.testing.assert_array_equal(same.sum(axis=1), 1)
     which = same.argmax(axis=1)
     np.testing.assert_array_equal(y, rolled[which])
+    assert stats.chisquare(np.bincount(which, minlength=len(shifts))).pvalue > 0.01
+
+
+def test_a_time_shift_loses_what_leaves_and_lets_padding_in():
+    x = np.random.default_rng(6).normal(size=(T, F)).astype(np.float32)
+    shifts = range(-7, 8)
+    padded = np.pad(x, ((7, 7), (0, 0)))
+    moved = np.stack([padded[7 - shift : 7 - shift + T] for shift in shifts])
+    y = for_many(lambda key: time_shift(key, jnp.asarray(x), most=7), 2000)
+    same = (y[:, None, :, 0] == moved[None, :, :, 0]).all(axis=-1)
+    np.testing.assert_array_equal(same.sum(axis=1), 1)
+    which = same.argmax(axis=1)
+    np.testing.assert_array_equal(y, moved[which])
     assert stats.chisquare(np.bincount(which, minlength=len(shifts))).pvalue > 0.01
 
 

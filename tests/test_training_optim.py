@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from ast_jax.errors import InputError
-from ast_jax.training.optim import adam, layer_factors, rate_stairs, schedule
+from ast_jax.training.optim import adam, layer_factors, rate_ramp, rate_stairs, schedule, taken
 
 
 def replay(lr, steps, *, steps_per_epoch, warmup_steps, stair, decay, decay_epochs):
@@ -48,6 +48,32 @@ def test_the_first_stair_of_the_warmup_runs_at_zero():
     rate = schedule(*rate_stairs(1e-5, steps_per_epoch=162_757, warmup_steps=1000))
     assert [float(rate(s)) for s in (0, 49)] == [0, 0]
     assert [float(rate(s)) for s in (50, 999, 1000)] == pytest.approx([5e-7, 9.5e-6, 1e-5])
+
+
+def test_a_linear_warmup_climbs_each_step_and_undoes_no_decay():
+    """A decay at step 8 of a warm-up of 20, one after it: each halves the rate from its step on."""
+    options = {"steps_per_epoch": 8, "warmup_steps": 20, "decay": 0.5, "decay_epochs": (2, 5)}
+    steps = np.arange(50)
+    expected = 1e-3 * np.minimum(steps / 20, 1) * np.where(steps >= 8, 0.5, 1) * np.where(steps >= 32, 0.5, 1)
+    np.testing.assert_allclose(schedule(*rate_ramp(1e-3, **options))(jnp.asarray(steps)), expected, rtol=1e-6)
+    written = schedule(*rate_stairs(1e-3, warmup_stair=1, **options))(jnp.asarray(steps))
+    np.testing.assert_allclose(
+        written[8:32], 2 * expected[8:32], rtol=1e-6
+    )  # the quirk: the first decay is lost
+
+
+def test_without_warmup_or_decays_both_schedules_are_constant():
+    for stairs in (rate_stairs, rate_ramp):
+        assert np.unique(schedule(*stairs(1e-3, steps_per_epoch=5))(jnp.arange(20))) == np.float32(1e-3)
+
+
+def test_from_decay_end_on_the_rate_is_frozen():
+    """Speech Commands: decays at every epoch from 6, the last one at 26."""
+    assert taken(range(6, 31), 27) == tuple(range(6, 27))
+    assert taken((3, 4, 5)) == (3, 4, 5)
+    rate = schedule(*rate_stairs(1.0, steps_per_epoch=10, decay=0.85, decay_epochs=taken(range(6, 31), 27)))
+    by_epoch = np.asarray(rate(jnp.arange(0, 300, 10)))
+    np.testing.assert_allclose(by_epoch[[4, 5, 25, 26, 29]], 0.85 ** np.array([0, 1, 21, 21, 21]), rtol=1e-6)
 
 
 def run_adam(optimizer: optax.GradientTransformation, start, grads):

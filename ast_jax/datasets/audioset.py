@@ -27,7 +27,7 @@ def list_clips(
 
     Tables may lie anywhere under `source_dir`; clips, {ytid}.* or Y{ytid}.*, anywhere under `clips_dir` (default: `source_dir`).
     Videos vanish, so a row without a clip is counted and not an error: notes["coverage"] has, for each split, the rows listed and found;
-    notes["unlabeled"] counts the clips that no table mentions.
+    notes["unlabeled"] counts the clips that no table mentions; notes["mids"] are the classes' identifiers, in index order.
     Raises InputError if a table asked for or the class table is missing, a row cannot be parsed, or a label is no class.
     """
     sounds, others = scan(source_dir)
@@ -62,7 +62,7 @@ def list_clips(
                 "found": len(stems),
                 "share": round(len(stems) / max(1, len(rows)), 6),
             }
-    notes = {"coverage": coverage, "unlabeled": len(path_of.keys() - mentioned)}
+    notes = {"coverage": coverage, "unlabeled": len(path_of.keys() - mentioned), "mids": list(index_of)}
     return Listing("audioset", names, True, found, notes)
 
 

@@ -3,6 +3,7 @@
 Letters: T frames, F mel bins, S samples, C classes, K labels of one clip.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -136,10 +137,16 @@ class ClipSource:
     """Random access to the examples of one or several splits, one after the other; it can be pickled and shared by threads.
 
     `source[i]` is {'id': str, 'fbank': float16 [T, 128] or 'waveform': int16 [S], 'labels': int64 [K]}, arrays read-only.
+    `labels`, one array an example, take the place of the stored ones.
     """
 
-    def __init__(self, directory: str | os.PathLike, splits: Sequence[str]):
-        self._directory, self._splits = os.fspath(directory), tuple(splits)
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        splits: Sequence[str],
+        labels: Sequence[np.ndarray] | None = None,
+    ):
+        self._directory, self._splits, self._labels = os.fspath(directory), tuple(splits), labels
         self._close()
 
     def _close(self) -> None:
@@ -168,13 +175,14 @@ class ClipSource:
             raise IndexError(f"example {i} of {self._ends[-1]}")
         part = int(np.searchsorted(self._ends, i, side="right"))
         example = parts[part][i - (int(self._ends[part - 1]) if part else 0)]
-        return {**example, "id": example["id"].decode()}
+        labels = example["labels"] if self._labels is None else self._labels[i]
+        return {**example, "id": example["id"].decode(), "labels": labels}
 
     def __getstate__(self):
-        return self._directory, self._splits
+        return self._directory, self._splits, self._labels
 
     def __setstate__(self, state):
-        self._directory, self._splits = state
+        self._directory, self._splits, self._labels = state
         self._close()
 
     def __repr__(self) -> str:
@@ -201,6 +209,7 @@ class PreparedSet:
         self.multi_label: bool = self.metadata["multi_label"]
         self.splits: tuple[str, ...] = tuple(self.metadata["splits"])
         self._clips: dict[str, np.ndarray] = {}
+        self._relabelled = False
         for file, size in self.metadata["files"].items():
             if _num_bytes(os.fspath(self.directory / file)) != size:
                 raise InputError(
@@ -209,7 +218,18 @@ class PreparedSet:
 
     def source(self, splits: str | Sequence[str]) -> ClipSource:
         """The examples of `splits`, one split after the other, each in the order of its listing."""
-        return ClipSource(self.directory, self._known(splits))
+        return ClipSource(
+            self.directory, self._known(splits), self.label_sets(splits) if self._relabelled else None
+        )
+
+    def with_labels(self, labels: Mapping[str, Sequence[Sequence[int]]]) -> "PreparedSet":
+        """The same clips with other labels: {split: the labels of each of its clips, in the order of `ids`}. Shards stay as they are."""
+        other = copy.copy(self)
+        other._clips, other._relabelled = dict(self._columns()), True
+        for split, sets in labels.items():
+            other._clips[f"{split}/labels"] = np.array([label for own in sets for label in own], np.int64)
+            other._clips[f"{split}/offsets"] = np.cumsum([0, *map(len, sets)], dtype=np.int64)
+        return other
 
     def num_examples(self, splits: str | Sequence[str]) -> int:
         return sum(self.metadata["splits"][split]["num_examples"] for split in self._known(splits))
@@ -254,10 +274,13 @@ class PreparedSet:
         return splits
 
     def _column(self, split: str, column: str) -> np.ndarray:
+        return self._columns()[f"{split}/{column}"]
+
+    def _columns(self) -> dict[str, np.ndarray]:
         if not self._clips:
             with (self.directory / CLIPS).open("rb") as file, np.load(file) as arrays:
                 self._clips = dict(arrays)
-        return self._clips[f"{split}/{column}"]
+        return self._clips
 
     def __repr__(self) -> str:
         return f"PreparedSet({os.fspath(self.directory)!r})"

@@ -104,3 +104,14 @@ def patchout(
 def roll(key: Key[Array, ""], x: Float[Array, "T F"], *, most: int) -> Float[Array, "T F"]:
     """A circular shift by -most .. most - 1 frames, padding included, as in the reference (most 10)."""
     return jnp.roll(x, jax.random.randint(key, (), -most, most), axis=0)
+
+
+def time_shift(key: Key[Array, ""], x: Float[Array, "T F"], *, most: int) -> Float[Array, "T F"]:
+    """Earlier or later by up to `most` frames each way; what leaves is lost and padding, 0 before normalisation, comes in.
+
+    Unlike `roll`, which is the reference's and turns the padded clip in a circle.
+    """
+    shift = jax.random.randint(key, (), -most, most + 1)
+    source = jnp.arange(x.shape[0]) - shift
+    inside = (source >= 0) & (source < x.shape[0])
+    return jnp.where(inside[:, None], jnp.roll(x, shift, axis=0), 0.0)

@@ -40,6 +40,29 @@ def rate_stairs(
     return np.array(starts, np.int32), np.array(rates, np.float32)
 
 
+def rate_ramp(
+    lr: float,
+    *,
+    steps_per_epoch: int,
+    warmup_steps: int = 0,
+    decay: float = 1.0,
+    decay_epochs: Sequence[int] = (),
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same with a linear warm-up: step / warmup_steps *times* the rate that the decays so far leave, so it undoes none."""
+    decays = [(epoch - 1) * steps_per_epoch for epoch in decay_epochs]
+    starts = sorted({*range(warmup_steps + 1), *decays})
+    climbed = [step / warmup_steps if step < warmup_steps else 1.0 for step in starts]
+    decayed = [decay ** sum(start <= step for start in decays) for step in starts]
+    return np.array(starts, np.int32), np.array(
+        [lr * c * d for c, d in zip(climbed, decayed, strict=True)], np.float32
+    )
+
+
+def taken(decay_epochs: Sequence[int], decay_end: int = 0) -> tuple[int, ...]:
+    """The decays that are taken: those before the epoch `decay_end`, from which on the rate is frozen; 0: all of them."""
+    return tuple(epoch for epoch in decay_epochs if not decay_end or epoch < decay_end)
+
+
 def schedule(starts: np.ndarray, rates: np.ndarray) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
     """Step -> learning rate, for optax."""
     return lambda step: jnp.asarray(rates)[jnp.searchsorted(jnp.asarray(starts), step, side="right") - 1]

@@ -51,6 +51,8 @@ class Entry:
 
 
 _DEIT = "https://dl.fbaipublicfiles.com/deit/"
+_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx/"
+_VIT = "ImageNet-21k, then ImageNet-1k"
 _DROPBOX = "https://www.dropbox.com/s/"
 _GOOGLE = "https://storage.googleapis.com/vit_models/"
 _AUDIOSET: dict[str, Any] = {
@@ -78,6 +80,11 @@ def _deit(name: str, sha256: str, accuracy: str) -> Entry:
     return Entry(
         name, f"{_DEIT}{name}-{sha256}.pth", "Apache-2.0", f"{accuracy} % top-1, ImageNet-1k", sha256
     )
+
+
+def _timm(name: str, file: str, sha256: str) -> Entry:
+    """Google's first ViT checkpoints as timm released them, which the paper compares DeiT with."""
+    return Entry(name, f"{_TIMM}{file}-{sha256}.pth", "Apache-2.0", _VIT, sha256)
 
 
 def _reference(stride: int, figure: str, address: str) -> Entry:
@@ -112,6 +119,9 @@ ENTRIES: dict[str, Entry] = {
         _deit("deit_small_distilled_patch16_224", "649709d9", "81.2"),
         _deit("deit_base_distilled_patch16_224", "df68dfff", "83.4"),
         _deit("deit_base_distilled_patch16_384", "d0272ac0", "85.2"),
+        _deit("deit_base_patch16_384", "8de9b5d1", "82.9"),
+        _timm("vit_base_patch16_384", "jx_vit_base_p16_384", "83fb41ba"),
+        _timm("vit_large_patch16_384", "jx_vit_large_p16_384", "b3be5167"),
         _reference(10, "0.4593", "ca0b1v2nlxzyeb4"),
         _reference(10, "0.4495", "1tv0hovue1bxupk"),
         _reference(10, "0.4483", "6u5sikl4b9wo4u5"),
