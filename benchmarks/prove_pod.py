@@ -2,7 +2,8 @@ r"""What a batch larger than the recipe's does to accuracy, with and without the
 
   python -m benchmarks.prove_pod [--work=DIR]        # writes docs/proofs/pod.json; DIR keeps the runs
 
-The quickstart's model on 1,000 clips, 10 epochs, two seeds: batch 16 (the recipe's) and 64, which takes a quarter of the steps.
+The quickstart (3,000 clips, 10 epochs) with a model of 2 blocks, 64 wide, so that ten runs take minutes; two seeds. Batch 16, the
+recipe's, takes 1,880 steps, and batch 64 takes 470.
 """
 
 import argparse
@@ -17,11 +18,11 @@ LR, WARMUP, TIMES = 1e-3, 100, 4  # the quickstart's rate and warm-up steps; the
 RULES = {  # what becomes of the rate and of the warm-up
     "recipe": (16, LR, WARMUP),
     "4 x batch, nothing else": (16 * TIMES, LR, WARMUP),
-    "4 x batch, warm-up over the same clips": (16 * TIMES, LR, WARMUP // TIMES),
     "4 x batch, rate x 2, warm-up over the same steps": (16 * TIMES, LR * 2, WARMUP),
     "4 x batch, rate x 2, warm-up over the same clips": (16 * TIMES, LR * 2, WARMUP // TIMES),
     "4 x batch, rate x 4, warm-up over the same steps": (16 * TIMES, LR * 4, WARMUP),
 }
+SMALLER = ("--config.model.width=64", "--config.model.depth=2", "--config.model.num_heads=2")
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def larger_batches(work: Path) -> dict[str, Any]:
             values = {"batch_size": batch, "lr": rate, "lr_warmup_steps": warmup, "seed": seed}
             flags = [f"--config.{key}={value}" for key, value in values.items()]
             runs[rule].append(
-                train(work, f"rule{number}-seed{seed}", "configs/quickstart.py:per_class=100", *flags)
+                train(work, f"rule{number}-seed{seed}", "configs/quickstart.py", *SMALLER, *flags)
             )
     means = {
         rule: {metric: float(np.mean([run[metric] for run in found])) for metric in ("accuracy", "mAP")}

@@ -4,7 +4,6 @@ r"""Built-in sounds, 10 classes: from nothing to a trained tagger in minutes on 
   python -m ast_jax.main --config=configs/quickstart.py
 
 Words: short (a few clips, two epochs: a smoke test that ends in under a minute).
-Keys: per_class=300, clips made for training, of each class.
 
 The model is an AST of 3 blocks, 128 wide, whose patches are whole columns of 8 frames: 30 patches a clip.
 """
@@ -13,9 +12,8 @@ from ast_jax.config import base, suffix_options
 
 
 def get_config(suffix: str = ""):
-    options = suffix_options(suffix, words=("short",), keys={"per_class": 300})
-    few = {"train_per_class": options["per_class"]} if options["per_class"] != 300 else {}
-    config = base(**({"train_per_class": 48, "test_per_class": 8} if options["short"] else few))
+    options = suffix_options(suffix, words=("short",))
+    config = base(**({"train_per_class": 48, "test_per_class": 8} if options["short"] else {}))
     config.dataset.name = "synthetic"
     config.num_frames = 240
     config.model.width, config.model.depth, config.model.num_heads = 128, 3, 4

@@ -1,5 +1,6 @@
 """From a recipe to the plain arguments that the rooms below take: the last place, going down, that knows ConfigDict keys."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from ml_collections import ConfigDict
 from ast_jax.datasets.pipeline import TrainStream, balanced_weights
 from ast_jax.datasets.prepare import BeamRun, find, prepare
 from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.relabel import relabelled
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig
-from ast_jax.training.optim import adam, rate_stairs, schedule
+from ast_jax.training.optim import adam, rate_ramp, rate_stairs, schedule, taken
 from ast_jax.training.step import Recipe
 
 
@@ -94,6 +96,7 @@ def step_recipe(config: ConfigDict, mean: float, std: float, frozen: frozenset[s
         "time_mask",
         "noise",
         "roll",
+        "time_shift",
         "gain_db",
         "label_smoothing",
         "accumulate",
@@ -106,6 +109,10 @@ def step_recipe(config: ConfigDict, mean: float, std: float, frozen: frozenset[s
 def train_stream(config: ConfigDict, prepared: PreparedSet) -> TrainStream:
     """The sampled stream of the training splits."""
     splits, weights = config.dataset.train, None
+    if config.dataset.labels:
+        prepared, counts = relabelled(prepared, config.dataset.labels, splits)
+        told = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
+        print(f"labels of {config.dataset.labels}: {told}", file=sys.stderr)
     if config.sampling == "balanced":
         weights = balanced_weights(prepared.label_sets(splits), prepared.class_counts(splits))
     return TrainStream(
@@ -129,15 +136,15 @@ def clip_shape(config: ConfigDict, prepared: PreparedSet) -> dict[str, Any]:
 
 def learning_rate(config: ConfigDict, epoch_steps: int) -> Callable:
     """Step -> rate."""
-    stairs = rate_stairs(
-        config.lr,
-        steps_per_epoch=epoch_steps,
-        warmup_steps=config.lr_warmup_steps,
-        warmup_stair=config.lr_warmup_stair,
-        decay=config.lr_decay,
-        decay_epochs=config.lr_decay_epochs,
-    )
-    return schedule(*stairs)
+    same: dict[str, Any] = {
+        "steps_per_epoch": epoch_steps,
+        "warmup_steps": config.lr_warmup_steps,
+        "decay": config.lr_decay,
+        "decay_epochs": taken(config.lr_decay_epochs, config.lr_decay_end),
+    }
+    if config.lr_warmup == "linear":
+        return schedule(*rate_ramp(config.lr, **same))
+    return schedule(*rate_stairs(config.lr, warmup_stair=config.lr_warmup_stair, **same))
 
 
 def optimizer(config: ConfigDict, rate: Callable, factors: dict[str, float]) -> optax.GradientTransformation:
@@ -165,6 +172,7 @@ def check(config: ConfigDict) -> None:
         "loss": {"bce": "several labels a clip", "ce": "one"},
         "metric": dict.fromkeys(("accuracy", "mAP", "auc", "d_prime")),
         "sampling": dict.fromkeys(("shuffle", "balanced")),
+        "lr_warmup": {"repo": "in stairs, as published", "linear": None},
     }
     for key, known in choices.items():
         if config[key] not in known:
@@ -173,7 +181,8 @@ def check(config: ConfigDict) -> None:
                 f"config.{key} is {config[key]!r}: choose {', '.join(listed[:-1])} or {listed[-1]}"
             )
     least = dict.fromkeys(("epochs", "batch_size", "log_every", "num_threads", "accumulate", "keep_last"), 1)
-    for key, smallest in (least | {"seed": 0, "save_every": 0, "profile_steps": 0}).items():
+    zero = dict.fromkeys(("seed", "save_every", "profile_steps", "roll", "time_shift"), 0)
+    for key, smallest in (least | zero).items():
         if config[key] < smallest:
             raise InputError(f"config.{key} is {config[key]}: it must be at least {smallest}")
     for key in ("mixup", "label_smoothing", "ema"):

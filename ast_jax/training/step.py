@@ -35,6 +35,7 @@ class Recipe:
     time_mask: int = 0  # frames
     noise: bool = False
     roll: int = 0  # frames
+    time_shift: int = 0  # frames
     gain_db: float = 0.0
     patchout: tuple[int, int, int] = (0, 0, 0)  # rows, columns, single patches left out
     label_smoothing: float = 0.0
@@ -101,6 +102,8 @@ def inputs(batch: Mapping[str, Array], step: Int[Array, ""], recipe: Recipe) -> 
     if recipe.gain_db:
         fbank = each(functools.partial(augment.gain, most_db=recipe.gain_db), 1, fbank)
     fbank = pad_rows(fbank, batch["length"])
+    if recipe.time_shift:
+        fbank = each(functools.partial(augment.time_shift, most=recipe.time_shift), 4, fbank)
     if recipe.freq_mask or recipe.time_mask:
         mask = functools.partial(augment.spec_mask, freq_mask=recipe.freq_mask, time_mask=recipe.time_mask)
         fbank = each(mask, 0, fbank)
