@@ -98,7 +98,7 @@ def evaluate(argv: Sequence[str]) -> None:
         if source.suffix == ".npz" and (saved := Predictions.load(source)):
             member = saved
         elif as_trained and (path := saved_scores(source, args.which)):
-            member, own = Predictions.load(path), (source / "labels.txt").read_text().splitlines()
+            member, own = Predictions.read(path), (source / "labels.txt").read_text().splitlines()
             config = config or config_of_run(source)
             print(f"{source}: scores saved in {path.name}", file=sys.stderr)
         else:

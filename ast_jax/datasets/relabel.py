@@ -117,7 +117,7 @@ def _classes(prepared: PreparedSet, path: Path) -> dict[str, int]:
     if not mids and len(beside) == 1:
         names, by_mid = read_class_labels(beside[0])
         mids = {mid: classes[names[i]] for mid, i in by_mid.items() if names[i] in classes}
-    return classes | mids
+    return {**classes, **mids}
 
 
 def _indices(id: str, labels: Sequence[str], classes: Mapping[str, int], path: Path) -> tuple[int, ...]:

@@ -54,6 +54,14 @@ class Predictions:
             ) from error
 
     @classmethod
+    def read(cls, path: Path) -> "Predictions":
+        """Saved scores, and nothing else. Raises InputError for another file."""
+        saved = cls.load(path)
+        if saved is None:
+            raise InputError(f"{path} holds no scores: evaluate the run again, with --again")
+        return saved
+
+    @classmethod
     def mean(cls, members: "Sequence[Predictions]") -> "Predictions":
         """An ensemble: the mean of the members' scores, as in the paper. Raises InputError unless they cover the same clips."""
         first = members[0]

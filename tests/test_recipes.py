@@ -1,0 +1,185 @@
+"""Several runs of one recipe: seeds, ablations, and ensembles of what they saved. Whole runs, at the smallest size."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_config import recipe
+from test_training_loop import SETTINGS, data_dir, flags, sounds  # noqa: F401 (fixtures)
+
+from ast_jax import ablate, commands
+from ast_jax.config import base, flatten
+from ast_jax.errors import InputError
+from ast_jax.evaluation.evaluate import Predictions
+from ast_jax.main import main
+from ast_jax.seeds import summarise, table
+
+ROOT = Path(__file__).resolve().parents[1]
+ABLATIONS = ROOT / "configs" / "ablations.py"
+
+
+# ---- Seeds
+
+
+def results(**figures: float) -> dict:
+    rest = {"accuracy": 0.5, "mAP": 0.5, "auc": 0.5, "d_prime": None}
+    return {"last": {**rest, **figures}}
+
+
+def test_mean_and_spread_over_seeds():
+    runs = {3: results(accuracy=0.6), 4: results(accuracy=0.8), 5: results(accuracy=0.7)}
+    summary = summarise(runs)
+    assert summary["last"]["accuracy"] == {
+        "values": [0.6, 0.8, 0.7],
+        "mean": pytest.approx(0.7),
+        "spread": pytest.approx(0.1),
+    }
+    assert summary["last"]["d_prime"]["mean"] is None  # it has no meaning in any of the runs
+    assert "average" not in summary
+    assert "| last epoch, seed 4 | 0.8000 |" in table(summary)
+    assert "| **last epoch, mean +- spread** | 0.7000 +- 0.1000 |" in table(summary)
+
+
+@pytest.fixture(scope="module")
+def seeds(sounds, data_dir, tmp_path_factory) -> Path:  # noqa: F811
+    """Two seeds of the smallest run, from the command line."""
+    workdir = tmp_path_factory.mktemp("seeds")
+    places = {"dataset.source_dir": str(sounds), "dataset.data_dir": str(data_dir), "epochs": 2}
+    main([*flags({**SETTINGS, **places}), f"--workdir={workdir}", "--seeds=2"])
+    return workdir
+
+
+def test_seeds_are_runs_of_their_own(seeds):
+    found = [json.loads((seeds / f"seed{seed}" / "results.json").read_text()) for seed in (0, 1)]
+    assert [json.loads((seeds / f"seed{seed}" / "config.json").read_text())["seed"] for seed in (0, 1)] == [
+        0,
+        1,
+    ]
+    assert found[0]["last"]["loss"] != found[1]["last"]["loss"]
+    summary = json.loads((seeds / "seeds.json").read_text())
+    assert summary["seeds"] == [0, 1]
+    assert summary["last"]["mAP"]["values"] == [one["last"]["mAP"] for one in found]
+
+
+# ---- Ensembles of finished runs
+
+
+def test_an_ensemble_of_finished_runs_computes_no_scores(seeds, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(commands, "scores_of", None)
+    monkeypatch.setattr(commands, "open_for_evaluation", None)
+    runs = [seeds / "seed0", seeds / "seed1"]
+    commands.evaluate([*map(str, runs), "--out", str(tmp_path / "both.npz")])
+    out, err = capsys.readouterr()
+    assert err.count("scores saved in scores.npz") == 2
+    assert "ensemble of 2" in out
+    members = [Predictions.load(run / "scores.npz") for run in runs]
+    both = Predictions.load(tmp_path / "both.npz")
+    np.testing.assert_allclose(both.scores, (members[0].scores + members[1].scores) / 2, atol=1e-7)
+
+
+def test_saved_scores_are_those_of_the_best_weights(seeds, tmp_path, capsys):
+    commands.evaluate([str(seeds / "seed1"), "--again", "--out", str(tmp_path / "again.npz")])
+    assert "scores saved in scores.npz" not in capsys.readouterr().err
+    again, saved = Predictions.load(tmp_path / "again.npz"), Predictions.load(seeds / "seed1" / "scores.npz")
+    assert again.ids == saved.ids
+    np.testing.assert_allclose(again.scores, saved.scores, atol=1e-6)
+
+
+def test_members_whose_classes_stand_in_another_order_are_put_in_one(seeds, tmp_path, capsys):
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    for name in ("config.json", "model_card.json", "results.json"):
+        (turned / name).write_bytes((seeds / "seed0" / name).read_bytes())
+    names = (seeds / "seed0" / "labels.txt").read_text().split()
+    (turned / "labels.txt").write_text("\n".join(names[::-1]))
+    member = Predictions.load(seeds / "seed0" / "scores.npz")
+    member.with_classes(np.array([1, 0])).save(turned / "scores.npz")
+    commands.evaluate([str(seeds / "seed0"), str(turned), "--out", str(tmp_path / "both.npz")])
+    np.testing.assert_allclose(Predictions.load(tmp_path / "both.npz").scores, member.scores, atol=1e-7)
+
+
+# ---- Ablations
+
+
+def test_each_row_changes_what_its_table_is_about():
+    balanced = flatten(recipe("audioset", "balanced"))
+    differs = lambda suffix: {
+        key: value
+        for key, value in flatten(recipe("ablations", suffix)).items()
+        if balanced.get(key) != value and not key.startswith("published")
+    }
+    assert differs("") == differs("positions,row=bilinear") == differs("strides,row=10") == {}
+    assert differs("imagenet,row=without") == {"init_from": ""}
+    assert differs("vit,row=deit") == {"init_from": "deit_base_patch16_384", "model.distilled": False}
+    assert differs("vit,row=vit_large") == {
+        "init_from": "vit_large_patch16_384",
+        **{"model.distilled": False, "model.width": 1024, "model.depth": 24, "model.num_heads": 16},
+    }
+    assert differs("positions,row=reinit") == {"init_positions": "reinit"}
+    assert differs("strides,row=14") == {"model.strides": [14, 14]}
+    patches = {"init_from": "", "model.patch_shape": [128, 2], "model.strides": [128, 2]}
+    assert differs("patches,row=128x2") == patches
+    assert recipe("ablations", "strides,row=16,full").lr == recipe("audioset").lr
+    with pytest.raises(InputError, match="row= one of 16, 14, 12, 10"):
+        recipe("ablations", "strides,row=11")
+
+
+def test_tables_hold_the_papers_figures():
+    rows = lambda suffix: ablate.rows_of([f"--config={ABLATIONS}:{suffix}"])
+    assert rows("strides") == ("strides", {"16": 0.336, "14": 0.342, "12": 0.344, "10": 0.347})
+    assert rows("full,strides") == ("strides", {"16": 0.451, "14": 0.456, "12": 0.455, "10": 0.459})
+    assert rows("patches")[1] == {"128x2": 0.154, "16x16": 0.143, "32x32": 0.139}
+    assert set(rows("vit,builtin")[1].values()) == {None}  # nothing is published for a few built-in sounds
+    with pytest.raises(InputError, match="name one table"):
+        rows("full")
+    with pytest.raises(InputError, match="this recipe has none"):
+        ablate.rows_of([f"--config={ROOT / 'configs/audioset.py'}"])
+
+
+def test_one_command_writes_a_table(tmp_path, capsys):
+    """Two rows of a table on a few built-in sounds; the same command again trains nothing."""
+    small = [
+        "--config.epochs=1",
+        "--config.batch_size=64",
+        "--config.model.depth=1",
+        "--config.num_frames=64",
+    ]
+    command = [f"--config={ABLATIONS}:patches,builtin", f"--config.dataset.data_dir={tmp_path}", *small]
+    command += [f"--workdir={tmp_path / 'table'}", "--rows=16x16,32x32"]
+    ablate.main(command)
+    found = json.loads((tmp_path / "table" / "ablation.json").read_text())
+    assert [row["row"] for row in found["rows"]] == ["16x16", "32x32"]
+    shown = capsys.readouterr().out
+    for row in found["rows"]:
+        of = json.loads((tmp_path / "table" / row["row"] / "results.json").read_text())
+        assert row["value"] == of["average"]["mAP"]  # epochs are averaged, as in the paper's tables
+        assert f"| {row['row']} | {row['value']:.4f} | - | - | 1-1 |" in shown
+    written = (tmp_path / "table" / "16x16" / "metrics.jsonl").read_bytes()
+    ablate.main(command)
+    assert (tmp_path / "table" / "16x16" / "metrics.jsonl").read_bytes() == written
+
+
+def test_the_launch_script_names_every_table():
+    done = subprocess.run(
+        [ROOT / "launch" / "ablations.sh", "--dry_run", "--words=builtin", "--", "--config.epochs=1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split("ablations.py:")[1].split(",")[0] for line in lines] == list(recipe_tables())
+    assert all(line.endswith("--config.epochs=1") for line in lines)
+
+
+def recipe_tables() -> dict:
+    import runpy
+
+    return runpy.run_path(str(ABLATIONS))["TABLES"]
+
+
+def test_the_defaults_leave_the_optional_off():
+    plain = base()
+    assert (plain.time_shift, plain.gain_db, plain.label_smoothing, plain.ema) == (0, 0, 0, 0)
+    assert (plain.lr_warmup, plain.lr_decay_end, plain.dataset.labels) == ("repo", 0, "")
