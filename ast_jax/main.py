@@ -34,8 +34,7 @@ def main(argv: Sequence[str]) -> None:
         from ast_jax.seeds import table, train_seeds
 
         if summary := train_seeds(config, args.workdir, args.seeds):  # else another host has it
-            print(f"{table(summary)}
-as an ensemble: python -m ast_jax evaluate {args.workdir}/seed*")
+            print(f"{table(summary)}\nas an ensemble: python -m ast_jax evaluate {args.workdir}/seed*")
         return
 
     from ast_jax.training.loop import train

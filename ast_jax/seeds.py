@@ -33,6 +33,8 @@ def train_seeds(config: ConfigDict, workdir: Path, seeds: int) -> dict[str, Any]
             broken[seed] = str(error)
     if broken:
         raise Diverged("; ".join(f"seed {seed}: {why}" for seed, why in broken.items()))
+    if not all(runs.values()):  # another host has the results
+        return {}
     summary = summarise(runs)
     (workdir / "seeds.json").write_text(json.dumps(summary, indent=2) + "\n")
     (workdir / "seeds.md").write_text(table(summary))

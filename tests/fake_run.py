@@ -68,6 +68,7 @@ def write_fake_run(
         "step": epochs * 34,
         "best": {"epoch": max(1, epochs - 3), "metric": main, "value": figures[main]},
         "last": {"epoch": epochs, "accuracy": figures["accuracy"], "mAP": figures["mAP"]},
+        "interval": {"metric": main, "low": figures[main] - 0.02, "high": figures[main] + 0.02},
         "per_class": metrics.per_class(scores, targets, labels),
         "seconds": 1234.5,
         "num_examples": clips,

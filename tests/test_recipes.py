@@ -42,11 +42,19 @@ def test_mean_and_spread_over_seeds():
     assert "| **last epoch, mean +- spread** | 0.7000 +- 0.1000 |" in table(summary)
 
 
+def other_labels(tmp_path_factory) -> Path:
+    """Two of the training clips change sides."""
+    table = tmp_path_factory.mktemp("labels") / "labels.csv"
+    table.write_text("id,labels\ntrain0,high\ntrain1,low\n")
+    return table
+
+
 @pytest.fixture(scope="module")
 def seeds(sounds, data_dir, tmp_path_factory) -> Path:  # noqa: F811
     """Two seeds of the smallest run, from the command line."""
     workdir = tmp_path_factory.mktemp("seeds")
     places = {"dataset.source_dir": str(sounds), "dataset.data_dir": str(data_dir), "epochs": 2}
+    places |= {"dataset.expected": 20, "dataset.labels": str(other_labels(tmp_path_factory)), "time_shift": 5}
     main([*flags({**SETTINGS, **places}), f"--workdir={workdir}", "--seeds=2"])
     return workdir
 
@@ -61,6 +69,10 @@ def test_seeds_are_runs_of_their_own(seeds):
     summary = json.loads((seeds / "seeds.json").read_text())
     assert summary["seeds"] == [0, 1]
     assert summary["last"]["mAP"]["values"] == [one["last"]["mAP"] for one in found]
+    for one in found:  # 5 clips
+        assert one["interval"]["low"] <= one["interval"]["high"]
+        assert (one["expected_examples"], one["coverage"]) == (20, 0.25)
+        assert (one["last"]["expected_examples"], one["last"]["coverage"]) == (20, 0.25)
 
 
 # ---- Ensembles of finished runs
@@ -72,6 +84,7 @@ def test_an_ensemble_of_finished_runs_computes_no_scores(seeds, capsys, monkeypa
     runs = [seeds / "seed0", seeds / "seed1"]
     commands.evaluate([*map(str, runs), "--out", str(tmp_path / "both.npz")])
     out, err = capsys.readouterr()
+    assert out.count("5 clips, 25.0% of the 20 that the published figures are of") == 3
     assert err.count("scores saved in scores.npz") == 2
     assert "ensemble of 2" in out
     members = [Predictions.load(run / "scores.npz") for run in runs]
@@ -138,27 +151,29 @@ def test_tables_hold_the_papers_figures():
         ablate.rows_of([f"--config={ROOT / 'configs/audioset.py'}"])
 
 
-def test_one_command_writes_a_table(tmp_path, capsys):
-    """Two rows of a table on a few built-in sounds; the same command again trains nothing."""
-    small = [
-        "--config.epochs=1",
-        "--config.batch_size=64",
-        "--config.model.depth=1",
-        "--config.num_frames=64",
-    ]
-    command = [f"--config={ABLATIONS}:patches,builtin", f"--config.dataset.data_dir={tmp_path}", *small]
-    command += [f"--workdir={tmp_path / 'table'}", "--rows=16x16,32x32"]
-    ablate.main(command)
-    found = json.loads((tmp_path / "table" / "ablation.json").read_text())
-    assert [row["row"] for row in found["rows"]] == ["16x16", "32x32"]
+def test_one_command_writes_a_table(tmp_path, capsys, monkeypatch):
+    """Each row trained in a directory of its own; the averaged weights' figure beside the published one."""
+    trained = {}
+
+    def train(config, workdir: Path) -> dict:
+        trained[workdir] = (config.init_positions, config.lr)
+        figure = 0.3 + len(trained) / 100
+        average = {"epochs": [6, 25], "mAP": figure, "num_examples": 5}
+        return {"average": average, "last": {"epoch": 25, "mAP": 0.0}, "init": "x"}
+
+    monkeypatch.setattr("ast_jax.training.loop.train", train)
+    command = [f"--config={ABLATIONS}:positions", "--config.lr=0.5", f"--workdir={tmp_path}"]
+    ablate.main([*command, "--rows=nearest,reinit"])
+    assert trained == {tmp_path / "nearest": ("nearest", 0.5), tmp_path / "reinit": ("reinit", 0.5)}
     shown = capsys.readouterr().out
-    for row in found["rows"]:
-        of = json.loads((tmp_path / "table" / row["row"] / "results.json").read_text())
-        assert row["value"] == of["average"]["mAP"]  # epochs are averaged, as in the paper's tables
-        assert f"| {row['row']} | {row['value']:.4f} | - | - | 1-1 |" in shown
-    written = (tmp_path / "table" / "16x16" / "metrics.jsonl").read_bytes()
-    ablate.main(command)
-    assert (tmp_path / "table" / "16x16" / "metrics.jsonl").read_bytes() == written
+    assert "| nearest | 0.3100 | 0.346 | -0.036 | 6-25 |" in shown
+    assert "| reinit | 0.3200 | 0.305 | +0.015 | 6-25 |" in shown
+    assert (tmp_path / "ablation.md").read_text() in shown
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert [row["value"] for row in found["rows"]] == [pytest.approx(0.31), pytest.approx(0.32)]
+    with pytest.raises(InputError, match="row= one of reinit"):
+        ablate.main([*command, "--rows=nearest,none"])
+    assert len(trained) == 2  # a mistake is told before anything runs
 
 
 def test_the_launch_script_names_every_table():

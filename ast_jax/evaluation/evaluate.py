@@ -34,6 +34,10 @@ class Predictions:
         """accuracy, mAP, auc, d_prime, loss and the number of examples they count."""
         return {"loss": self.loss, **metrics.summary(self.scores, self.targets)}
 
+    def with_classes(self, columns: Int[np.ndarray, " C"]) -> "Predictions":
+        """The same with the classes in another order."""
+        return dataclasses.replace(self, scores=self.scores[:, columns], targets=self.targets[:, columns])
+
     def save(self, path: Path) -> None:
         np.savez_compressed(
             path, ids=np.array(self.ids), scores=self.scores, targets=self.targets, loss=self.loss

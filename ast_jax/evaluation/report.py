@@ -18,8 +18,7 @@ from ast_jax.evaluation.report_pieces import duration_text, figure, figure_text,
 from ast_jax.evaluation.run_files import RunFiles, is_figure, read_run
 from ast_jax.evaluation.style import DARK, LIGHT
 
-BOOTSTRAP_CELLS = 500_000  # clips x classes up to which 200 resamplings take a moment
-_SHOWN_ELSEWHERE = ("metrics", "per_class", "best", "last", "versions", "seconds")
+_SHOWN_ELSEWHERE = ("metrics", "per_class", "best", "last", "interval", "versions", "seconds")
 
 
 def write_report(workdir: str | Path) -> Path:
@@ -80,12 +79,12 @@ def _headline_figures(run: RunFiles) -> tuple[Mapping[str, Any], str]:
         epoch = run.results.get("epoch")
         return run.results[
             "metrics"
-        ], f"Figures of epoch {escape(str(epoch))}.{_left_out(run)}{_coverage(run)}"
+        ], f"Figures of epoch {escape(str(epoch))}.{_left_out(run)}{_coverage(run.results)}"
     if run.evals:
         row = run.evals[-1]
         return (
             row,
-            f"Figures of the last evaluation so far, epoch {escape(str(row.get('epoch')))}; results.json is not written yet.",
+            f"Figures of the last evaluation so far, epoch {escape(str(row.get('epoch')))}; results.json is not written yet.{_coverage(row)}",
         )
     return {}, ""
 
@@ -111,19 +110,11 @@ def _main_metric(run: RunFiles) -> str:
 
 
 def _interval(run: RunFiles, metric: str, value: Any) -> str:
-    """A bootstrap interval, when the stored scores are those of the figure and few enough to resample at once."""
-    stored = run.predictions
-    functions = {"accuracy": metrics.accuracy, "mAP": metrics.mean_average_precision}
-    if (
-        metric not in functions
-        or stored is None
-        or stored.scores.size > BOOTSTRAP_CELLS
-        or not is_figure(value)
-    ):
+    """The bootstrap interval that results.json has of this figure."""
+    known = run.results.get("interval") or {}
+    low, high = known.get("low"), known.get("high")
+    if known.get("metric") != metric or not (is_figure(value) and is_figure(low) and is_figure(high)):
         return ""
-    if not len(stored.scores) or abs(functions[metric](stored.scores, stored.targets) - value) > 1e-6:
-        return ""
-    low, high = metrics.bootstrap_interval(stored.scores, stored.targets, functions[metric], repeats=200)
     return f"<small>{figure_text(metric, low)} to {figure_text(metric, high)}<br>(95 % over clips)</small>"
 
 
@@ -132,9 +123,9 @@ def _left_out(run: RunFiles) -> str:
     return f" {left_out} classes without a true clip are left out of mAP and AUC." if left_out else ""
 
 
-def _coverage(run: RunFiles) -> str:
+def _coverage(figures: Mapping[str, Any]) -> str:
     """For data that disappears from the net, such as AudioSet: how much of the evaluation set was there."""
-    there, expected = run.results.get("num_examples"), run.results.get("expected_examples")
+    there, expected = figures.get("num_examples"), figures.get("expected_examples")
     if not there or not expected:
         return ""
     return f" {there:,} of {expected:,} evaluation clips were there ({100 * there / expected:.1f} %)."

@@ -66,7 +66,13 @@ def figures(
         mean = np.asarray(averages["cumulative"]) / epoch
         ensemble = metrics.summary(mean, predictions.targets)[config.metric]
         summary[f"ensemble_{config.metric}"] = ensemble
-    return summary | published_gap(config, epoch, summary)
+    return summary | coverage(config, len(predictions.ids)) | published_gap(config, epoch, summary)
+
+
+def coverage(config: ConfigDict, num_examples: int) -> dict[str, Any]:
+    """{expected_examples, coverage} where the recipe says how many clips its evaluation should have: AudioSet's vanish from the net."""
+    expected = config.dataset.expected
+    return {"expected_examples": expected, "coverage": num_examples / expected} if expected else {}
 
 
 def published_gap(config: ConfigDict, epoch: int, summary: Mapping[str, Any]) -> dict[str, Any]:

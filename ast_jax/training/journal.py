@@ -76,7 +76,8 @@ class Journal:
             figures = "  ".join(
                 f"{label} {row[key]:.4f}" for key, label in names.items() if row.get(key) is not None
             )
-            self.say(f"epoch {row['epoch']} on {row['num_examples']} clips: {figures}")
+            there = f" ({row['coverage']:.1%} of {row['expected_examples']})" if "coverage" in row else ""
+            self.say(f"epoch {row['epoch']} on {row['num_examples']} clips{there}: {figures}")
             if "published" in row:
                 verdict = "inside" if row["inside"] else "WARNING: outside"
                 self.say(

@@ -262,11 +262,12 @@ class Run:
         row |= epochs.figures(config, epoch, predictions, self.averages)
         self.journal.write({"kind": "eval", **row})
         self.journal.show({"kind": "eval", **row}, total_steps=self.total_steps)
-        self.record |= {
-            "last": row,
-            "best": epochs.better(self.record["best"], row, config.metric),
-            "averaged": count,
-        }
+        best = epochs.better(self.record["best"], row, config.metric)
+        if best["step"] == self.step and hosts.writes():
+            predictions.save(
+                self.workdir / "scores.npz"
+            )  # for ensembles: those of the weights that `best` names
+        self.record |= {"last": row, "best": best, "averaged": count}
         self.save(metric=row[config.metric])
         self.clock.restart()
 
@@ -328,7 +329,7 @@ class Run:
             source_dir=setup.sounds_dir(config),
             num_samples=span(config.num_frames),
         )
-        results = write_results(self.workdir, self.prepared.label_names, found)
+        results = write_results(self.workdir, self.prepared.label_names, found, metric=config.metric)
         self.journal.say(f"done in {duration(found['seconds'])}: {self.workdir}")
         return results
 
@@ -336,4 +337,5 @@ class Run:
         predictions = self.evaluate(params, splits)
         if hosts.writes():
             predictions.save(self.workdir / f"predictions_{name}.npz")
-        return predictions.summary()
+        whole = splits == self.config.dataset.eval
+        return predictions.summary() | (epochs.coverage(self.config, len(predictions.ids)) if whole else {})

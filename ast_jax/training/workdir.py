@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ast_jax.config import flatten
+from ast_jax.config import base, flatten
 from ast_jax.datasets.pipeline import TrainStream, fit
 from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
@@ -45,7 +45,11 @@ def open_workdir(workdir: Path, config: ConfigDict, card: dict[str, Any]) -> Non
     """
     path = workdir / "config.json"
     if path.exists():
-        old, new = flatten(ConfigDict(json.loads(path.read_text()))), flatten(config)
+        stored = ConfigDict(json.loads(path.read_text()))
+        old, new = (
+            flatten(base()) | flatten(stored),
+            flatten(config),
+        )  # settings that came later had their default
         differs = [key for key in sorted({*old, *new} - set(FREE_TO_CHANGE)) if old.get(key) != new.get(key)]
         if differs:
             listed = ", ".join(f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in differs)
@@ -86,21 +90,28 @@ def write_examples(workdir: Path, stream: TrainStream, recipe: Recipe, **clip_sh
     np.savez_compressed(workdir / "examples.npz", fbank=np.asarray(fbank), ids=ids, labels=few["labels"])
 
 
-def write_results(workdir: Path, label_names: Sequence[str], found: dict[str, Any]) -> dict[str, Any]:
-    """results.json from the last evaluation and what else was found; then the plots and the report."""
+def write_results(
+    workdir: Path, label_names: Sequence[str], found: dict[str, Any], *, metric: str
+) -> dict[str, Any]:
+    """results.json from the last evaluation and what else was found; then the plots and the report.
+
+    `interval` is the 95 % bootstrap interval of `metric`, over clips.
+    """
     from ast_jax.evaluation.plots import write_plots
     from ast_jax.evaluation.report import write_report
 
     with np.load(workdir / "predictions.npz") as last:
-        per_class = metrics.per_class(last["scores"], last["targets"], label_names)
+        scores, targets = last["scores"], last["targets"]
+    low, high = metrics.interval_of(scores, targets, metric)
     final = found["last"]
     results = {
         "metrics": {key: final[key] for key in ("accuracy", "mAP", "auc", "d_prime")},
         "epoch": final["epoch"],
         "step": final["step"],
-        "num_examples": final["num_examples"],
+        **{key: final[key] for key in ("num_examples", "expected_examples", "coverage") if key in final},
+        "interval": {"metric": metric, "low": low, "high": high, "level": 0.95},
         **found,
-        "per_class": per_class,
+        "per_class": metrics.per_class(scores, targets, label_names),
         "versions": versions(),
         "devices": [str(device) for device in jax.devices()],
     }
