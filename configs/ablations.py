@@ -3,7 +3,7 @@ r"""The paper's ablations: what each choice is worth in mAP on AudioSet. One com
   python -m ast_jax ablate --config=configs/ablations.py:strides --workdir=runs/ablations/strides
   launch/ablations.sh                                                                       # all five tables
 
-Words: imagenet, vit, positions, strides or patches (the table; tables 3 to 6 of the paper); full (the full set where the
+Words: imagenet, vit, positions, strides or patches (the table); full (the full set where the
 paper has figures for it; else the balanced one); builtin (two epochs of a tiny model on a few built-in sounds: the command
 itself, proven in minutes) or esc10 (AST-small on the 5 folds of a set in ESC-50's layout). Keys: row=NAME, one row of the
 table; weights=SRC, what builtin and esc10 use in the place of every ImageNet ViT (default: none, from scratch).

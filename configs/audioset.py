@@ -11,7 +11,7 @@ Published: mAP 0.459 full and 0.347 balanced, weights averaged over epochs; 0.44
 averaging (the reference's logs). On four TITAN X the full set took the reference about seven days.
 """
 
-from ast_jax.config import base, suffix_options
+from ast_jax.config import base, enlarge, suffix_options
 
 FULL = (0.4153, 0.4349, 0.4476, 0.4490, 0.4486)  # mAP of epochs 1, 2, ...
 BALANCED = (
@@ -21,7 +21,9 @@ BALANCED = (
 
 
 def get_config(suffix: str = ""):
-    options = suffix_options(suffix, words=("balanced", "scratch", "paper", "waveform"))
+    options = suffix_options(
+        suffix, words=("balanced", "scratch", "paper", "waveform", "pod"), keys={"pod": 1}
+    )
     config = base()
     config.dataset.name = "audioset"
     config.dataset.train, config.dataset.eval = ("balanced", "unbalanced"), ("eval",)
@@ -51,4 +53,5 @@ def get_config(suffix: str = ""):
         config.published = {"metric": "mAP", "curve": published, "band": 0.01}
     if options["waveform"]:
         config.dataset.kind = "waveform"
+    enlarge(config, options["pod"])
     return config

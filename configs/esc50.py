@@ -12,7 +12,7 @@ Published, AST-base: S 88.7 +- 0.7 %, P 95.6 +- 0.4 % (mean of the folds; table 
 One epoch is 34 steps; 2.5 h for all folds on four GTX TITAN.
 """
 
-from ast_jax.config import base, suffix_options
+from ast_jax.config import base, enlarge, suffix_options
 from ast_jax.errors import InputError
 
 FOLDS = (1, 2, 3, 4, 5)
@@ -29,7 +29,9 @@ CURVE_P = {
 
 
 def get_config(suffix: str = ""):
-    options = suffix_options(suffix, words=("S", "P", "paper", "waveform", "cpu"), keys={"fold": 1})
+    options = suffix_options(
+        suffix, words=("S", "P", "paper", "waveform", "cpu", "pod"), keys={"fold": 1, "pod": 1}
+    )
     if options["fold"] not in FOLDS:
         raise InputError(f"fold={options['fold']}: choose one of 1 to 5")
     config = base()
@@ -61,4 +63,5 @@ def get_config(suffix: str = ""):
         config.batch_size, config.lr = 16, 5e-4
         config.lr_warmup, config.lr_warmup_steps = "linear", 20
         config.lr_decay_epochs = tuple(range(14, 26))
+    enlarge(config, options["pod"])
     return config

@@ -188,6 +188,24 @@ def test_words_change_what_they_say_and_nothing_else(name, suffix, changed):
     } == changed
 
 
+@pytest.mark.parametrize(("name", "suffix"), list(TABLE))
+def test_a_larger_batch_follows_the_rule(name, suffix):
+    """The rate by the square root, the warm-up's steps as they are, nothing else; once the batch is the recipe itself."""
+    plain = flatten(recipe(name, suffix))
+    changed = lambda word: {
+        key: value for key, value in flatten(recipe(name, f"{suffix},{word}")).items() if plain[key] != value
+    }
+    assert changed("pod=4") == {
+        "batch_size": 4 * plain["batch_size"],
+        "lr": pytest.approx(2 * plain["lr"]),
+        "lr_warmup": "linear",
+    }
+    assert changed("pod") == changed("pod=16")
+    assert changed("pod=1") == {}
+    with pytest.raises(InputError, match="pod=0"):
+        recipe(name, "pod=0")
+
+
 def test_published_curves_are_the_logged_ones():
     curve = recipe("audioset", "balanced").published.curve
     assert (len(curve), curve["1"], curve["17"], curve["25"]) == (25, 0.0166, 0.3390, 0.3358)
