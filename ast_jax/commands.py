@@ -103,7 +103,7 @@ def evaluate(argv: Sequence[str]) -> None:
             print(f"{source}: scores saved in {path.name}", file=sys.stderr)
         else:
             if prepared is None:
-                config = parse(recipe)[0] if recipe else config_of_run(source)
+                config = parse(recipe)[0] if recipe else config or config_of_run(source)
                 prepared, splits = open_for_evaluation(config, args.splits)
             member = scores_of(
                 source, prepared, splits, config, which=args.which, mean=args.mean, std=args.std
