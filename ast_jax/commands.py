@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ast_jax.config import parse
+from ast_jax.config import flatten, parse
 from ast_jax.datasets.records import PreparedSet
 from ast_jax.errors import InputError
 
@@ -70,7 +70,8 @@ def evaluate(argv: Sequence[str]) -> None:
 
     RUN is anything `load_model` takes, or a file of saved scores (scores.npz, predictions.npz); several are an ensemble
     (the mean of their scores). Data and splits are the recipe's; without --config, those the first run was trained with.
-    A finished run of ours has its scores saved: without --config, --splits, --mean or --std they are taken as they are.
+    A finished run of ours has its scores saved: unless --config names other data, or --splits, --mean, --std or --again are given,
+    they are taken as they are.
     """
     recipe, rest = split_recipe(argv)
     parser = argparse.ArgumentParser("python -m ast_jax evaluate", description=evaluate.__doc__)
@@ -87,23 +88,23 @@ def evaluate(argv: Sequence[str]) -> None:
 
     from ast_jax.evaluation.evaluate import Predictions
 
-    as_trained = not (recipe or args.splits or args.again) and args.mean is None and args.std is None
+    as_trained = not (args.splits or args.again) and args.mean is None and args.std is None
+    config = parse(recipe)[0] if recipe else None
     found: list[Predictions] = []
     names: Sequence[str] = ()  # of the classes, in the order of the first member that says
     prepared: PreparedSet | None = None
     splits: tuple[str, ...] = ()
-    config: ConfigDict | None = None
     for source in args.sources:
         own: Sequence[str] = ()
         if source.suffix == ".npz" and (saved := Predictions.load(source)):
             member = saved
-        elif as_trained and (path := saved_scores(source, args.which)):
+        elif as_trained and (path := saved_scores(source, args.which, config)):
             member, own = Predictions.read(path), (source / "labels.txt").read_text().splitlines()
             config = config or config_of_run(source)
             print(f"{source}: scores saved in {path.name}", file=sys.stderr)
         else:
             if prepared is None:
-                config = parse(recipe)[0] if recipe else config or config_of_run(source)
+                config = config or config_of_run(source)
                 prepared, splits = open_for_evaluation(config, args.splits)
             member = scores_of(
                 source, prepared, splits, config, which=args.which, mean=args.mean, std=args.std
@@ -135,12 +136,16 @@ def split_recipe(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return recipe, rest
 
 
-def saved_scores(run: Path, which: str) -> Path | None:
-    """Where a finished run of ours has the scores of these weights over its own evaluation splits; None: nowhere."""
-    if not (run / "results.json").is_file():
-        return None
+def saved_scores(run: Path, which: str, config: ConfigDict | None) -> Path | None:
+    """Where a finished run of ours has the scores of these weights over its evaluation splits, if `config` names the same ones."""
     file = {"best": "scores.npz", "last": "predictions.npz", "average": "predictions_average.npz"}.get(which)
-    return run / file if file and (run / file).is_file() else None
+    if not file or not (run / file).is_file() or not (run / "results.json").is_file():
+        return None
+    own = flatten(config_of_run(run))
+    same = ("dataset.name", "dataset.kind", "dataset.channels", "dataset.eval")
+    asked = own if config is None else flatten(config)
+    options = [{k: v for k, v in c.items() if k.startswith("dataset.options.")} for c in (own, asked)]
+    return run / file if options[0] == options[1] and all(own[k] == asked[k] for k in same) else None
 
 
 def config_of_run(run: Path) -> ConfigDict:

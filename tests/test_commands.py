@@ -67,13 +67,13 @@ def run(folder) -> Path:
 
 
 def test_evaluate_repeats_what_training_measured(run, capsys):
-    commands.evaluate([str(run), "--out", str(run / "scores.npz")])
+    commands.evaluate([str(run), "--again", "--out", str(run / "again.npz")])
     out, err = capsys.readouterr()
     results = json.loads((run / "results.json").read_text())
     assert f"accuracy {results['metrics']['accuracy']:.4f}" in out
     assert "3 clips" in out
     assert "the checkpoint's own" in err
-    with np.load(run / "scores.npz") as again, np.load(run / "predictions.npz") as trained:
+    with np.load(run / "again.npz") as again, np.load(run / "predictions.npz") as trained:
         np.testing.assert_array_equal(again["ids"], trained["ids"])
         np.testing.assert_allclose(
             again["scores"], trained["scores"], atol=1e-6

@@ -92,6 +92,17 @@ def test_an_ensemble_of_finished_runs_computes_no_scores(seeds, capsys, monkeypa
     np.testing.assert_allclose(both.scores, (members[0].scores + members[1].scores) / 2, atol=1e-7)
 
 
+def test_a_recipe_of_the_same_data_takes_saved_scores_and_another_does_not(seeds):
+    run = seeds / "seed0"
+    same = commands.config_of_run(run)
+    assert commands.saved_scores(run, "best", same) == run / "scores.npz"
+    for key, value in {"kind": "waveform", "eval": ("train",)}.items():
+        other = commands.config_of_run(run)
+        other.dataset[key] = value
+        assert commands.saved_scores(run, "best", other) is None
+    assert commands.saved_scores(run, "average", None) is None  # it averages no weights
+
+
 def test_saved_scores_are_those_of_the_best_weights(seeds, tmp_path, capsys):
     commands.evaluate([str(seeds / "seed1"), "--again", "--out", str(tmp_path / "again.npz")])
     assert "scores saved in scores.npz" not in capsys.readouterr().err
