@@ -14,16 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ast_jax.commands import split_recipe
 from ast_jax.config import parse
 from ast_jax.errors import InputError
 
 
 def main(argv: Sequence[str]) -> None:
-    recipe = [argument for argument in argv if argument.startswith("--config")]
+    recipe, rest = split_recipe(argv)
     parser = argparse.ArgumentParser("python -m ast_jax ablate", description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--rows", default="", help="by commas; default: all of the table's")
-    args = parser.parse_args([argument for argument in argv if argument not in recipe])
+    args = parser.parse_args(rest)
 
     table, published = rows_of(recipe)
     chosen = args.rows.split(",") if args.rows else list(published)
@@ -65,7 +66,8 @@ def rows_of(recipe: Sequence[str]) -> tuple[str, dict[str, float | None]]:
 
 def with_row(recipe: Sequence[str], row: str) -> list[str]:
     """The recipe's arguments with `row=` in the suffix."""
-    return [f"{a},row={row}" if a.startswith("--config=") else a for a in recipe]
+    _, spec, _ = parse(recipe)
+    return [f"{a},row={row}" if a in (spec, f"--config={spec}") else a for a in recipe]
 
 
 def figures(results: Mapping[str, Any], metric: str) -> dict[str, Any]:
