@@ -3,8 +3,8 @@ r"""Two processes of four CPU devices each, joined on loopback, against one proc
   python -m benchmarks.prove_hosts [--work=DIR]
 
 Four runs on the built-in sounds: (1) one process with eight devices; (2) the pair; (3) the pair under `python -m ast_jax
-group`, sent SIGTERM, gone on with, and one of its processes killed; (4) a pair without `group`, one of whose processes is killed, to see
-how long the other one lives. (2) must have (1)'s metrics to 1e-5 and its evaluation counts exactly, (3) must end in (2)'s bits.
+group`, sent SIGTERM, gone on with, and one of its processes killed; (4) a pair without `group`, one of whose processes is killed, to
+see how long the other one lives. (2) must have (1)'s metrics to 1e-5 and its evaluation counts exactly, (3) must end in (2)'s bits.
 Writes docs/proofs/hosts.json.
 """
 
@@ -38,23 +38,25 @@ SETTINGS = {
     "save_every": 4,
     "log_every": 1,
 }  # 120 clips: 6 steps an epoch, 24 in all
+GROUP = ["ast_jax", "group", "--num_processes=2"]
 HEARTBEAT_S = 30
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.prove_hosts", description=__doc__)
     parser.add_argument("--parallel", default="jit", help="jit or pmap")
-    parser.add_argument("--work", type=Path, help="keeps the runs there")
+    parser.add_argument("--work", type=Path, help="keeps the runs there, so that a stopped proof goes on")
     args = parser.parse_args()
     work = (args.work or Path(tempfile.mkdtemp())).absolute()
     flags = ["--config=configs/quickstart.py:short", f"--config.parallel={args.parallel}"]
     flags += [f"--config.{key}={value}" for key, value in SETTINGS.items()]
     flags += [f"--config.dataset.data_dir={work / 'data'}"]
-    for name in ("one", "pair", "killed", "orphan"):
+    for name in ("killed", "orphan"):
         shutil.rmtree(work / name, ignore_errors=True)
 
-    finish(start(8, "ast_jax.main", *flags, f"--workdir={work / 'one'}"))
-    finish(start(4, "ast_jax", "group", "--num_processes=2", *flags, f"--workdir={work / 'pair'}"))
+    for name, devices, command in (("one", 8, ["ast_jax.main"]), ("pair", 4, GROUP)):
+        if not (work / name / "results.json").is_file():  # of a proof that was stopped
+            finish(start(devices, *command, *flags, f"--workdir={work / name}"))
     figures = {"parallel": args.parallel, **against_one(work / "pair", work / "one")}
     figures["stopped_pair"] = stopped_under_group(flags, work / "killed")
     said = killed_under_group(flags, work / "killed")
@@ -116,7 +118,7 @@ def against_one(pair: Path, one: Path) -> dict[str, Any]:
 
 def stopped_under_group(flags: list[str], workdir: Path) -> dict[str, Any]:
     """A pair that is sent SIGTERM: the launcher's status, the seconds it took, and where it stopped."""
-    process = start(4, "ast_jax", "group", "--num_processes=2", *flags, f"--workdir={workdir}")
+    process = start(4, *GROUP, *flags, f"--workdir={workdir}")
     until(process, lambda: newest(workdir) >= 4)
     process.terminate()
     began = time.monotonic()
@@ -127,7 +129,7 @@ def stopped_under_group(flags: list[str], workdir: Path) -> dict[str, Any]:
 
 def killed_under_group(flags: list[str], workdir: Path) -> list[str]:
     """The pair goes on, and one of it is killed; what the launcher and the next life say."""
-    process = start(4, "ast_jax", "group", "--num_processes=2", *flags, f"--workdir={workdir}")
+    process = start(4, *GROUP, *flags, f"--workdir={workdir}")
     began = newest(workdir)
     until(process, lambda: newest(workdir) > began)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
