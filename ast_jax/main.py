@@ -97,7 +97,12 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         status, line = 130, "interrupted (training: the same command goes on from the last checkpoint)"
     else:
         return
-    print(line, file=sys.stderr)
+    print(line, file=sys.stderr, flush=True)
+    hosts = sys.modules.get("ast_jax.training.hosts")
+    if (
+        hosts is not None and hosts.joined()
+    ):  # else JAX would wait for the others at the end, and they for this one
+        os._exit(status)
     sys.exit(status)
 
 

@@ -54,7 +54,15 @@ def join(args: argparse.Namespace) -> None:
             f"--process_id is {args.process_id}: it must be from 0 to {args.num_processes - 1}, --num_processes less one"
         )
     if not missing or cluster_found():
-        jax.distributed.initialize(**given, heartbeat_timeout_seconds=args.heartbeat_timeout_seconds)
+        silence = args.heartbeat_timeout_seconds
+        jax.distributed.initialize(
+            **given, heartbeat_timeout_seconds=silence, shutdown_timeout_seconds=max(silence, 30)
+        )
+
+
+def joined() -> bool:
+    """Whether this process is one of a group."""
+    return jax.distributed.is_initialized()
 
 
 def cluster_found() -> bool:
