@@ -7,6 +7,7 @@ r"""Serves a page, to this machine alone, on which sounds are dropped, picked or
 """
 
 import argparse
+import contextlib
 import socket
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,10 @@ def main(argv: Sequence[str]) -> None:
     if not own:
         print("warning: whoever reaches this address can use this server", file=sys.stderr)
     print(f"http://{args.host}:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)
-    uvicorn.Server(settings(app)).run(sockets=[listening])
+    with contextlib.suppress(
+        KeyboardInterrupt
+    ):  # uvicorn ends in order, then raises it again: this is how one stops it
+        uvicorn.Server(settings(app)).run(sockets=[listening])
 
 
 def settings(app):
@@ -60,6 +64,7 @@ def settings(app):
         loop="asyncio",
         http="h11",
         lifespan="on",
+        log_config=None,  # errors go where Python's logging sends them: stderr
         log_level="warning",
         access_log=False,
         proxy_headers=False,
@@ -69,8 +74,10 @@ def settings(app):
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket bound to it, before the model is loaded. Raises InputError where that cannot be."""
+    if not 0 <= port < 1 << 16:
+        raise InputError(f"--port={port}: wanted 0 to 65535, 0 for any free one")
     try:
         listening = socket.create_server((host, port), backlog=128)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InputError(f"{host}:{port} cannot be listened on ({error}): choose another --port") from error
     return listening
