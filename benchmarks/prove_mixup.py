@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.prove import ESC10, ROOT, record, train
 
+SEEDS = (0, 1)
 SAMPLES = 80_000  # the first 5 s of a clip
 FRAMES = 498
 FLOOR = np.log(1.1920929e-7)  # of log_mel, nats
@@ -111,16 +112,16 @@ def spread(nats: np.ndarray) -> dict[str, float]:
 def accuracies(work: Path) -> dict[str, Any]:
     """The same small model from scratch, trained on folds 3 to 5 and evaluated on folds 1 and 2 (160 clips), two seeds, paired."""
     runs: dict[str, dict[str, Any]] = {}
-    for seed in (0, 1):
+    for seed in SEEDS:
         for kind, settings in KINDS.items():
             flags = [f"--config.{key}={value}" for key, value in {**SMALL, **settings, "seed": seed}.items()]
             name = f"{kind.replace(' ', '_')}-seed{seed}"
             source = f"--config.dataset.source_dir={ESC10}"
             runs[f"{kind}, seed {seed}"] = train(work, name, "configs/esc50.py:cpu", source, *flags)
-    mean = lambda kind, metric: float(np.mean([runs[f"{kind}, seed {seed}"][metric] for seed in (0, 1)]))
+    mean = lambda kind, metric: float(np.mean([runs[f"{kind}, seed {seed}"][metric] for seed in SEEDS]))
     means = {kind: {metric: mean(kind, metric) for metric in ("accuracy", "mAP")} for kind in KINDS}
     both = {metric: means["log_mel"][metric] - means["waveform"][metric] for metric in ("accuracy", "mAP")}
-    scores = [saved(work / f"{kind}-seed{seed}") for kind in ("waveform", "log_mel") for seed in (0, 1)]
+    scores = [saved(work / f"{kind}-seed{seed}") for kind in ("waveform", "log_mel") for seed in SEEDS]
     return {
         "settings": json.loads(json.dumps(SMALL)),
         "means": means,

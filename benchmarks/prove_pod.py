@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.prove import ROOT, record, train
 
+SEEDS = (0, 1)
 LR, WARMUP, TIMES = 1e-3, 100, 4  # the quickstart's rate and warm-up steps; the larger batch in the recipe's
 RULES = {  # what becomes of the rate and of the warm-up
     "recipe": (16, LR, WARMUP),
@@ -35,7 +36,7 @@ def main() -> None:
 def larger_batches(work: Path) -> dict[str, Any]:
     """Accuracy and mAP on the 400 held-out clips, a mean over the seeds for each rule."""
     runs: dict[str, list[dict[str, Any]]] = {rule: [] for rule in RULES}
-    for seed in (0, 1):
+    for seed in SEEDS:
         for number, (rule, (batch, rate, warmup)) in enumerate(RULES.items()):
             values = {"batch_size": batch, "lr": rate, "lr_warmup_steps": warmup, "seed": seed}
             flags = [f"--config.{key}={value}" for key, value in values.items()]
