@@ -30,7 +30,7 @@ AHEAD_OF_TIME = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "none",  # libtpu would print that it does not know ...
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # whatever is planned for: else libtpu prints that it does not know ...
     "TPU_WORKER_HOSTNAMES": "localhost",  # ... either of these
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
