@@ -46,8 +46,8 @@ def compiler(base: int, slope: int, capacity: int, squeeze: int = 0):
 @pytest.mark.parametrize(
     ("first", "close", "prove", "calls"),
     [
-        (8, False, False, [8, 16, 39]),  # two compiles, a line, one to verify
-        (8, False, True, [8, 16, 39, 40]),  # and one clip more is refused
+        (8, False, False, [8, 31, 39]),  # two compiles, a line, one to verify
+        (8, False, True, [8, 31, 39, 40]),  # and one clip more is refused
         (80, False, False, [80, 41, 39, 40]),  # too many at first: what was refused helps
         (39, True, True, [39, 40]),  # from a plan nearby
     ],

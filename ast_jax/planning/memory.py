@@ -86,19 +86,20 @@ def largest(
 ) -> list[Memory]:
     """Looks for the most clips on a device that fit; returns all that was measured, by clips.
 
-    Two compiles (at `first` clips and twice as many; one more where `first` is known to be `close`) give a line, and a third
-    verifies where it meets `capacity`; a number that the compiler refuses, with what it would have taken, gives a better line.
+    Two compiles give a line, and a third verifies where it meets `capacity`: `first`, then as many clips as would fit if all
+    beside the arguments grew with them (or one more, where `first` is known to be `close`). A number that the compiler refuses,
+    with what it would have taken, gives a better line.
     Near the limit the compiler trades time for memory, so with `prove` the search ends only where one clip more was refused.
     """
     seen: dict[int, Memory] = {}
     clips: int | None = first
     while clips is not None and clips not in seen and len(seen) < MOST_COMPILES:
         seen[clips] = measure(clips)
-        clips = _next(seen, capacity, last=clips, second=first + 1 if close else 2 * first, prove=prove)
+        clips = _next(seen, capacity, last=clips, close=close, prove=prove)
     return [seen[clips] for clips in sorted(seen)]
 
 
-def _next(seen: dict[int, Memory], capacity: int, *, last: int, second: int, prove: bool) -> int | None:
+def _next(seen: dict[int, Memory], capacity: int, *, last: int, close: bool, prove: bool) -> int | None:
     """The number of clips to compile next, None at the end."""
     fitting = sorted(clips for clips, memory in seen.items() if memory.fits)
     refused = min((clips for clips, memory in seen.items() if not memory.fits), default=None)
@@ -109,7 +110,8 @@ def _next(seen: dict[int, Memory], capacity: int, *, last: int, second: int, pro
     if refused == low + 1:
         return None
     if len(seen) == 1:
-        return second
+        room, growing = capacity - seen[low].arguments, seen[low].total - seen[low].arguments
+        return low + 1 if close else max(low + 1, low * room // growing)
     other = refused if refused is not None else fitting[-2]
     slope = (seen[other].total - seen[low].total) / (other - low)
     guess = low + max(0, math.floor((capacity - seen[low].total) / slope)) if slope > 0 else low
