@@ -1,6 +1,6 @@
 r"""One GPU: AST training and inference in bfloat16, beside PyTorch on the same GPU in the same process.
 
-  python -m benchmarks.gpu [--out=gpu.json] [--seconds=450] [--smoke]
+  python -m benchmarks.gpu [--out=gpu.json] [--seconds=390] [--smoke]
 
 Needs jax >= 0.10 with its GPU plugin, flax, optax and numpy; torch and transformers for the peers, which are reported absent
 where they are. No data files. Ends within 8 minutes: what `--seconds` leaves no time for is listed as skipped. FILE is written
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument(
-        "--seconds", type=float, default=450, help="parts begin only while this is not used up"
+        "--seconds", type=float, default=390, help="parts begin only while this is not used up"
     )
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
@@ -75,7 +75,9 @@ class Bench:
 
     def __init__(self, config: ASTConfig, *, smoke: bool):
         self.config, self.smoke = config, smoke
-        self.train_batches, self.infer_batches = ((2, 4), (2, 4)) if smoke else ((32, 64, 96), (64, 128, 256))
+        self.train_batches, self.infer_batches = (
+            ((2, 4), (2, 4)) if smoke else ((32, 64, 128), (64, 128, 256))
+        )
         self.patchout = (1, 1, 0) if smoke else PATCHOUT
         device = jax.devices()[0]
         self.found: dict[str, Any] = {"device": f"{device.platform} {device.device_kind}", "smoke": smoke}
@@ -85,15 +87,15 @@ class Bench:
             "limits": self.limits,
             "training": self.training,
             "training_against_torch": self.training_against_torch,
+            "training_compiled_torch": self.training_against_compiled_torch,
             "inference": self.inference,
             "inference_against_torch": self.inference_against_torch,
             "patchout": self.structured_patchout,
-            "dispatch": self.dispatch,
             "features": self.features,
+            "dispatch": self.dispatch,
             "plain_attention": lambda: self.train_variant(attend=attend),
             "remat_dots": lambda: self.train_variant(remat="dots"),
             "remat_blocks": lambda: self.train_variant(remat="blocks"),
-            "training_compiled_torch": self.training_against_compiled_torch,
         }
 
     def limits(self) -> dict[str, float]:

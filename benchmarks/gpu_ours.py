@@ -142,7 +142,7 @@ def beside(ours: TrainStep | Forward, model, batch: int, *, training: bool) -> d
             else peers.torch_inference(model, fbank, steps=STEPS)
         )
         seconds = timing.in_turn({"ours": ours.run, "torch": call}, repeats=3)
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         raise MemoryError from error
     finally:
         if torch.cuda.is_available():
