@@ -1,9 +1,11 @@
 r"""Clips/s of the forward pass on this machine's CPU, beside transformers' AST with eager and SDPA attention.
 
-python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--json=FILE]
+python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--one_core] [--json=FILE]
 """
 
 import argparse
+import os
+import time
 
 from benchmarks import timing
 
@@ -21,16 +23,21 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=1024, help="10 ms each")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="also write the figures here")
+    parser.add_argument("--one_core", action="store_true", help="on one core, in seconds of processor time")
 
 
 def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> None:
     """Times ours and the peers at every variant and batch. `passes`: forward passes' worth of work, 3 for a training step."""
+    clock = time.perf_counter
+    if args.one_core:
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        clock = time.process_time
     import numpy as np
 
     from ast_jax.models import ASTConfig
     from ast_jax.models.cost import forward_flops, matrix_peak
 
-    peak = matrix_peak()
+    peak = matrix_peak(clock=clock)
     print(f"measured matrix peak {peak / 1e9:.0f} GFLOP/s, {timing.machine()}")
     rows = []
     for variant in args.variants.split(","):
@@ -40,7 +47,7 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
             fbank = rng.normal(0, 0.5, (batch, args.frames, 128)).astype(np.float32)
             labels = (rng.random((batch, config.num_classes)) < 0.005).astype(np.float32)
             contestants = {"ours": ours(config, fbank, labels)} | peer(config, fbank, labels)
-            seconds = timing.in_turn(contestants, repeats=args.repeats)
+            seconds = timing.in_turn(contestants, repeats=args.repeats, clock=clock)
             row = {"model": variant, "batch": batch, "ours, clips/s": batch / seconds["ours"]}
             row |= {f"x {name}": ratio for name, ratio in timing.ratios(seconds).items()}
             row["share of peak"] = passes * forward_flops(config) * batch / seconds["ours"] / peak
