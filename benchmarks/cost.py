@@ -1,13 +1,14 @@
 r"""How the cost of a training step grows: clips/s and memory against frames, batch, variant and strides; docs/images/cost.png.
 
-  python -m benchmarks.cost [--json=FILE] [--plot=docs/images/cost.png] [--smoke]
+  python -m benchmarks.cost [--json=FILE] [--plot=docs/images/cost.png] [--short] [--smoke]
 
-On this machine's CPU in float32. Memory is what the compiled step reserves beside its arguments. Points whose step would cost more
+On this machine's CPU in float32, in seconds of processor time: clips/s of one core. Memory is what the compiled step reserves beside its arguments. Points whose step would cost more
 than `MOST_FLOPS` are compiled, not timed.
 """
 
 import argparse
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmarks import timing
 
 MOST_FLOPS = 2e12
 FRAMES = {"tiny": (128, 256, 512, 1024, 2048, 4096), "base": (128, 256, 512, 1024, 2048)}
+SHORT = {"tiny": (128, 256, 512, 1024), "base": (128, 256)}
 BATCHES = (2, 4, 8)
 STRIDES = (16, 12, 8)
 
@@ -23,20 +25,23 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.cost", description=__doc__)
     parser.add_argument("--json", help="also write the figures here")
     parser.add_argument("--plot", type=Path, default=timing.ROOT / "docs" / "images" / "cost.png")
-    parser.add_argument("--smoke", action="store_true", help="the three smallest points")
+    parser.add_argument(
+        "--short", action="store_true", help="lengths that ten minutes of one core are enough for"
+    )
+    parser.add_argument("--smoke", action="store_true", help="the smallest points")
     args = parser.parse_args()
     from ast_jax.models import ASTConfig
 
-    frames = {"tiny": (64, 128)} if args.smoke else FRAMES
+    frames = {"tiny": (64, 128)} if args.smoke else SHORT if args.short else FRAMES
     found: dict[str, list[timing.Row]] = {}
     for variant, lengths in frames.items():
         points = [ASTConfig.variant(variant, num_frames=length) for length in lengths]
         found[variant] = [point(config, 1) for config in points]
-    tiny = ASTConfig.variant("tiny", num_frames=64 if args.smoke else 1024)
-    found["batch"] = [point(tiny, batch) for batch in BATCHES[: 1 if args.smoke else None]]
+    few = 1 if args.smoke else 2 if args.short else None
+    tiny = ASTConfig.variant("tiny", num_frames=64 if args.smoke else 256 if args.short else 1024)
+    found["batch"] = [point(tiny, batch) for batch in BATCHES[:few]]
     found["strides"] = [
-        point(dataclasses.replace(tiny, strides=(stride, stride)), 1)
-        for stride in STRIDES[: 1 if args.smoke else None]
+        point(dataclasses.replace(tiny, strides=(stride, stride)), 1) for stride in STRIDES[:few]
     ]
     for name, rows in found.items():
         timing.table(name, rows)
@@ -52,7 +57,7 @@ def point(config: Any, batch: int) -> timing.Row:
     step = TrainStep(config, batch, steps=1)
     speed = float("nan")
     if 3 * batch * forward_flops(config) < MOST_FLOPS:
-        speed = batch / timing.in_turn({"ours": step.run}, repeats=3)["ours"]
+        speed = batch / timing.in_turn({"ours": step.run}, repeats=3, clock=time.process_time)["ours"]
     return {
         "frames": config.num_frames,
         "strides": config.strides[0],
@@ -78,7 +83,7 @@ def draw(found: dict[str, list[timing.Row]], path: Path) -> None:
     for column, (axis, names) in enumerate(columns):
         for name in names:
             rows = sorted(found[name] + _shared(found, axis), key=lambda row: row[axis])
-            label = name if axis == "frames" else "tiny, 1024 frames"
+            label = name if axis == "frames" else f"tiny, {rows[0]['frames']} frames"
             for line, quantity in enumerate(("clips/s", "GB")):
                 plot = axes[line, column]
                 x = [row[axis] for row in rows]
