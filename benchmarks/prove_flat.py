@@ -46,7 +46,7 @@ def main() -> None:
         "save_every": 100,
     }
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
-    command = [sys.executable, "-m", "ast_jax.main", "--config=configs/quickstart.py", *flags]
+    command = [sys.executable, "-m", "ast_jax.main", "--config=configs/quickstart.py:short", *flags]
     samples = watch([*command, f"--workdir={work / 'run'}"], work / "run")
     figures = judge(samples, rows(work / "run"), args.steps)
     record = {"command": f"python -m benchmarks.prove_flat --steps={args.steps}", **figures, **about()}
@@ -57,7 +57,7 @@ def main() -> None:
 
 def watch(command: list[str], workdir: Path) -> list[tuple[int, float]]:
     """Runs the command; (last logged step, MB resident) twice a second."""
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     samples: list[tuple[int, float]] = []
     done = threading.Event()
 
