@@ -62,7 +62,7 @@ def test_a_restart_remembers_the_best_and_deletes_the_rest(tmp_path, template):
 
 def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path, template):
     filled(tmp_path, template, [0.1]).close()
-    half = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    half = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp"
     shutil.copytree(tmp_path / "checkpoints" / "1", half)
     with contextlib.closing(Store(tmp_path, template)) as store:
         assert store.restore(template).meta["note"] == 1
