@@ -163,12 +163,17 @@ def pretrained(work: Path) -> dict[str, Any]:
 
 def crossval(work: Path, name: str, *flags: str, folds: str = "1,2", seeds: int = 2) -> dict[str, Any]:
     """Runs the crossval command with the settings of SMALL, or goes on with it; returns its summary."""
+    done = work / name / "crossval.json"
+    if done.is_file():
+        summary = json.loads(done.read_text())
+        if (len(summary["folds"]), len(summary["seeds"])) >= (len(folds.split(",")), seeds):
+            return summary
     data = (f"--config.dataset.source_dir={ESC10}", f"--config.dataset.data_dir={work / 'data'}")
     own = (f"--workdir={work / name}", f"--folds={folds}", f"--seeds={seeds}")
     command = [sys.executable, "-m", "ast_jax", "crossval", *SMALL, *data, *flags, *own]
     print(" ".join(["python", *command[1:]]), file=sys.stderr, flush=True)
     subprocess.run(command, cwd=ROOT, check=True)
-    return json.loads((work / name / "crossval.json").read_text())
+    return json.loads(done.read_text())
 
 
 def draw_pretrained(found: dict[str, dict[str, Any]], path: Path) -> None:
