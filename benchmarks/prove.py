@@ -149,7 +149,8 @@ def pretrained(work: Path) -> dict[str, Any]:
     best = max(rates, key=lambda rate: rates[rate])
     found["scratch"] = crossval(work, f"scratch-lr{best}", f"--config.lr={best}")
     for kind, name in (("pretrained", "pretrained"), ("scratch", f"scratch-lr{best}")):
-        shutil.copy(work / name / "crossval.md", DOCS / f"crossval_{kind}.md")
+        for suffix in ("md", "png"):
+            shutil.copy(work / name / f"crossval.{suffix}", DOCS / f"crossval_{kind}.{suffix}")
     draw_pretrained(found, DOCS / "pretrained.png")
     return {
         "settings": SMALL,
