@@ -126,6 +126,14 @@ def test_the_probe_on_a_directory_of_classes(model, sounds, capsys):
     assert found["kinds"]["token"]["accuracy"] < 0.8
 
 
+def test_the_probe_wants_two_classes(tmp_path):
+    (tmp_path / "dog").mkdir()
+    for i in range(6):
+        (tmp_path / "dog" / f"{i}.wav").write_bytes(b"")
+    with pytest.raises(InputError, match="one class, dog"):
+        probe.labelled(tmp_path)
+
+
 def test_the_probe_uses_the_folds_of_a_set_that_has_them(shared):
     clips, labels, folds = probe.labelled(shared / "data" / "ESC-50-master")
     assert len(clips) == 400

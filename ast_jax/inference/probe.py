@@ -61,11 +61,15 @@ def main(argv: Sequence[str]) -> None:
 def labelled(sounds: Path) -> tuple[list[Clip], Int[np.ndarray, " N"], np.ndarray]:
     """The clips of a set, the label of each and the name of the fold that it belongs to.
 
-    Raises InputError: no set in a known layout, clips of several labels, or too few of a class to be held out.
+    Raises InputError: no set in a known layout, one class only, clips of several labels, or too few of a class to be held out.
     """
     own = esc50.list_clips(sounds) if (sounds / "meta" / "esc50.csv").is_file() else folder.list_clips(sounds)
     if own.multi_label:
         raise InputError(f"{sounds} has clips of several labels: probe takes one label a clip")
+    if len(own.label_names) < 2:
+        raise InputError(
+            f"{sounds} has one class, {', '.join(own.label_names)}: name a directory with a folder for each of two or more"
+        )
     clips = [clip for split in own.splits.values() for clip in split]
     labels = np.array([clip.labels[0] for clip in clips])
     splits = np.array([name for name, split in own.splits.items() for _ in split])
