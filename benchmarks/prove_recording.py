@@ -11,7 +11,6 @@ command goes on where it stopped. Needs ../shared (or $AST_JAX_SHARED) with data
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
 import time
@@ -162,18 +161,34 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+# Runs the package and says at the end how much memory it had at most. What wait4 says would not do: Linux counts in what the
+# parent had when it started the child.
+MEASURED = """
+import atexit, re, runpy, sys
+def peak():
+    with open("/proc/self/status") as file:
+        kilobytes = re.search(r"VmHWM:\\s*(\\d+)", file.read())[1]
+    print(f"peak {kilobytes}", file=sys.stderr)
+atexit.register(peak)
+runpy.run_module("ast_jax", run_name="__main__", alter_sys=True)
+"""
+
+
 def run(*arguments: str) -> dict[str, Any]:
     """A command of the package in a process of its own: what it printed, its seconds and its peak memory."""
-    command = [sys.executable, "-m", "ast_jax", *arguments]
-    print(" ".join(["python", *command[1:]]), file=sys.stderr, flush=True)
+    print(" ".join(["python -m ast_jax", *arguments]), file=sys.stderr, flush=True)
     began = time.monotonic()
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    out = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        sys.exit(f"error: status {os.waitstatus_to_exitcode(status)} of {' '.join(arguments)}")
-    return {"out": out, "seconds": time.monotonic() - began, "peak_memory_mb": round(usage.ru_maxrss / 1024)}
+    child = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    if child.returncode:
+        sys.exit(f"error: status {child.returncode} of {' '.join(arguments)}:\n{child.stderr}")
+    peak = int(child.stderr.rsplit("peak ", 1)[1])
+    return {
+        "out": child.stdout,
+        "seconds": time.monotonic() - began,
+        "peak_memory_mb": round(peak / 1024),
+    }
 
 
 def table(found: dict[str, Any]) -> tuple[np.ndarray, list[str]]:
