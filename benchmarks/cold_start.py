@@ -37,8 +37,9 @@ from ast_jax.config import base
 from ast_jax.models import AST, ASTConfig, split
 from ast_jax.training.optim import adam
 from ast_jax.training.step import init_state
-from ast_jax.training.workdir import model_card, open_workdir
+from ast_jax.training.workdir import open_workdir
 from ast_jax.weights.convert import convert
+from ast_jax.weights.source import model_card
 
 work, config = Path(sys.argv[1]), ASTConfig.variant("tiny")
 names = [f"class {i}" for i in range(config.num_classes)]

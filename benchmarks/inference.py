@@ -8,6 +8,7 @@ import os
 import time
 
 from benchmarks import timing
+from benchmarks.peers import torch_inference, transformers_calls
 
 
 def main() -> None:
@@ -72,14 +73,7 @@ def ours(config, fbank, labels):
 
 
 def peer(config, fbank, labels):
-    try:
-        from benchmarks.peers import torch_inference, transformers_ast
-
-        models = {name: transformers_ast(config, name) for name in ("eager", "sdpa")}
-    except ImportError as error:
-        print(f"no peer: {error}")
-        return {}
-    return {f"transformers {name}": torch_inference(model, fbank) for name, model in models.items()}
+    return transformers_calls(config, torch_inference, fbank)
 
 
 if __name__ == "__main__":

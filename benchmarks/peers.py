@@ -34,6 +34,16 @@ def transformers_ast(config: ASTConfig, attention: str):
     return transformers.ASTForAudioClassification(shape)
 
 
+def transformers_calls(config: ASTConfig, make: Callable[..., Callable], *batch: np.ndarray) -> dict:
+    """A call of `make(model, *batch)` for each form of attention; none, and a line, where torch or transformers is absent."""
+    try:
+        models = {name: transformers_ast(config, name) for name in ("eager", "sdpa")}
+    except ImportError as error:
+        print(f"no peer: {error}")
+        return {}
+    return {f"transformers {name}": make(model, *batch) for name, model in models.items()}
+
+
 def compiled(model):
     """The model through torch.compile."""
     import torch

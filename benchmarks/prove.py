@@ -167,7 +167,7 @@ def crossval(work: Path, name: str, *flags: str, folds: str = "1,2", seeds: int 
     done = work / name / "crossval.json"
     if done.is_file():
         summary = json.loads(done.read_text())
-        if (len(summary["folds"]), len(summary["seeds"])) >= (len(folds.split(",")), seeds):
+        if summary["folds"] == [int(fold) for fold in folds.split(",")] and len(summary["seeds"]) == seeds:
             return summary
     data = (f"--config.dataset.source_dir={ESC10}", f"--config.dataset.data_dir={work / 'data'}")
     own = (f"--workdir={work / name}", f"--folds={folds}", f"--seeds={seeds}")
@@ -202,22 +202,22 @@ def draw_pretrained(found: dict[str, dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def about() -> dict[str, Any]:
-    """What the figures were made with: libraries, processor, inputs."""
+def machine() -> dict[str, Any]:
+    """What figures were made with: libraries and processor."""
     from ast_jax.training.workdir import versions
 
+    return {"versions": versions(), "cores": os.cpu_count(), "machine": platform.machine()}
+
+
+def about() -> dict[str, Any]:
+    """`machine`, and the inputs of the proofs on real sounds."""
     digest = hashlib.sha256()
     for path in sorted((ESC10 / "audio").iterdir()):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     inputs = {"ESC-10 audio": digest.hexdigest()[:16]}
     if DINO.is_file():
         inputs[DINO.name] = hashlib.sha256(DINO.read_bytes()).hexdigest()[:16]
-    return {
-        "versions": versions(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "inputs_sha256": inputs,
-    }
+    return {**machine(), "inputs_sha256": inputs}
 
 
 PROOFS: dict[str, Callable[[Path], dict[str, Any]]] = {"esc10": esc10, "pretrained": pretrained}

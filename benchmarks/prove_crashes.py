@@ -9,8 +9,6 @@ one must have resumed each time, and lost less than one save interval a kill. Wr
 
 import argparse
 import json
-import os
-import platform
 import random
 import re
 import shutil
@@ -22,7 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.prove import ROOT, machine
+
 TIMINGS = ("step_s", "clips_per_s", "data_wait", "share_of_peak")
 SAVE_EVERY, EPOCH_STEPS = 10, 20
 RECIPE = {
@@ -66,7 +65,7 @@ def main() -> None:
         and figures["smallest_first_step_of_a_restart"] > 0
     )
     record = {"command": f"python -m benchmarks.prove_crashes --kills={args.kills} --seed={args.seed}"}
-    record |= figures | about()
+    record |= figures | machine()
     out = ROOT / "docs" / "proofs" / "crashes.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
@@ -192,12 +191,6 @@ def account(lives: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "smallest_first_step_of_a_restart": min(life["first_step"] for life in lives[1:]),
         "lives": list(lives),
     }
-
-
-def about() -> dict[str, Any]:
-    from ast_jax.training.workdir import versions
-
-    return {"versions": versions(), "machine": platform.machine(), "cores": os.cpu_count()}
 
 
 if __name__ == "__main__":

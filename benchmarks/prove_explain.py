@@ -12,8 +12,6 @@ gradient x input's, which is made for a label; the rollout, made for none, is me
 import argparse
 import json
 import math
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -27,9 +25,8 @@ from ast_jax.features import load_audio, log_mel
 from ast_jax.inference.attribution import MARKED_SHARE, marked_region
 from ast_jax.inference.explain import Explainer
 from ast_jax.training.loop import train
-from ast_jax.training.workdir import versions
 from ast_jax.weights import load_model
-from benchmarks.prove import DOCS, ROOT
+from benchmarks.prove import DOCS, ROOT, machine
 
 PER_CLASS, MOVED = 10, 20
 
@@ -44,9 +41,8 @@ def main() -> None:
     began = time.monotonic()
     figures = prove(run, Path(config.dataset.data_dir, "synthetic", "sounds"))
     record = {"command": "python -m benchmarks.prove_explain", "seconds": round(time.monotonic() - began)}
-    about = {"versions": versions(), "cores": os.cpu_count(), "machine": platform.machine()}
     DOCS.mkdir(parents=True, exist_ok=True)
-    (DOCS / "explain.json").write_text(json.dumps({**record, **figures, **about}, indent=2) + "\n")
+    (DOCS / "explain.json").write_text(json.dumps({**record, **figures, **machine()}, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
     if figures["maps"]["gradient_times_input"]["sign_test_p"] >= 0.01:
         sys.exit("error: the region marked for a label matters no more than another one")

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.prove_crashes import ROOT, about, logged_steps, rows
+from benchmarks.prove import ROOT, machine
+from benchmarks.prove_crashes import logged_steps, rows
 
 EPOCHS = 10
 
@@ -49,7 +50,7 @@ def main() -> None:
     command = [sys.executable, "-m", "ast_jax.main", "--config=configs/quickstart.py:short", *flags]
     samples = watch([*command, f"--workdir={work / 'run'}"], work / "run")
     figures = judge(samples, rows(work / "run"), args.steps)
-    record = {"command": f"python -m benchmarks.prove_flat --steps={args.steps}", **figures, **about()}
+    record = {"command": f"python -m benchmarks.prove_flat --steps={args.steps}", **figures, **machine()}
     (ROOT / "docs" / "proofs" / "flat.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
     sys.exit(0 if figures["passed"] else 1)

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.group import free_port
-from benchmarks.prove_crashes import ROOT, about, compare, newest, rows, until
+from benchmarks.prove import ROOT, machine
+from benchmarks.prove_crashes import compare, newest, rows, until
 
 SETTINGS = {
     "dataset.options.train_per_class": 12,
@@ -72,7 +73,11 @@ def main() -> None:
         <= HEARTBEAT_S + 10  # the heartbeat's own interval and a loaded machine
     )
     name = "hosts" if args.parallel == "jit" else f"hosts_{args.parallel}"
-    record = {"command": f"python -m benchmarks.prove_hosts --parallel={args.parallel}", **figures, **about()}
+    record = {
+        "command": f"python -m benchmarks.prove_hosts --parallel={args.parallel}",
+        **figures,
+        **machine(),
+    }
     (ROOT / "docs" / "proofs" / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
     sys.exit(0 if figures["passed"] else 1)

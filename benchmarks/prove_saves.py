@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.prove_crashes import ROOT, about, newest, rows
+from benchmarks.prove import ROOT, machine
+from benchmarks.prove_crashes import newest, rows
 
 SETTINGS = {
     "dataset.options.train_per_class": 60,
@@ -45,7 +46,7 @@ def main() -> None:
     command = [sys.executable, "-m", "ast_jax.main", "--config=configs/quickstart.py:short", *flags]
     subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     figures = judge(work / "run")
-    record = {"command": "python -m benchmarks.prove_saves", **figures, **about()}
+    record = {"command": "python -m benchmarks.prove_saves", **figures, **machine()}
     (ROOT / "docs" / "proofs" / "saves.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
     sys.exit(0 if figures["ratio"] < 1.2 else 1)

@@ -10,8 +10,6 @@ import argparse
 import http.client
 import io
 import json
-import os
-import platform
 import subprocess
 import sys
 import threading
@@ -30,8 +28,7 @@ from ast_jax.config import parse
 from ast_jax.datasets import synthetic
 from ast_jax.features import SAMPLE_RATE, load_audio
 from ast_jax.training.setup import sounds_dir
-from ast_jax.training.workdir import versions
-from benchmarks.prove import DOCS, ROOT
+from benchmarks.prove import DOCS, ROOT, machine
 from tests.chromium import browser
 
 IMAGES = ROOT / "docs" / "images"
@@ -53,8 +50,7 @@ def main() -> None:
         figures |= {"server_mb_peak": memory.peak_mb(), "with_decoders_mb_peak": memory.stop()}
         figures["pictures"] = pictures(port, medley(clips), args.axe)
         figures["alive_at_the_end"] = process.poll() is None and ask(port, "GET", "/api/model")[0] == 200
-    about = {"versions": versions(), "cores": os.cpu_count(), "machine": platform.machine()}
-    record = {"command": "python -m benchmarks.prove_serve", **figures, **about}
+    record = {"command": "python -m benchmarks.prove_serve", **figures, **machine()}
     (DOCS / "serve.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 

@@ -10,6 +10,7 @@ import argparse
 import functools
 
 from benchmarks.inference import measure, options
+from benchmarks.peers import torch_train_step, transformers_calls
 
 
 def main() -> None:
@@ -59,14 +60,7 @@ def ours(config, fbank, labels, *, attend=None, recipe=None):
 
 
 def peer(config, fbank, labels):
-    try:
-        from benchmarks.peers import torch_train_step, transformers_ast
-
-        models = {name: transformers_ast(config, name) for name in ("eager", "sdpa")}
-    except ImportError as error:
-        print(f"no peer: {error}")
-        return {}
-    return {f"transformers {name}": torch_train_step(model, fbank, labels) for name, model in models.items()}
+    return transformers_calls(config, torch_train_step, fbank, labels)
 
 
 if __name__ == "__main__":

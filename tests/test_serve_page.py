@@ -188,7 +188,9 @@ def test_everything_is_reached_by_keyboard(page):
 def test_a_server_that_is_gone_is_said_to_be(page):
     page.route("**/api/tags*", lambda route: route.abort())
     page.get_by_label("Sound file").set_input_files(wav())
-    page.get_by_role("alert").get_by_text("the server does not answer").wait_for()
+    told = page.get_by_role("alert").get_by_text("the server does not answer")
+    told.wait_for()
+    assert told.is_visible()
 
 
 def test_the_report_opens_from_disk_sorts_and_plays(chromium, tmp_path):

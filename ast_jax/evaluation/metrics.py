@@ -119,9 +119,13 @@ def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> l
     ]
 
 
-def for_json(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The same figures with None for NaN and the infinities, which JSON does not have."""
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in figures.items()}
+def for_json(value: Any) -> Any:
+    """The same nest of lists and dictionaries with None for NaN and the infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: for_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_json(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def bootstrap_interval(

@@ -1,7 +1,6 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard events, a progress bar or plain lines."""
 
 import json
-import math
 import os
 import sys
 import time
@@ -9,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ast_jax.evaluation.metrics import for_json
 from ast_jax.training import hosts
 
 
@@ -56,7 +56,7 @@ class Journal:
 
     def write(self, row: dict[str, Any]) -> None:
         """One log point. A figure that is not a number (a metric without positives) is written as null: JSON has no NaN."""
-        clean = without_nan(row)
+        clean = for_json(row)
         self._file.write(json.dumps(clean).encode() + b"\n")
         self._file.flush()
         for key, value in clean.items():
@@ -153,15 +153,6 @@ class Clock:
             "clips_per_s": batch_size * self._steps / seconds,
             "data_wait": self._waited / seconds,
         }
-
-
-def without_nan(value: Any) -> Any:
-    """The same nest of lists and dictionaries with None for floats that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float) -> str:

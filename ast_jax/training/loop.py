@@ -32,7 +32,8 @@ from ast_jax.training.journal import Clock, duration, open_journal
 from ast_jax.training.profile import PeakShare, Profiler
 from ast_jax.training.program import abstract, train_program
 from ast_jax.training.score import Scorer
-from ast_jax.training.workdir import model_card, open_workdir, write_examples, write_results
+from ast_jax.training.workdir import open_workdir, write_examples, write_results
+from ast_jax.weights.source import model_card
 
 STATUS_TERMINATED = 128 + signal.SIGTERM
 IN_FLIGHT = (

@@ -82,9 +82,11 @@ def model_config(config: ConfigDict, num_classes: int) -> ASTConfig:
 
 def statistics(config: ConfigDict, prepared: PreparedSet) -> tuple[float, float]:
     """The recipe's mean and standard deviation, or those measured on the clean training clips."""
-    mean, std = prepared.statistics(config.dataset.train)
-    given = config.dataset.mean, config.dataset.std
-    return mean if given[0] is None else given[0], std if given[1] is None else given[1]
+    mean, std = config.dataset.mean, config.dataset.std
+    if mean is None or std is None:
+        measured = prepared.statistics(config.dataset.train)
+        mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
+    return mean, std
 
 
 def step_recipe(config: ConfigDict, mean: float, std: float, frozen: frozenset[str] = frozenset()) -> Recipe:

@@ -1,6 +1,5 @@
 """What a run leaves in its work directory beside metrics and checkpoints: its identity, examples, results, plots, report."""
 
-import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -18,9 +17,7 @@ from ast_jax.config import base, flatten
 from ast_jax.datasets.pipeline import TrainStream, fit
 from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
-from ast_jax.models import ASTConfig
 from ast_jax.training import hosts
-from ast_jax.training.journal import without_nan
 from ast_jax.training.step import Recipe, inputs
 
 # What may differ between a run and its continuation: none of these changes what was already computed.
@@ -64,21 +61,6 @@ def open_workdir(workdir: Path, config: ConfigDict, card: dict[str, Any]) -> Non
     (workdir / "labels.txt").write_text("".join(f"{name}\n" for name in card["label_names"]))
 
 
-def model_card(
-    model: ASTConfig, *, label_names: Sequence[str], mean: float, std: float, multi_label: bool, channels: str
-) -> dict[str, Any]:
-    """What it takes to use the weights: what `ast_jax.weights` reads back."""
-    return {
-        "model": dataclasses.asdict(model),
-        "label_names": list(label_names),
-        "mean": mean,
-        "std": std,
-        "multi_label": multi_label,
-        "sample_rate_hz": 16_000,
-        "channels": channels,
-    }
-
-
 def write_examples(workdir: Path, stream: TrainStream, recipe: Recipe, **clip_shape) -> None:
     """examples.npz: up to 8 clips of the first batch as the model sees them: augmented, padded, normalised."""
     clips = [stream[position] for position in range(min(8, stream.batch_size))]
@@ -115,7 +97,7 @@ def write_results(
         "versions": versions(),
         "devices": [str(device) for device in jax.devices()],
     }
-    write_json(workdir / "results.json", without_nan(results))
+    write_json(workdir / "results.json", metrics.for_json(results))
     write_plots(workdir)
     write_report(workdir)
     return results

@@ -19,7 +19,7 @@ from ast_jax.models import AST, ASTConfig, flat_params, merge, normalise, set_pa
 from ast_jax.models.attention import attention_on
 from ast_jax.models.patches import adapt_kernel, adapt_positions, positions_by_place
 from ast_jax.weights.recognise import read_source
-from ast_jax.weights.source import Source
+from ast_jax.weights.source import Source, model_card
 
 _SHAPE = (
     "width",
@@ -62,9 +62,7 @@ class LoadedModel:
     def card(self) -> dict[str, Any]:
         """What model_card.json says."""
         names = ("label_names", "mean", "std", "multi_label", "sample_rate_hz", "channels")
-        return {"model": dataclasses.asdict(self.model.config)} | {
-            name: getattr(self, name) for name in names
-        }
+        return model_card(self.model.config, **{name: getattr(self, name) for name in names})
 
     @cached_property
     def _forward(self):

@@ -5,17 +5,40 @@ Positions are [1, P + f t, D], P class and distillation tokens first.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ast_jax.errors import InputError
+from ast_jax.features import SAMPLE_RATE
 from ast_jax.models import ASTConfig
 from ast_jax.weights import layouts
 
 CARD = "model_card.json"  # beside our parameters, or inside their file
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}  # of the ViT family; a state dict does not say
+
+
+def model_card(
+    model: ASTConfig,
+    *,
+    label_names: Sequence[str],
+    mean: float,
+    std: float,
+    multi_label: bool,
+    channels: str,
+    sample_rate_hz: int = SAMPLE_RATE,
+) -> dict[str, Any]:
+    """What it takes to use the weights: what model_card.json says, in a run as in a converted directory."""
+    return {
+        "model": dataclasses.asdict(model),
+        "label_names": list(label_names),
+        "mean": mean,
+        "std": std,
+        "multi_label": multi_label,
+        "sample_rate_hz": sample_rate_hz,
+        "channels": channels,
+    }
 
 
 @dataclasses.dataclass
