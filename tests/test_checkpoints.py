@@ -71,8 +71,6 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path, template):
     assert not half.exists()
 
 
-# Orbax ends its event loop at the first array that fails; the others, written by then, find it closed and say so.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, template):
     """The limit on the size of a file stands for the disk's: writing fails with an error of the system's in both cases."""
     big = template | {"params": template["params"] | {"c": jax.random.normal(jax.random.key(0), (300, 300))}}

@@ -6,12 +6,14 @@ every leaf: storage does not notice all damage by itself.
 """
 
 import contextlib
+import copy
 import dataclasses
 import json
 import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ class Store:
             keep_last, {step: _rank(path / str(step)) for step in saved_steps(workdir)}
         )
         self._ocp, self._failed = ocp, False
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: Future[None] = self._thread.submit(lambda: None)
         logging.getLogger("absl").addFilter(_is_not_repeated)
         self._items = tuple(key for key in template if key != "step")
         self._manager = ocp.CheckpointManager(
@@ -65,26 +69,33 @@ class Store:
     def save(self, state: Mapping[str, Any], meta: Mapping[str, Any], *, metric: float | None = None) -> None:
         """Begins to save; returns once the arrays are copied off the device. `metric`: larger is better; None ranks last.
 
-        Raises InputError if this or the save before it could not be written.
+        All else is done by a thread: orbax alone takes some tenths of a second of Python before its own threads set out. Not
+        where there are several hosts: they meet inside, and must do so in the order of their training steps.
+
+        Raises InputError if the save before it could not be written.
         """
+        self._join()
         step = int(state["step"])
         items = {item: _named(state[item]) for item in self._items}
         ranked = None if metric is None or math.isnan(metric) else metric
-        record = {**meta, "step": step, "metric": ranked, "digest": _digest(items)}
+        record = {**copy.deepcopy(dict(meta)), "step": step, "metric": ranked}
+        self._retention.ranks[step] = -math.inf if ranked is None else ranked
+        if jax.process_count() > 1:
+            with self._failures():
+                self._write(step, items, record)
+        else:
+            self._saving = self._thread.submit(self._write, step, _on_host(items), record)
+
+    def _write(self, step: int, items: Mapping[str, dict[str, Any]], record: dict[str, Any]) -> None:
+        record["digest"] = _digest(items)
         record["shapes"] = {
             name: leaf.shape for name, leaf in items["params"].items()
         }  # to read them without a model
         args = self._ocp.args
+        if step in self.steps():  # saved before its evaluation, which is done now
+            self._manager.delete(step)
         arrays = {item: args.StandardSave(tree) for item, tree in items.items()}
-        self._retention.ranks[step] = -math.inf if ranked is None else ranked
-        with self._failures():
-            if step in self.steps():  # saved before its evaluation, which is done now
-                self._manager.delete(step)
-            self._manager.save(
-                step,
-                args=args.Composite(meta=args.JsonSave(record), **arrays),
-                force=True,
-            )
+        self._manager.save(step, args=args.Composite(meta=args.JsonSave(record), **arrays), force=True)
 
     def restore(self, template: Mapping[str, Any]) -> Restored | None:
         """The newest checkpoint that proves whole, in the template's structure and placement; None if there is none at all.
@@ -129,13 +140,21 @@ class Store:
 
     def wait(self) -> None:
         """Returns when every save begun is on disk. Raises InputError if one could not be written."""
+        self._join()
         with self._failures():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
+        self._thread.shutdown()
         if not self._failed:  # else it would raise the same once more
+            self._join()
             with self._failures():
                 self._manager.close()
+
+    def _join(self) -> None:
+        """Returns when the thread has nothing to do."""
+        with self._failures():
+            self._saving.result()
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
@@ -259,6 +278,13 @@ def _unnamed(named: Mapping[str, jax.Array], template: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(template), [named[name] for name in _named(template)])
 
 
+def _on_host(items: Mapping[str, dict[str, jax.Array]]) -> dict[str, dict[str, np.ndarray]]:
+    """Copies that the next step, which takes the state's memory, leaves alone. All transfers are under way before the first is waited for."""
+    for leaf in jax.tree.leaves(items):
+        leaf.copy_to_host_async()
+    return {item: {name: np.array(leaf) for name, leaf in tree.items()} for item, tree in items.items()}
+
+
 @jax.jit
 def _fingerprint(leaf: jax.Array) -> jax.Array:
     """A sum of the leaf's 32-bit words, each times its own odd number, modulo 2^32: no single flipped bit leaves it as it was."""
@@ -266,9 +292,12 @@ def _fingerprint(leaf: jax.Array) -> jax.Array:
     return (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
 
 
-def _digest(arrays: Mapping[str, Mapping[str, jax.Array]]) -> dict[str, int]:
+def _digest(arrays: Mapping[str, Mapping[str, jax.Array | np.ndarray]]) -> dict[str, int]:
+    """By item:name; each computed where the array is."""
     prints = {
-        f"{item}:{name}": _fingerprint(leaf) for item, tree in arrays.items() for name, leaf in tree.items()
+        f"{item}:{name}": _fingerprint_on_host(leaf) if isinstance(leaf, np.ndarray) else _fingerprint(leaf)
+        for item, tree in arrays.items()
+        for name, leaf in tree.items()
     }
     return {name: int(value) for name, value in jax.device_get(prints).items()}
 
