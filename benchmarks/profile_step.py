@@ -1,16 +1,19 @@
 r"""Where the time of one training step goes: a profiler trace, its events summed by what they compute.
 
   python -m benchmarks.profile_step [--variant=base] [--batch=1] [--frames=1024] [--steps=2] [--trace=DIR]
+  python -m benchmarks.profile_step --run=WORKDIR     # of a training run with config.profile_steps: is the device kept busy?
 
 Each event of the device's trace bears the name of an instruction of the compiled program, whose metadata says which line of the
 model it came from. A fusion counts as what its last operation is. Also printed: how long the call of a step takes to return (the
-cost of dispatch), and whether the host waited for the device between steps.
+cost of dispatch). With --run: how long the device stood idle between one step of the loop and the next, which a host that waits
+for each step would show (read on CPUs; other backends name their events otherwise).
 """
 
 import argparse
 import gzip
 import json
 import re
+import statistics
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -38,7 +41,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--trace", help="keep the trace here")
+    parser.add_argument("--run", type=Path, help="read the trace of this training run instead")
     args = parser.parse_args()
+    if args.run:
+        timing.table(f"the loop of {args.run.name}", [loop(trace(args.run / "profile"))])
+        return
     import jax
 
     from ast_jax.models import ASTConfig
@@ -52,8 +59,7 @@ def main() -> None:
         directory = Path(args.trace or temporary)
         with jax.profiler.trace(str(directory)):
             step.run()
-        (path,) = directory.rglob("*.trace.json.gz")
-        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        events = trace(directory)
     totals = by_kind(events, step.step.as_text())
     whole = sum(totals.values())
     rows = [
@@ -62,6 +68,35 @@ def main() -> None:
     ]
     timing.table(f"AST-{args.variant}, batch {args.batch}, {timing.machine()}", rows)
     print(f"\ndispatch: the call of a step returns after {1e3 * step.dispatch_s():.2f} ms")
+
+
+def trace(directory: Path) -> list[dict]:
+    (path,) = directory.rglob("*.trace.json.gz")
+    return json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+
+
+def loop(events: list[dict]) -> timing.Row:
+    """Of a traced training run on a CPU: each step's time on the device, and from its end to the next step's beginning."""
+    threads = {
+        (e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("name") == "thread_name"
+    }  # an execution has a thread of its own until its program ends
+    spans = sorted(
+        (e["ts"], e["ts"] + e["dur"])
+        for e in events
+        if e.get("name", "").startswith("ThunkExecutor::Execute")
+        and threads[e["pid"], e["tid"]].startswith("tf_XLAExecute")
+    )
+    begins = [begin for begin, end in spans[::2]]  # each twice: begun, and waited for
+    ends = [end for begin, end in spans[1::2]]
+    idle = [begin - end for begin, end in zip(begins[1:], ends, strict=False)]
+    calls = [e["dur"] for e in events if e.get("name") == "PjitFunction(train_step)"]
+    return {
+        "steps": len(begins),
+        "median step, ms": statistics.median(e - b for b, e in zip(begins, ends, strict=True)) / 1e3,
+        "median idle between steps, ms": statistics.median(idle) / 1e3,
+        "idle share": sum(idle) / (ends[-1] - begins[0]),
+        "median call of a step, ms": statistics.median(calls) / 1e3,
+    }
 
 
 def by_kind(events: list[dict], program: str) -> Counter:
