@@ -1,0 +1,114 @@
+r"""Attention alone, forward and with its backward pass: ours for this device, the other forms in JAX, and PyTorch's.
+
+  python -m benchmarks.attention [--tokens=1214] [--heads=12,3] [--batch=1] [--repeats=7] [--json=FILE]
+
+Heads of 64, float32 on a CPU, bfloat16 elsewhere. A row is a form, its time against ours in turn (above 1: ours is faster).
+"""
+
+import argparse
+import os
+
+from benchmarks import timing
+
+HEAD_SIZE = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.attention", description=__doc__)
+    parser.add_argument("--tokens", type=int, default=1214)
+    parser.add_argument("--heads", default="12,3")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", help="also write the figures here")
+    args = parser.parse_args()
+    rows = []
+    for heads in map(int, args.heads.split(",")):
+        shape = (args.batch, args.tokens, heads, HEAD_SIZE)
+        for passes, make in (("forward", forward), ("forward, backward", backward)):
+            calls = {name: make(form, shape) for name, form in forms().items()} | peer(shape, passes)
+            seconds = timing.in_turn(calls, repeats=args.repeats)
+            rows += [
+                {
+                    "heads": heads,
+                    "passes": passes,
+                    "form": name,
+                    "ms": 1e3 * value,
+                    "x ours": value / seconds["ours"],
+                }
+                for name, value in seconds.items()
+            ]
+    timing.table(f"attention, {timing.machine()}", rows)
+    timing.write(args.json, {"rows": rows})
+
+
+def forms() -> dict:
+    """Functions of query, key and value [B, N, H, K]."""
+    import jax
+    import jax.numpy as jnp
+
+    from ast_jax.models.attention import attend, attention_on
+
+    def einsum(q, k, v):
+        scores = jnp.einsum("bqhk,bnhk->bhqn", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
+        return jnp.einsum("bhqn,bnhk->bqhk", jax.nn.softmax(scores).astype(v.dtype), v)
+
+    return {
+        "ours": attention_on(jax.devices()[0]),
+        "plain": attend,
+        "einsum": einsum,
+        "jax.nn.dot_product_attention": jax.nn.dot_product_attention,
+    }
+
+
+def inputs(shape: tuple[int, ...]) -> list:
+    import jax
+    import jax.numpy as jnp
+
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return [jax.random.normal(key, shape, dtype) for key in jax.random.split(jax.random.key(0), 3)]
+
+
+def forward(form, shape):
+    import jax
+
+    function, arrays = jax.jit(form), inputs(shape)
+    return lambda: function(*arrays).block_until_ready()
+
+
+def backward(form, shape):
+    """The output and the gradients of all three for a gradient of the output that is the query."""
+    import jax
+
+    def both(q, k, v):
+        out, pull = jax.vjp(form, q, k, v)
+        return out, pull(q)
+
+    function, arrays = jax.jit(both), inputs(shape)
+    return lambda: jax.block_until_ready(function(*arrays))
+
+
+def peer(shape: tuple[int, ...], passes: str) -> dict:
+    try:
+        import torch
+    except ImportError as error:
+        print(f"no peer: {error}")
+        return {}
+    if torch.cuda.is_available():
+        print("no peer: this command times PyTorch on CPUs; benchmarks.gpu has whole models on GPUs")
+        return {}
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    batch, tokens, heads, size = shape
+    q, k, v = (torch.randn(batch, heads, tokens, size, requires_grad=True) for _ in range(3))
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def call():
+        with torch.set_grad_enabled(passes != "forward"):
+            out = sdpa(q, k, v)
+        if passes != "forward":
+            torch.autograd.grad(out, (q, k, v), q)
+
+    return {"PyTorch's SDPA": call}
+
+
+if __name__ == "__main__":
+    main()
