@@ -6,11 +6,13 @@ Heads of 64, float32 on a CPU, bfloat16 elsewhere. A row is a form, its time aga
 """
 
 import argparse
+import functools
 import os
 
 from benchmarks import timing
 
 HEAD_SIZE = 64
+FORMS = ("ours", "plain", "einsum", "jax.nn.dot_product_attention")
 
 
 def main() -> None:
@@ -25,8 +27,9 @@ def main() -> None:
     for heads in map(int, args.heads.split(",")):
         shape = (args.batch, args.tokens, heads, HEAD_SIZE)
         for passes, make in (("forward", forward), ("forward, backward", backward)):
-            calls = {name: make(form, shape) for name, form in forms().items()} | peer(shape, passes)
-            seconds = timing.in_turn(calls, repeats=args.repeats)
+            made = {name: functools.partial(make, name, shape) for name in FORMS}
+            made["PyTorch's SDPA"] = functools.partial(peer, shape, passes)
+            seconds = timing.in_processes(made, repeats=args.repeats)
             rows += [
                 {
                     "heads": heads,
@@ -41,8 +44,8 @@ def main() -> None:
     timing.write(args.json, {"rows": rows})
 
 
-def forms() -> dict:
-    """Functions of query, key and value [B, N, H, K]."""
+def form_of(name: str):
+    """A function of query, key and value [B, N, H, K]."""
     import jax
     import jax.numpy as jnp
 
@@ -57,7 +60,7 @@ def forms() -> dict:
         "plain": attend,
         "einsum": einsum,
         "jax.nn.dot_product_attention": jax.nn.dot_product_attention,
-    }
+    }[name]
 
 
 def inputs(shape: tuple[int, ...]) -> list:
@@ -68,34 +71,29 @@ def inputs(shape: tuple[int, ...]) -> list:
     return [jax.random.normal(key, shape, dtype) for key in jax.random.split(jax.random.key(0), 3)]
 
 
-def forward(form, shape):
+def forward(name, shape):
     import jax
 
-    function, arrays = jax.jit(form), inputs(shape)
+    function, arrays = jax.jit(form_of(name)), inputs(shape)
     return lambda: function(*arrays).block_until_ready()
 
 
-def backward(form, shape):
+def backward(name, shape):
     """The output and the gradients of all three for a gradient of the output that is the query."""
     import jax
 
     def both(q, k, v):
-        out, pull = jax.vjp(form, q, k, v)
+        out, pull = jax.vjp(form_of(name), q, k, v)
         return out, pull(q)
 
     function, arrays = jax.jit(both), inputs(shape)
     return lambda: jax.block_until_ready(function(*arrays))
 
 
-def peer(shape: tuple[int, ...], passes: str) -> dict:
-    try:
-        import torch
-    except ImportError as error:
-        print(f"no peer: {error}")
-        return {}
-    if torch.cuda.is_available():
-        print("no peer: this command times PyTorch on CPUs; benchmarks.gpu has whole models on GPUs")
-        return {}
+def peer(shape: tuple[int, ...], passes: str):
+    """PyTorch's, on the CPU."""
+    import torch
+
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     batch, tokens, heads, size = shape
     q, k, v = (torch.randn(batch, heads, tokens, size, requires_grad=True) for _ in range(3))
@@ -107,7 +105,7 @@ def peer(shape: tuple[int, ...], passes: str) -> dict:
         if passes != "forward":
             torch.autograd.grad(out, (q, k, v), q)
 
-    return {"PyTorch's SDPA": call}
+    return call
 
 
 if __name__ == "__main__":

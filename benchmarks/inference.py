@@ -4,11 +4,12 @@ python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=
 """
 
 import argparse
+import functools
 import os
 import time
 
 from benchmarks import timing
-from benchmarks.peers import torch_inference, transformers_calls
+from benchmarks.peers import FORMS, torch_inference, transformers_ast
 
 
 def main() -> None:
@@ -47,8 +48,11 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
             rng = np.random.default_rng(0)
             fbank = rng.normal(0, 0.5, (batch, args.frames, 128)).astype(np.float32)
             labels = (rng.random((batch, config.num_classes)) < 0.005).astype(np.float32)
-            contestants = {"ours": ours(config, fbank, labels)} | peer(config, fbank, labels)
-            seconds = timing.in_turn(contestants, repeats=args.repeats, clock=clock)
+            made = {"ours": functools.partial(ours, config, fbank, labels)}
+            made |= {
+                f"transformers {form}": functools.partial(peer, form, config, fbank, labels) for form in FORMS
+            }
+            seconds = timing.in_processes(made, repeats=args.repeats, clock=clock)
             row = {"model": variant, "batch": batch, "ours, clips/s": batch / seconds["ours"]}
             row |= {f"x {name}": ratio for name, ratio in timing.ratios(seconds).items()}
             row["share of peak"] = passes * forward_flops(config) * batch / seconds["ours"] / peak
@@ -72,8 +76,8 @@ def ours(config, fbank, labels):
     return lambda: forward(params, x).block_until_ready()
 
 
-def peer(config, fbank, labels):
-    return transformers_calls(config, torch_inference, fbank)
+def peer(form, config, fbank, labels):
+    return torch_inference(transformers_ast(config, form), fbank)
 
 
 if __name__ == "__main__":

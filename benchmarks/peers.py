@@ -10,6 +10,8 @@ import numpy as np
 
 from ast_jax.models import ASTConfig
 
+FORMS = ("eager", "sdpa")  # of transformers' attention
+
 
 def transformers_ast(config: ASTConfig, attention: str):
     """Hugging Face's `ASTForAudioClassification` at our model's shape. `attention`: 'eager' or 'sdpa'."""
@@ -32,16 +34,6 @@ def transformers_ast(config: ASTConfig, attention: str):
         attn_implementation=attention,
     )
     return transformers.ASTForAudioClassification(shape)
-
-
-def transformers_calls(config: ASTConfig, make: Callable[..., Callable], *batch: np.ndarray) -> dict:
-    """A call of `make(model, *batch)` for each form of attention; none, and a line, where torch or transformers is absent."""
-    try:
-        models = {name: transformers_ast(config, name) for name in ("eager", "sdpa")}
-    except ImportError as error:
-        print(f"no peer: {error}")
-        return {}
-    return {f"transformers {name}": make(model, *batch) for name, model in models.items()}
 
 
 def compiled(model):

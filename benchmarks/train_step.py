@@ -10,7 +10,7 @@ import argparse
 import functools
 
 from benchmarks.inference import measure, options
-from benchmarks.peers import torch_train_step, transformers_calls
+from benchmarks.peers import torch_train_step, transformers_ast
 
 
 def main() -> None:
@@ -59,8 +59,8 @@ def ours(config, fbank, labels, *, attend=None, recipe=None):
     return call
 
 
-def peer(config, fbank, labels):
-    return transformers_calls(config, torch_train_step, fbank, labels)
+def peer(form, config, fbank, labels):
+    return torch_train_step(transformers_ast(config, form), fbank, labels)
 
 
 if __name__ == "__main__":
