@@ -1,6 +1,6 @@
 r"""Shards to batches, and sound files to shards, in clips/s a core.
 
-  python -m benchmarks.input_pipeline [--clips=600] [--batch=32] [--sounds=120] [--work=DIR] [--json=FILE]
+  python -m benchmarks.input_pipeline [--clips=600] [--batch=32] [--sounds=400] [--work=DIR] [--json=FILE]
 
 Reading: 10 s clips as float16 log-mels from ArrayRecord shards to padded batches [32, 1024, 128], beside a torch DataLoader that
 reads the same clips from one .npy file each. Everything on one core, in seconds of processor time. The limit is the copy rate: each clip's bytes once.
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.input_pipeline", description=__doc__)
     parser.add_argument("--clips", type=int, default=600, help="of 10 s, in the shards that are read")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--sounds", type=int, default=120, help="files a kind, prepared")
+    parser.add_argument("--sounds", type=int, default=400, help="files a kind, prepared")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path, help="a folder for the files; default: a temporary one")
     parser.add_argument("--json", help="also write the figures here")
