@@ -60,6 +60,19 @@ def test_a_restart_remembers_the_best_and_deletes_the_rest(tmp_path, template):
     np.testing.assert_array_equal(load_params(tmp_path, "best")["b"], np.arange(5.0) + 5)
 
 
+def test_a_step_may_take_the_states_memory_while_it_is_being_saved(tmp_path, template):
+    """As the training step does, which is given its state for good."""
+    double = jax.jit(lambda tree: jax.tree.map(lambda leaf: 2 * leaf, tree), donate_argnums=0)
+    state = jax.tree.map(jnp.copy, template)
+    with contextlib.closing(Store(tmp_path, template)) as store:
+        store.save(at(state, 1) | {"params": state["params"]}, {})
+        taken = state["params"]["b"]
+        jax.block_until_ready(double(state["params"]))
+        store.wait()
+        assert taken.is_deleted()
+    np.testing.assert_array_equal(load_params(tmp_path, "last")["b"], np.arange(5.0))
+
+
 def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path, template):
     filled(tmp_path, template, [0.1]).close()
     half = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp"
