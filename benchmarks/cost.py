@@ -81,18 +81,23 @@ def draw(found: dict[str, list[timing.Row]], path: Path) -> None:
         ("strides", ["strides"]),
     )
     for column, (axis, names) in enumerate(columns):
-        for name in names:
-            rows = sorted(found[name] + _shared(found, axis), key=lambda row: row[axis])
-            label = name if axis == "frames" else f"tiny, {rows[0]['frames']} frames"
-            for line, quantity in enumerate(("clips/s", "GB")):
-                plot = axes[line, column]
-                x = [row[axis] for row in rows]
-                plot.loglog(x, [row[quantity] for row in rows], "o-", label=label)
-                plot.minorticks_off()
-                plot.set_xticks(x, [str(value) for value in x])
-                plot.set(xlabel=axis, ylabel=f"training, {quantity}")
-                plot.grid(alpha=0.3)
-                plot.legend(frameon=False)
+        series = {
+            name: sorted(found[name] + _shared(found, axis), key=lambda row: row[axis]) for name in names
+        }
+        ticks = sorted({row[axis] for rows in series.values() for row in rows})
+        for plot, quantity in zip(axes[:, column], ("clips/s", "GB"), strict=True):
+            for name, rows in series.items():
+                label = name if axis == "frames" else f"tiny, {rows[0]['frames']} frames"
+                plot.plot([row[axis] for row in rows], [row[quantity] for row in rows], "o-", label=label)
+            plot.set_xscale("log")
+            plot.set_yscale("log" if axis == "frames" else "linear")
+            plot.minorticks_off()
+            plot.set_xticks(ticks, [str(tick) for tick in ticks])
+            plot.set(xlabel=axis, ylabel=f"training, {quantity}")
+            if axis != "frames":
+                plot.set_ylim(0, 1.1 * max(row[quantity] for rows in series.values() for row in rows))
+            plot.grid(alpha=0.3)
+            plot.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
