@@ -66,6 +66,7 @@ def test_a_step_may_take_the_states_memory_while_it_is_being_saved(tmp_path, tem
     state = jax.tree.map(jnp.copy, template)
     with contextlib.closing(Store(tmp_path, template)) as store:
         store.save(at(state, 1) | {"params": state["params"]}, {})
+        assert store.steps() == [1]
         taken = state["params"]["b"]
         jax.block_until_ready(double(state["params"]))
         store.wait()

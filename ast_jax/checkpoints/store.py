@@ -64,6 +64,8 @@ class Store:
         )
 
     def steps(self) -> list[int]:
+        """Those saved, and the one being saved."""
+        self._join()
         return sorted(self._manager.all_steps())
 
     def save(self, state: Mapping[str, Any], meta: Mapping[str, Any], *, metric: float | None = None) -> None:
@@ -92,7 +94,7 @@ class Store:
             name: leaf.shape for name, leaf in items["params"].items()
         }  # to read them without a model
         args = self._ocp.args
-        if step in self.steps():  # saved before its evaluation, which is done now
+        if step in self._manager.all_steps():  # saved before its evaluation, which is done now
             self._manager.delete(step)
         arrays = {item: args.StandardSave(tree) for item, tree in items.items()}
         self._manager.save(step, args=args.Composite(meta=args.JsonSave(record), **arrays), force=True)
