@@ -125,6 +125,7 @@ class Run:
         self.profiler = Profiler(workdir / "profile", config.profile_steps if hosts.writes() else 0)
         at_exit.enter_context(contextlib.closing(self.profiler))
         self.clock, self.unseen = Clock(), list[tuple[int, Mapping[str, Array]]]()
+        self.saved_at = -self.total_steps  # no save is under way
         self.stop = at_exit.enter_context(contextlib.closing(hosts.StopRequest()))
         self._greet()
 
@@ -171,6 +172,8 @@ class Run:
     def steps(self) -> None:
         """Every step that is left, with what follows some of them."""
         every, save_every = self.config.log_every, self.config.save_every
+        # Beyond a checkpoint that is still being written, at most: what dies there is done again from the one before.
+        ahead = max(1, (save_every or self.epoch_steps) // 10)
         if self.step and self.step % self.epoch_steps == 0 and not self._evaluated():
             self.end_epoch()  # stopped before its evaluation was done
         if self.step == 0 and hosts.writes():
@@ -182,6 +185,8 @@ class Run:
             self.unseen.append((self.step, figures))
             if len(self.unseen) > IN_FLIGHT:
                 jax.block_until_ready(self.unseen[-1 - IN_FLIGHT][1])
+            if self.step == self.saved_at + ahead:
+                self.store.wait()
             self.profiler.after_step(figures)
             ends_epoch = self.step % self.epoch_steps == 0
             if self.step == 1 or self.step % every == 0 or ends_epoch:
@@ -290,6 +295,7 @@ class Run:
     def save(self, metric: float | None = None) -> None:
         """Begins a checkpoint of this moment; it vouches for metrics.jsonl as far as it is written."""
         self.check_finite()
+        self.saved_at = self.step
         self.journal.sync()
         seconds = self.record["seconds"] + time.monotonic() - self.began
         state = self.layout.place(self.state | self.averages)
