@@ -1,6 +1,6 @@
 r"""What a checkpoint costs the steps around it: the step after a save began, against those with no save under way.
 
-  python -m benchmarks.prove_saves [--batch_size=24] [--work=DIR]
+  python -m benchmarks.prove_saves [--batch_size=48] [--work=DIR]
 
 AST-tiny on 2.4 s of sound, a checkpoint every 4 steps. `step_s` of the step after a save holds the copy off the device and
 whatever writing in the background takes away from a CPU. Writes docs/proofs/saves.json.
@@ -20,7 +20,7 @@ from benchmarks.prove import ROOT, machine
 from benchmarks.prove_crashes import newest, rows
 
 SETTINGS = {
-    "dataset.options.train_per_class": 60,
+    "dataset.options.train_per_class": 120,
     "dataset.options.test_per_class": 2,
     "model.variant": "tiny",
     "model.width": 192,
@@ -31,12 +31,12 @@ SETTINGS = {
     "epochs": 1,
     "save_every": 4,
     "log_every": 1,
-}  # 600 clips
+}  # 1,200 clips
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.prove_saves", description=__doc__)
-    parser.add_argument("--batch_size", type=int, default=24)
+    parser.add_argument("--batch_size", type=int, default=48)
     parser.add_argument("--work", type=Path, help="keeps the run there")
     args = parser.parse_args()
     work = (args.work or Path(tempfile.mkdtemp())).absolute()
