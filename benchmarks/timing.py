@@ -31,20 +31,28 @@ def in_turn(
     speed drifts: what one pays the other pays too, and their ratio stands. On a core shared with other work, `time.process_time`
     is the fairer clock: it counts this process's threads only, and only while they run.
     """
-    calls = {}
-    for name, call in contestants.items():
-        call()
-        began = clock()
-        call()
-        calls[name] = max(1, round(least_s / max(clock() - began, 1e-9)))
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    turns = {name: _turn(call, least_s, clock) for name, call in contestants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(repeats):
-        for name, call in contestants.items():
-            began = clock()
-            for _ in range(calls[name]):
-                call()
-            seconds[name].append((clock() - began) / calls[name])
+        for name, turn in turns.items():
+            seconds[name].append(turn())
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _turn(call: Callable[[], object], least_s: float, clock: Callable[[], float]) -> Callable[[], float]:
+    """Warms a call up; returns a function that takes one turn and gives its seconds a call."""
+    call()
+    began = clock()
+    call()
+    times = max(1, round(least_s / max(clock() - began, 1e-9)))
+
+    def turn() -> float:
+        began = clock()
+        for _ in range(times):
+            call()
+        return (clock() - began) / times
+
+    return turn
 
 
 def in_processes(
@@ -88,17 +96,11 @@ def _contestant(pipe: Any, make: Callable[[], Callable[[], object]], least_s: fl
     except ImportError as error:
         pipe.send(str(error))
         return
-    call()
-    began = clock()
-    call()
-    times = max(1, round(least_s / max(clock() - began, 1e-9)))
+    turn = _turn(call, least_s, clock)
     pipe.send("")
     with contextlib.suppress(EOFError):  # the end
         while pipe.recv():
-            began = clock()
-            for _ in range(times):
-                call()
-            pipe.send((clock() - began) / times)
+            pipe.send(turn())
 
 
 def copy_rate(megabytes: int = 256) -> float:
