@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from ast_jax.main import keep_compiled_programs, run
+from ast_jax.main import keep_compiled_programs, run, use_huge_pages
 
 COMMANDS = {  # where its main(argv) is, and what it does
     "quickstart": (
@@ -54,4 +54,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

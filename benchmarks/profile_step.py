@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from ast_jax.main import use_huge_pages
 from benchmarks import timing
 
 KINDS = [  # the first whose pattern is found in an instruction's metadata, or in its own name
@@ -127,4 +128,5 @@ def kind_of(text: str) -> str:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ast_jax.main import HUGE_PAGES
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "torchaudio", "scikit-learn")
 Row = dict[str, Any]
@@ -65,8 +67,10 @@ def in_processes(
     """`in_turn`, each contestant made and run in a process of its own, by a function that can be pickled.
 
     For libraries with threads of their own on a CPU: with PyTorch in its process XLA takes 1.4 times as long for a training
-    step of AST-base. A contestant whose import fails is left out, and said to be.
+    step of AST-base. All of them get the memory pages that our commands run with. A contestant whose import fails is left out, and
+    said to be.
     """
+    os.environ.setdefault(*HUGE_PAGES)
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as at_exit:
         ready: dict[str, Any] = {}

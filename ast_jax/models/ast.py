@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from ast_jax.errors import InputError
 from ast_jax.models.attention import Attend, attend
+from ast_jax.models.layers import gelu, linear, product, with_stored_gradient
 from ast_jax.models.patches import grid_shape
 
 VARIANTS = {
@@ -233,31 +234,13 @@ class Block(nnx.Module):
         return with_stored_gradient(x + self.mlp(self.norm2(x)))
 
 
-@jax.custom_vjp
-def with_stored_gradient(x: Array) -> Array:
-    """`x`; on CPUs its gradient is written to memory before it is used.
-
-    XLA would else compute the sum over the residual branches once more inside the transposition that the linear layers'
-    gradients begin with, column by column: a quarter of the training step of AST-base and more.
-    """
-    return x
-
-
-def _stored(_, gradient):
-    barrier = jax.lax.optimization_barrier
-    return (jax.lax.platform_dependent(gradient, cpu=barrier, default=lambda gradient: gradient),)
-
-
-with_stored_gradient.defvjp(lambda x: (x, None), _stored)
-
-
 class Attention(nnx.Module):
     """Multi-head self-attention, query, key and value from one matrix [D, 3D] as in timm."""
 
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
         self.num_heads = config.num_heads
-        self.qkv = _linear(config, config.width, 3 * config.width, rngs)
-        self.proj = _linear(config, config.width, config.width, rngs)
+        self.qkv = linear(config.width, 3 * config.width, config.dtype, rngs)
+        self.proj = linear(config.width, config.width, config.dtype, rngs)
 
     def __call__(
         self, x: Float[Array, "B N D"], num_queries: int | None = None, attend: Attend = attend
@@ -268,8 +251,8 @@ class Attention(nnx.Module):
         else:
             qkv: Any = self.qkv  # flax types a bias as optional
             kernel, bias = qkv.kernel[...].astype(x.dtype), qkv.bias[...].astype(x.dtype)[None, None]
-            q = x[:, :num_queries] @ kernel[:, :width] + bias[..., :width]
-            k, v = jnp.split(x @ kernel[:, width:] + bias[..., width:], 2, axis=-1)
+            q = product(x[:, :num_queries], kernel[:, :width]) + bias[..., :width]
+            k, v = jnp.split(product(x, kernel[:, width:]) + bias[..., width:], 2, axis=-1)
         heads = lambda y: y.reshape(batch, -1, self.num_heads, width // self.num_heads)
         return self.proj(attend(heads(q), heads(k), heads(v)).reshape(batch, -1, width))
 
@@ -278,17 +261,11 @@ class MLP(nnx.Module):
     """Two linear layers with the exact (erf) GELU between them."""
 
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
-        self.fc1 = _linear(config, config.width, config.mlp_ratio * config.width, rngs)
-        self.fc2 = _linear(config, config.mlp_ratio * config.width, config.width, rngs)
+        self.fc1 = linear(config.width, config.mlp_ratio * config.width, config.dtype, rngs)
+        self.fc2 = linear(config.mlp_ratio * config.width, config.width, config.dtype, rngs)
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
-
-
-def _linear(config: ASTConfig, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=nnx.initializers.normal(0.02), rngs=rngs
-    )
+        return self.fc2(gelu(self.fc1(x)))
 
 
 def _uniform_fan_in(fan_in: int):
