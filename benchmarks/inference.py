@@ -1,6 +1,7 @@
 r"""Clips/s of the forward pass on this machine's CPU, beside transformers' AST with eager and SDPA attention.
 
-python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--one_core] [--json=FILE]
+python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--peers=eager,sdpa] [--one_alive]
+      [--one_core] [--json=FILE]
 """
 
 import argparse
@@ -25,6 +26,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=1024, help="10 ms each")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="also write the figures here")
+    parser.add_argument("--peers", default=",".join(FORMS), help="transformers' forms of attention")
+    parser.add_argument("--one_alive", action="store_true", help="one at a time in memory, each turn anew")
     parser.add_argument("--one_core", action="store_true", help="on one core, in seconds of processor time")
 
 
@@ -50,9 +53,11 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
             labels = (rng.random((batch, config.num_classes)) < 0.005).astype(np.float32)
             made = {"ours": functools.partial(ours, config, fbank, labels)}
             made |= {
-                f"transformers {form}": functools.partial(peer, form, config, fbank, labels) for form in FORMS
+                f"transformers {form}": functools.partial(peer, form, config, fbank, labels)
+                for form in args.peers.split(",")
             }
-            seconds = timing.in_processes(made, repeats=args.repeats, clock=clock)
+            compare = timing.one_alive if args.one_alive else timing.in_processes
+            seconds = compare(made, repeats=args.repeats, clock=clock)
             row = {"model": variant, "batch": batch, "ours, clips/s": batch / seconds["ours"]}
             row |= {f"x {name}": ratio for name, ratio in timing.ratios(seconds).items()}
             row["share of peak"] = passes * forward_flops(config) * batch / seconds["ours"] / peak

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 from tensorflow_datasets.core import example_serializer, file_adapters, writer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
@@ -59,6 +60,18 @@ def write_shard(path: str | os.PathLike, examples: Iterable[KeyExample], kind: s
     """Writes one ArrayRecord file on a local disk."""
     fields = features(kind)
     serializer = example_serializer.ExampleSerializer(fields.get_serialized_info())
-    files = writer.ExampleWriter(file_format=file_adapters.FileFormat.ARRAY_RECORD)
-    shard = writer.ShardWriter(features=fields, serializer=serializer, example_writer=files)
+    shard = writer.ShardWriter(features=fields, serializer=serializer, example_writer=_PlainRecords())
     shard.write(examples, path=epath.Path(path))
+
+
+class _PlainRecords(writer.ExampleWriter):
+    """TFDS's ArrayRecord files but for compression: unpacking would be two thirds of the time a clip takes to read."""
+
+    def __init__(self):
+        super().__init__(file_adapters.FileFormat.ARRAY_RECORD)
+
+    def write(self, path: epath.PathLike, examples: Iterable[tuple[str | int, bytes]]) -> None:
+        shard = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+        for _, record in examples:
+            shard.write(record)
+        shard.close()
