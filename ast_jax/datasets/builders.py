@@ -65,6 +65,9 @@ class ClipBuilder(tfds.core.ShardBasedBuilder):
     def _make_download_manager(self, download_dir, download_config) -> SimpleNamespace:
         return SimpleNamespace(downloaded_size=0)  # no directory for downloads, no search for their checksums
 
+    def _example_writer(self) -> shards.PlainRecords:
+        return shards.PlainRecords()
+
     def _log_download_bytes(self) -> None:
         """TFDS would announce a download on stdout."""
 

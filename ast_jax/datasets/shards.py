@@ -60,12 +60,12 @@ def write_shard(path: str | os.PathLike, examples: Iterable[KeyExample], kind: s
     """Writes one ArrayRecord file on a local disk."""
     fields = features(kind)
     serializer = example_serializer.ExampleSerializer(fields.get_serialized_info())
-    shard = writer.ShardWriter(features=fields, serializer=serializer, example_writer=_PlainRecords())
+    shard = writer.ShardWriter(features=fields, serializer=serializer, example_writer=PlainRecords())
     shard.write(examples, path=epath.Path(path))
 
 
-class _PlainRecords(writer.ExampleWriter):
-    """TFDS's ArrayRecord files but for compression: unpacking would be two thirds of the time a clip takes to read."""
+class PlainRecords(writer.ExampleWriter):
+    """TFDS's ArrayRecord files but for compression: unpacking took two thirds of the time that reading a clip took."""
 
     def __init__(self):
         super().__init__(file_adapters.FileFormat.ARRAY_RECORD)
