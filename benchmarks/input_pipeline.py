@@ -13,8 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import timing
 
 
@@ -27,7 +25,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder for the files; default: a temporary one")
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
-    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    os.sched_setaffinity(
+        0, [min(os.sched_getaffinity(0))]
+    )  # before NumPy: its BLAS would start a thread a core, and they spin
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         read = reading(work, args)
@@ -78,6 +78,8 @@ def shards(work: Path, clips: int):
 
 def data_loader(work: Path, source, batch: int, steps: int):
     """A torch DataLoader without workers over the same clips, one .npy file each, padded alike."""
+    import numpy as np
+
     try:
         import torch
     except ImportError as error:
@@ -123,6 +125,7 @@ def preparing(work: Path, kind: str, sounds: int) -> timing.Row:
 
 def write_sound(path: Path, seed: int, *, rate: int, channels: int) -> None:
     """Ten seconds of noise that falls with frequency, as sounds do: a codec has as much to do with it as with a recording."""
+    import numpy as np
     import soundfile
 
     if path.exists():
