@@ -17,8 +17,7 @@ from pathlib import Path
 
 from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
-
-HUGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+from ast_jax.huge_pages import use_huge_pages
 
 
 def main(argv: Sequence[str]) -> None:
@@ -59,19 +58,6 @@ def keep_compiled_programs() -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(home, "ast_jax", "xla")
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 << 30))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-
-
-def use_huge_pages() -> None:
-    """Starts this process again with memory that comes in pages of 2 MiB, where Linux offers them and the user has set nothing.
-
-    A training step's working memory goes back to the system at its end, and by pages of 4 KiB fetching it again takes up to a third of
-    a step on CPUs (docs/benchmarks.md). glibc reads the variable once, as a process starts: hence the second start, which costs 0.1 s.
-    Child processes inherit it. Only for a program's own entry, before it has begun anything.
-    """
-    name, value = HUGE_PAGES
-    if sys.platform == "linux" and name not in os.environ:
-        os.environ[name] = value
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def check_mounted(workdir: Path) -> None:

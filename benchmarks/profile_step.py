@@ -18,7 +18,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from ast_jax.main import use_huge_pages
+from ast_jax.huge_pages import use_huge_pages
 from benchmarks import timing
 
 KINDS = [  # the first whose pattern is found in an instruction's metadata, or in its own name

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ast_jax.main import HUGE_PAGES
+from ast_jax.huge_pages import HUGE_PAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "torchaudio", "scikit-learn")

@@ -236,7 +236,7 @@ def test_a_program_starts_again_with_huge_pages_and_its_own_arguments(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys\n"
-        "from ast_jax.main import use_huge_pages\n"
+        "from ast_jax.huge_pages import use_huge_pages\n"
         "print('started', os.getpid(), flush=True)\n"
         "use_huge_pages()\n"
         "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:], os.getpid())\n"
