@@ -48,6 +48,12 @@ def main() -> None:
     )
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
+    import jax
+
+    if jax.default_backend() == "cpu" and not args.smoke:
+        sys.exit(
+            "no GPU: jax sees CPUs alone. Run this where there is one, or see every part at a toy size with --smoke"
+        )
     bench = Bench(TOY if args.smoke else BASE, smoke=args.smoke)
     began, failed = time.monotonic(), {}
     for name, part in bench.parts().items():
