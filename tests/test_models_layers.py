@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from scipy.special import erf
 
-from ast_jax.models.layers import gelu, linear, with_stored_gradient
+from ast_jax.models.layers import device_free, gelu, linear, with_stored_gradient
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +60,13 @@ def test_storing_changes_no_value_and_no_gradient():
     value, pull = jax.vjp(with_stored_gradient, x)
     assert value.tolist() == x.tolist()
     assert pull(2 * x)[0].tolist() == (2 * x).tolist()
+
+
+def test_a_program_for_converters_holds_no_choice_between_devices(layer):
+    graphdef, params = nnx.split(layer)
+    run = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
+    program = lambda: str(jax.make_jaxpr(run)(params, jnp.ones((2, 5, 6))))
+    assert "platform_index" in program()
+    with device_free(True):
+        assert "platform_index" not in program(), "jax2onnx cannot read one"
+    assert "platform_index" in program()

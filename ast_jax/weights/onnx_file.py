@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
+from ast_jax.models.layers import device_free
 from ast_jax.weights.pretrained import LoadedModel, with_config
 from ast_jax.weights.stablehlo import pure_function
 
@@ -40,14 +41,15 @@ def write_onnx(loaded: LoadedModel, path: Path) -> None:
     loaded = with_config(loaded, dtype="float32")
     config = loaded.model.config
     run, params = pure_function(loaded)
-    model: Any = jax2onnx.to_onnx(
-        lambda fbank: run(params, fbank),
-        inputs=[("B", config.num_frames, config.num_mel_bins)],
-        model_name="ast",
-        opset=OPSET,
-        input_names=[INPUT],
-        output_names=list(OUTPUTS),
-    )
+    with device_free(True):  # jax2onnx knows no choice between devices
+        model: Any = jax2onnx.to_onnx(
+            lambda fbank: run(params, fbank),
+            inputs=[("B", config.num_frames, config.num_mel_bins)],
+            model_name="ast",
+            opset=OPSET,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+        )
     onnx.save(model, path)
 
 
