@@ -25,9 +25,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder for the files; default: a temporary one")
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
-    os.sched_setaffinity(
-        0, [min(os.sched_getaffinity(0))]
-    )  # before NumPy: its BLAS would start a thread a core, and they spin
+    # Before NumPy is imported: its BLAS would start a thread a core, and they spin.
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         read = reading(work, args)

@@ -38,9 +38,9 @@ def attend(
 def attention_on(device: jax.Device, mesh: Mesh | None = None) -> Attend:
     """The fastest form for a device: of the mesh the program is compiled for, not of the machine that compiles it.
 
-    cuDNN's flash attention on NVIDIA (Ampere and later), splash attention on TPUs, a form of its own on CPUs, the plain one elsewhere. `mesh` is that of
-    the jit the call stands in, if it is over several devices; under pmap, and on one device, there is none. The batch is taken
-    to be split over all of its axes.
+    cuDNN's flash attention on NVIDIA (Ampere and later), splash attention on TPUs, a form of its own on CPUs, the plain one
+    elsewhere. `mesh` is that of the jit the call stands in, if it is over several devices; under pmap, and on one device, there
+    is none. The batch is taken to be split over all of its axes.
     """
     if device.platform == "tpu":
         return splash_attention if mesh is None or mesh.size == 1 else on_each_device(splash_attention, mesh)

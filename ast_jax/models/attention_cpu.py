@@ -64,7 +64,7 @@ def _head_gradients(q, k, v, out, weights, total, gradient):
 
 
 def _each_head(function, arrays):
-    """`function` over the leading axis, batch x heads: one after the other, or all at once where they are small."""
+    """`function` over the leading axis, batch x heads: all at once, or one after the other where `_CACHE` says so."""
     num_scores = arrays[0].shape[1] * arrays[1].shape[1]
     if _CACHE is None or 4 * num_scores < _CACHE:
         return jax.vmap(function)(*arrays)
