@@ -99,6 +99,7 @@ class Bench:
             "patchout": self.structured_patchout,
             "features": self.features,
             "dispatch": self.dispatch,
+            "against_timm": self.against_timm,
             "plain_attention": lambda: self.train_variant(attend=attend),
             "remat_dots": lambda: self.train_variant(remat="dots"),
             "remat_blocks": lambda: self.train_variant(remat="blocks"),
@@ -142,16 +143,22 @@ class Bench:
 
     def training_against_torch(self) -> dict[str, Any]:
         """A B A B at our best batch; a peer that runs out of memory there gets smaller ones."""
-        models = {f"torch {name}": peers.transformers_ast(self.config, name) for name in ("eager", "sdpa")}
+        models = {f"torch {name}": peers.torch_ast(self.config, name) for name in ("eager", "sdpa")}
         return self._against(models, training=True)
 
     def training_against_compiled_torch(self) -> dict[str, Any]:
-        model = peers.compiled(peers.transformers_ast(self.config, "sdpa"))
-        return self._against({"torch sdpa compiled": model}, training=True)
+        return self._against({"torch sdpa compiled": peers.torch_ast(self.config, "compiled")}, training=True)
+
+    def against_timm(self) -> dict[str, Any]:
+        """The published implementation's model, trained and run."""
+        return {
+            "training": self._against({"timm": peers.torch_ast(self.config, "timm")}, training=True),
+            "inference": self._against({"timm": peers.torch_ast(self.config, "timm")}, training=False),
+        }
 
     def inference_against_torch(self) -> dict[str, Any]:
-        models = {f"torch {name}": peers.transformers_ast(self.config, name) for name in ("eager", "sdpa")}
-        models["torch sdpa compiled"] = peers.compiled(peers.transformers_ast(self.config, "sdpa"))
+        models = {f"torch {name}": peers.torch_ast(self.config, name) for name in ("eager", "sdpa")}
+        models["torch sdpa compiled"] = peers.torch_ast(self.config, "compiled")
         return self._against(models, training=False)
 
     def _against(self, models: dict[str, Any], *, training: bool) -> dict[str, Any]:

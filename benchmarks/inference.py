@@ -1,6 +1,6 @@
-r"""Clips/s of the forward pass on this machine's CPU, beside transformers' AST with eager and SDPA attention.
+r"""Clips/s of the forward pass on this machine's CPU, beside PyTorch's: transformers' AST (eager, SDPA, compiled), timm's.
 
-python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--peers=eager,sdpa] [--one_alive]
+python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--peers=eager,sdpa,compiled,timm] [--one_alive]
       [--one_core] [--json=FILE]
 """
 
@@ -10,7 +10,7 @@ import os
 import time
 
 from benchmarks import timing
-from benchmarks.peers import FORMS, torch_inference, transformers_ast
+from benchmarks.peers import PEERS, torch_ast, torch_inference
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=1024, help="10 ms each")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="also write the figures here")
-    parser.add_argument("--peers", default=",".join(FORMS), help="transformers' forms of attention")
+    parser.add_argument("--peers", default=",".join(PEERS), help="of those in benchmarks/peers.py")
     parser.add_argument("--one_alive", action="store_true", help="one at a time in memory, each turn anew")
     parser.add_argument("--one_core", action="store_true", help="on one core, in seconds of processor time")
 
@@ -53,8 +53,7 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
             labels = (rng.random((batch, config.num_classes)) < 0.005).astype(np.float32)
             made = {"ours": functools.partial(ours, config, fbank, labels)}
             made |= {
-                f"transformers {form}": functools.partial(peer, form, config, fbank, labels)
-                for form in args.peers.split(",")
+                name: functools.partial(peer, name, config, fbank, labels) for name in args.peers.split(",")
             }
             compare = timing.one_alive if args.one_alive else timing.in_processes
             seconds = compare(made, repeats=args.repeats, clock=clock)
@@ -81,8 +80,8 @@ def ours(config, fbank, labels):
     return lambda: forward(params, x).block_until_ready()
 
 
-def peer(form, config, fbank, labels):
-    return torch_inference(transformers_ast(config, form), fbank)
+def peer(name, config, fbank, labels):
+    return torch_inference(torch_ast(config, name), fbank)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,33 @@ B batch, T frames, F mel bins, C classes.
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 
 from ast_jax.models import ASTConfig
+from benchmarks.timm_alone import import_timm
 
-FORMS = ("eager", "sdpa")  # of transformers' attention
+PEERS = ("eager", "sdpa", "compiled", "timm")
+
+
+def torch_ast(config: ASTConfig, name: str):
+    """One of PEERS: transformers' AST with 'eager' or 'sdpa' attention, the latter 'compiled', or the published one by 'timm'.
+
+    Raises ImportError where a library that it needs is absent.
+    """
+    if name == "timm":
+        return timm_ast(config)
+    if name == "compiled":
+        return compiled(transformers_ast(config, "sdpa"))
+    return transformers_ast(config, name)
 
 
 def transformers_ast(config: ASTConfig, attention: str):
     """Hugging Face's `ASTForAudioClassification` at our model's shape. `attention`: 'eager' or 'sdpa'."""
-    import torch
     import transformers
 
-    if not torch.cuda.is_available():
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    _use_all_cores()
     shape = transformers.ASTConfig(
         hidden_size=config.width,
         num_hidden_layers=config.depth,
@@ -34,6 +46,34 @@ def transformers_ast(config: ASTConfig, attention: str):
         attn_implementation=attention,
     )
     return transformers.ASTForAudioClassification(shape)
+
+
+def timm_ast(config: ASTConfig):
+    """The published implementation's model: timm's distilled ViT with another patch projection and another grid of positions."""
+    import torch
+
+    _use_all_cores()
+    deit = import_timm().models.deit.VisionTransformerDistilled(
+        img_size=(config.num_mel_bins, config.num_frames),
+        patch_size=config.patch_shape,
+        in_chans=1,
+        num_classes=config.num_classes,
+        embed_dim=config.width,
+        depth=config.depth,
+        num_heads=config.num_heads,
+    )
+    deit.patch_embed.proj = torch.nn.Conv2d(1, config.width, config.patch_shape, config.strides)
+    deit.pos_embed = torch.nn.Parameter(torch.zeros(1, config.num_tokens, config.width))
+
+    class Reference(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.deit = deit
+
+        def forward(self, x):
+            return SimpleNamespace(logits=self.deit(x.transpose(1, 2)[:, None]))
+
+    return Reference()
 
 
 def compiled(model):
@@ -84,6 +124,13 @@ def torch_train_step(model, fbank: np.ndarray, labels: np.ndarray, *, steps: int
         return float(loss.detach())
 
     return call
+
+
+def _use_all_cores() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def _device() -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from ast_jax.huge_pages import HUGE_PAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "torchaudio", "scikit-learn")
+LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "timm", "torchaudio", "scikit-learn")
 Row = dict[str, Any]
 
 

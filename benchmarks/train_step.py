@@ -1,7 +1,7 @@
-r"""Clips/s of a whole training step on this machine's CPU, beside transformers' AST with eager and SDPA attention.
+r"""Clips/s of a whole training step on this machine's CPU, beside PyTorch's: transformers' AST (eager, SDPA, compiled), timm's.
 
-  python -m benchmarks.train_step [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--peers=eager,sdpa] [--one_alive]
-      [--one_core] [--json=FILE]
+  python -m benchmarks.train_step [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--peers=eager,sdpa,compiled,timm]
+      [--one_alive] [--one_core] [--json=FILE]
 
 Ours is the step that training runs: padding, normalisation, loss, gradient norm, Adam with coupled weight decay, state donated.
 The peer's is forward, loss, backward, Adam on features that are normalised already.
@@ -11,7 +11,7 @@ import argparse
 import functools
 
 from benchmarks.inference import measure, options
-from benchmarks.peers import torch_train_step, transformers_ast
+from benchmarks.peers import torch_ast, torch_train_step
 
 
 def main() -> None:
@@ -60,8 +60,8 @@ def ours(config, fbank, labels, *, attend=None, recipe=None):
     return call
 
 
-def peer(form, config, fbank, labels):
-    return torch_train_step(transformers_ast(config, form), fbank, labels)
+def peer(name, config, fbank, labels):
+    return torch_train_step(torch_ast(config, name), fbank, labels)
 
 
 if __name__ == "__main__":
