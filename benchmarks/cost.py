@@ -2,20 +2,22 @@ r"""How the cost of a training step grows: clips/s and memory against frames, ba
 
   python -m benchmarks.cost [--json=FILE] [--plot=docs/images/cost.png] [--short] [--smoke]
 
-On this machine's CPU in float32, in seconds of processor time: clips/s of one core. Memory is what the compiled step reserves beside its arguments. Points whose step would cost more
-than `MOST_FLOPS` are compiled, not timed.
+On this machine's CPU in float32, in seconds of processor time: clips/s of one core. Memory is what the compiled step reserves beside
+its arguments. Points whose step would cost more than `MOST_FLOPS` are compiled, not timed.
 """
 
 import argparse
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+from ast_jax.huge_pages import use_huge_pages
 from benchmarks import timing
 
 MOST_FLOPS = 2e12
-FRAMES = {"tiny": (128, 256, 512, 1024, 2048, 4096), "base": (128, 256, 512, 1024, 2048)}
+FRAMES = {"tiny": (128, 256, 512, 1024, 2048, 4096), "base": (128, 256, 512, 1024, 2048, 4096)}
 SHORT = {"tiny": (128, 256, 512, 1024), "base": (128, 256)}
 BATCHES = (2, 4, 8)
 STRIDES = (16, 12, 8)
@@ -30,6 +32,8 @@ def main() -> None:
     )
     parser.add_argument("--smoke", action="store_true", help="the smallest points")
     args = parser.parse_args()
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    timing.cpu_only()
     from ast_jax.models import ASTConfig
 
     frames = {"tiny": (64, 128)} if args.smoke else SHORT if args.short else FRAMES
@@ -52,10 +56,10 @@ def main() -> None:
 def point(config: Any, batch: int) -> timing.Row:
     """One training step, compiled and, if it is not too long, timed."""
     from ast_jax.models.cost import forward_flops
-    from benchmarks.gpu_ours import TrainStep
+    from benchmarks.ours import TrainStep
 
     step = TrainStep(config, batch, steps=1)
-    speed = float("nan")
+    speed = None
     if 3 * batch * forward_flops(config) < MOST_FLOPS:
         speed = batch / timing.in_turn({"ours": step.run}, repeats=3, clock=time.process_time)["ours"]
     return {
@@ -63,7 +67,7 @@ def point(config: Any, batch: int) -> timing.Row:
         "strides": config.strides[0],
         "tokens": config.num_tokens,
         "batch": batch,
-        "clips/s": speed,
+        "clips/s": speed,  # None: not timed
         "GB": step.temporaries_gb,
     }
 
@@ -88,14 +92,15 @@ def draw(found: dict[str, list[timing.Row]], path: Path) -> None:
         for plot, quantity in zip(axes[:, column], ("clips/s", "GB"), strict=True):
             for name, rows in series.items():
                 label = name if axis == "frames" else f"tiny, {rows[0]['frames']} frames"
-                plot.plot([row[axis] for row in rows], [row[quantity] for row in rows], "o-", label=label)
+                known = [(row[axis], row[quantity]) for row in rows if row[quantity] is not None]
+                plot.plot(*zip(*known, strict=True), "o-", label=label)
             plot.set_xscale("log")
             plot.set_yscale("log" if axis == "frames" else "linear")
             plot.minorticks_off()
             plot.set_xticks(ticks, [str(tick) for tick in ticks])
             plot.set(xlabel=axis, ylabel=f"training, {quantity}")
             if axis != "frames":
-                plot.set_ylim(0, 1.1 * max(row[quantity] for rows in series.values() for row in rows))
+                plot.set_ylim(0, 1.1 * max(row[quantity] or 0 for rows in series.values() for row in rows))
             plot.grid(alpha=0.3)
             plot.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,4 +115,5 @@ def _shared(found: dict[str, list[timing.Row]], axis: str) -> list[timing.Row]:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

@@ -2,8 +2,8 @@ r"""One GPU: AST training and inference in bfloat16, beside PyTorch on the same 
 
   python -m benchmarks.gpu [--out=gpu.json] [--seconds=390] [--smoke]
 
-Needs jax >= 0.10 with its GPU plugin, flax, optax and numpy; torch and transformers for the peers, which are reported absent
-where they are. No data files. Ends within 8 minutes: what `--seconds` leaves no time for is listed as skipped. FILE is written
+Needs jax >= 0.10 with its GPU plugin, flax, optax and numpy; torch, transformers and timm for the peers, which are reported absent
+where they are. No data files. Ends within 8 minutes: what `--seconds` leaves no time for is listed as skipped. The JSON is written
 anew after each part, so a run that is cut off keeps what it measured. `--smoke`: a toy model, to see that every part runs.
 """
 
@@ -33,7 +33,7 @@ from ast_jax.models import ASTConfig
 from ast_jax.models.attention import attend
 from ast_jax.models.cost import forward_flops, matrix_peak
 from ast_jax.training.step import Recipe
-from benchmarks import gpu_ours, peers, timing
+from benchmarks import ours, peers, timing
 
 BASE = ASTConfig(dtype="bfloat16")
 TOY = ASTConfig(dtype="bfloat16", num_frames=64, width=32, depth=2, num_heads=2, num_classes=5)
@@ -48,8 +48,6 @@ def main() -> None:
     )
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
-    import jax
-
     if jax.default_backend() == "cpu" and not args.smoke:
         sys.exit(
             "no GPU: jax sees CPUs alone. Run this where there is one, or see every part at a toy size with --smoke"
@@ -71,6 +69,7 @@ def main() -> None:
         bench.found["seconds"] = round(time.monotonic() - began, 1)
         timing.write(args.out, bench.found)
         print(bench.found.get(name, failed.get(name)), flush=True)
+    timing.write(args.out, bench.found)
     summary(bench.found)
     print(f"\n{args.out}: {bench.found['seconds']} s, skipped {bench.found.get('skipped', 'nothing')}")
     sys.exit(1 if failed else 0)
@@ -96,6 +95,7 @@ class Bench:
             "training_compiled_torch": self.training_against_compiled_torch,
             "inference": self.inference,
             "inference_against_torch": self.inference_against_torch,
+            "inference_compiled_torch": self.inference_against_compiled_torch,
             "patchout": self.structured_patchout,
             "features": self.features,
             "dispatch": self.dispatch,
@@ -108,20 +108,20 @@ class Bench:
     def limits(self) -> dict[str, float]:
         return {
             "matrix_peak_tflops": matrix_peak("bfloat16") / 1e12,
-            "copy_gb_s": gpu_ours.copy_rate(smoke=self.smoke) / 1e9,
+            "copy_gb_s": ours.copy_rate(smoke=self.smoke) / 1e9,
         }
 
     def training(self) -> dict[str, Any]:
         """Ours at each batch, until memory ends; the best is what the parts below use."""
         rows = self._each_batch(
-            self.train_batches, lambda batch: gpu_ours.TrainStep(self.config, batch).measure(), passes=3
+            self.train_batches, lambda batch: ours.TrainStep(self.config, batch).measure(), passes=3
         )
         self.best = max(rows, key=lambda row: row["clips_per_s"])
         return {"rows": rows, "best": self.best}
 
     def inference(self) -> dict[str, Any]:
         rows = self._each_batch(
-            self.infer_batches, lambda batch: gpu_ours.Forward(self.config, batch).measure(), passes=1
+            self.infer_batches, lambda batch: ours.Forward(self.config, batch).measure(), passes=1
         )
         self.best_inference = max(rows, key=lambda row: row["clips_per_s"])
         return {"rows": rows, "best": self.best_inference}
@@ -150,7 +150,7 @@ class Bench:
         return self._against({"torch sdpa compiled": peers.torch_ast(self.config, "compiled")}, training=True)
 
     def against_timm(self) -> dict[str, Any]:
-        """The published implementation's model, trained and run."""
+        """The published implementation's model on today's timm, trained and run."""
         return {
             "training": self._against({"timm": peers.torch_ast(self.config, "timm")}, training=True),
             "inference": self._against({"timm": peers.torch_ast(self.config, "timm")}, training=False),
@@ -158,18 +158,22 @@ class Bench:
 
     def inference_against_torch(self) -> dict[str, Any]:
         models = {f"torch {name}": peers.torch_ast(self.config, name) for name in ("eager", "sdpa")}
-        models["torch sdpa compiled"] = peers.torch_ast(self.config, "compiled")
         return self._against(models, training=False)
+
+    def inference_against_compiled_torch(self) -> dict[str, Any]:
+        return self._against(
+            {"torch sdpa compiled": peers.torch_ast(self.config, "compiled")}, training=False
+        )
 
     def _against(self, models: dict[str, Any], *, training: bool) -> dict[str, Any]:
         best, smallest = (self.best, 2) if training else (self.best_inference, 2)
-        make = gpu_ours.TrainStep if training else gpu_ours.Forward
-        ours, found = make(self.config, best["batch"]), {}
+        make = ours.TrainStep if training else ours.Forward
+        step, found = make(self.config, best["batch"]), {}
         for name, model in models.items():
             batch = best["batch"]
             while batch >= smallest:
                 try:
-                    found[name] = gpu_ours.beside(ours, model, batch, training=training)
+                    found[name] = ours.beside(step, model, batch, training=training)
                     break
                 except MemoryError:
                     batch //= 2
@@ -180,8 +184,8 @@ class Bench:
     def structured_patchout(self) -> dict[str, Any]:
         """Against the full training at its best batch, in turn; twice the batch, since tokens are fewer."""
         recipe = Recipe(mean=-4.2677393, std=4.5689974, patchout=self.patchout)
-        full = gpu_ours.TrainStep(self.config, self.best["batch"])
-        cut = gpu_ours.TrainStep(self.config, 2 * self.best["batch"], recipe=recipe)
+        full = ours.TrainStep(self.config, self.best["batch"])
+        cut = ours.TrainStep(self.config, 2 * self.best["batch"], recipe=recipe)
         seconds = timing.in_turn({"full": full.run, "patchout": cut.run}, repeats=3)
         speed = {"full": full.clips / seconds["full"], "patchout": cut.clips / seconds["patchout"]}
         rows, columns = (self.config.grid[0] - self.patchout[0], self.config.grid[1] - self.patchout[1])
@@ -190,20 +194,20 @@ class Bench:
 
     def dispatch(self) -> dict[str, float]:
         """Milliseconds until the call of a step returns, the device idle before it."""
-        return {"ms": 1e3 * gpu_ours.TrainStep(self.config, self.train_batches[0]).dispatch_s()}
+        return {"ms": 1e3 * ours.TrainStep(self.config, self.train_batches[0]).dispatch_s()}
 
     def features(self) -> dict[str, Any]:
         """The same step from 16-bit waveforms, log_mel inside, and from stored log-mels, in turn."""
         batch = self.best["batch"]
-        stored = gpu_ours.TrainStep(self.config, batch)
-        waveforms = gpu_ours.TrainStep(self.config, batch, waveforms=True)
+        stored = ours.TrainStep(self.config, batch)
+        waveforms = ours.TrainStep(self.config, batch, waveforms=True)
         seconds = timing.in_turn({"stored": stored.run, "waveforms": waveforms.run}, repeats=3)
         return {**seconds, "share_of_step": 1 - seconds["stored"] / seconds["waveforms"]}
 
     def train_variant(self, **options) -> dict[str, Any]:
         """Ours at the best batch but for one thing, in turn with ours as it is."""
-        plain = gpu_ours.TrainStep(self.config, self.best["batch"])
-        other = gpu_ours.TrainStep(self.config, self.best["batch"], **options)
+        plain = ours.TrainStep(self.config, self.best["batch"])
+        other = ours.TrainStep(self.config, self.best["batch"], **options)
         seconds = timing.in_turn({"ours": plain.run, "other": other.run}, repeats=3)
         return {
             "time_ratio": seconds["other"] / seconds["ours"],

@@ -8,6 +8,7 @@ Preparing: 10 s sounds at 44.1 kHz, mono wav and stereo ogg, decoded, resampled,
 """
 
 import argparse
+import functools
 import os
 import tempfile
 import time
@@ -37,22 +38,14 @@ def main() -> None:
 
 
 def reading(work: Path, args: argparse.Namespace) -> list[timing.Row]:
-    from ast_jax.datasets.pipeline import TrainStream, batches
-
-    source = shards(work, args.clips)
-    clip_bytes = 998 * 128 * 2
+    shards(work, args.clips)
     steps = args.clips // args.batch
-
-    def ours():
-        stream = TrainStream(source, batch_size=args.batch, epochs=1, seed=0)
-        read = batches(stream, kind="log_mel", batch_size=args.batch, num_frames=1024, num_classes=10)
-        for _ in range(steps):
-            assert next(read)["fbank"].shape == (args.batch, 1024, 128)
-        read.close()
-
-    contestants = {"ours": ours} | data_loader(work, source, args.batch, steps)
-    seconds = timing.in_turn(contestants, repeats=args.repeats, clock=time.process_time)
-    rate, clips = timing.copy_rate(), steps * args.batch
+    made = {
+        "ours": functools.partial(our_reader, work, args.clips, args.batch),
+        "torch DataLoader": functools.partial(data_loader, work, args.clips, args.batch),
+    }
+    seconds = timing.in_processes(made, repeats=args.repeats, clock=time.process_time)
+    rate, clips, clip_bytes = timing.copy_rate(), steps * args.batch, 998 * 128 * 2
     return [
         {
             "shards to batches": name,
@@ -62,6 +55,21 @@ def reading(work: Path, args: argparse.Namespace) -> list[timing.Row]:
         }
         for name, value in seconds.items()
     ]
+
+
+def our_reader(work: Path, clips: int, batch: int):
+    from ast_jax.datasets.pipeline import TrainStream, batches
+
+    source = shards(work, clips)
+
+    def ours():
+        stream = TrainStream(source, batch_size=batch, epochs=1, seed=0)
+        read = batches(stream, kind="log_mel", batch_size=batch, num_frames=1024, num_classes=10)
+        for _ in range(clips // batch):
+            assert next(read)["fbank"].shape == (batch, 1024, 128)
+        read.close()
+
+    return ours
 
 
 def shards(work: Path, clips: int):
@@ -75,16 +83,13 @@ def shards(work: Path, clips: int):
     return prepared.source(prepared.splits)
 
 
-def data_loader(work: Path, source, batch: int, steps: int):
+def data_loader(work: Path, clips: int, batch: int):
     """A torch DataLoader without workers over the same clips, one .npy file each, padded alike."""
     import numpy as np
+    import torch
 
-    try:
-        import torch
-    except ImportError as error:
-        print(f"torch is absent: {error}")
-        return {}
     torch.set_num_threads(1)
+    source = shards(work, clips)
     files = work / "npy"
     files.mkdir(exist_ok=True)
     for index in range(len(source)):
@@ -102,10 +107,10 @@ def data_loader(work: Path, source, batch: int, steps: int):
 
     def theirs():
         rows = iter(torch.utils.data.DataLoader(Clips(), batch_size=batch, shuffle=True))
-        for _ in range(steps):
+        for _ in range(clips // batch):
             next(rows)
 
-    return {"torch DataLoader": theirs}
+    return theirs
 
 
 def preparing(work: Path, kind: str, sounds: int) -> timing.Row:

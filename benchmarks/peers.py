@@ -49,7 +49,7 @@ def transformers_ast(config: ASTConfig, attention: str):
 
 
 def timm_ast(config: ASTConfig):
-    """The published implementation's model: timm's distilled ViT with another patch projection and another grid of positions."""
+    """The published implementation's model on today's timm: its distilled ViT with another patch projection and another grid of positions."""
     import torch
 
     _use_all_cores()
@@ -100,7 +100,7 @@ def torch_inference(model, fbank: np.ndarray, *, steps: int = 1) -> Callable[[],
 
 
 def torch_train_step(model, fbank: np.ndarray, labels: np.ndarray, *, steps: int = 1) -> Callable[[], object]:
-    """A call that makes `steps` steps: forward, binary cross-entropy, backward, Adam (PyTorch's fused one on CUDA)."""
+    """A call that makes `steps` steps: forward, binary cross-entropy, backward, PyTorch's fused Adam."""
     import torch
 
     device = _device()
@@ -110,7 +110,7 @@ def torch_train_step(model, fbank: np.ndarray, labels: np.ndarray, *, steps: int
         model.to(device).train(),
     )
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=1e-5, betas=(0.95, 0.999), weight_decay=5e-7, fused=device == "cuda"
+        model.parameters(), lr=1e-5, betas=(0.95, 0.999), weight_decay=5e-7, fused=True
     )
 
     def call():

@@ -22,11 +22,7 @@ from ast_jax.huge_pages import use_huge_pages
 from benchmarks import timing
 
 KINDS = [  # the first whose pattern is found in an instruction's metadata, or in its own name
-    (
-        "attention: scores and their product with values",
-        r"attention\.py:\d+.*dot|dot_general.*attend|attend.*dot",
-    ),
-    ("linear layers", r"dot_general|convolution|conv_general"),
+    ("linear layers, attention's products", r"dot_general|convolution|conv_general"),
     ("softmax", r"softmax|reduce_max|exp\b"),
     ("GELU", r"gelu|erf"),
     ("LayerNorm", r"[nN]orm|rsqrt|integer_pow|square"),
@@ -50,7 +46,7 @@ def main() -> None:
     import jax
 
     from ast_jax.models import ASTConfig
-    from benchmarks.gpu_ours import TrainStep
+    from benchmarks.ours import TrainStep
 
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     config = ASTConfig.variant(args.variant, num_frames=args.frames, dtype=dtype)

@@ -68,14 +68,14 @@ def in_processes(
 
     For libraries with threads of their own on a CPU: with PyTorch in its process XLA takes 1.4 times as long for a training
     step of AST-base. All of them get the memory pages that our commands run with. A contestant whose import fails is left out, and
-    said to be.
+    said to be, and so is one whose process ends.
     """
     with contextlib.ExitStack() as at_exit:
         pipes = {name: _start(name, make, (least_s, clock), at_exit) for name, make in makers.items()}
         seconds: dict[str, list[float]] = {name: [] for name, pipe in pipes.items() if pipe}
         for _ in range(repeats):
             for name in seconds:
-                seconds[name].append(_turn_of(pipes[name]))
+                seconds[name].append(_turn_of(name, pipes[name]))
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -92,7 +92,7 @@ def one_alive(
         for name, make in makers.items():
             with contextlib.ExitStack() as at_exit:
                 if pipe := _start(name, make, (least_s, clock), at_exit):
-                    seconds.setdefault(name, []).append(_turn_of(pipe))
+                    seconds.setdefault(name, []).append(_turn_of(name, pipe))
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -108,15 +108,23 @@ def _start(
     theirs.close()  # so that a child that dies is heard of
     at_exit.callback(child.join)
     at_exit.callback(ours.close)
-    if absent := ours.recv():
+    try:
+        absent = ours.recv()
+    except EOFError:  # killed, or an error that it has printed itself
+        child.join()
+        absent = f"its process ended with status {child.exitcode}"
+    if absent:
         print(f"no {name}: {absent}")
         return None
     return ours
 
 
-def _turn_of(pipe: Any) -> float:
+def _turn_of(name: str, pipe: Any) -> float:
     pipe.send("go")
-    return pipe.recv()
+    try:
+        return pipe.recv()
+    except EOFError as error:
+        raise RuntimeError(f"{name} died in its turn: was there memory for all of them at once?") from error
 
 
 def _contestant(pipe: Any, make: Callable[[], Callable[[], object]], least_s: float, clock) -> None:
@@ -132,6 +140,14 @@ def _contestant(pipe: Any, make: Callable[[], Callable[[], object]], least_s: fl
         while pipe.recv():
             call()  # untimed: the threads of whoever ran before may still be spinning, and the caches are theirs
             pipe.send(turn())
+
+
+def cpu_only() -> None:
+    """JAX and PyTorch, here and in child processes, leave GPUs alone. To be called before either has looked for one."""
+    import jax
+
+    os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    jax.config.update("jax_platforms", "cpu")
 
 
 def copy_rate(megabytes: int = 256) -> float:
@@ -164,6 +180,8 @@ def table(title: str, rows: list[Row]) -> None:
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -8,9 +8,9 @@ The peer's is forward, loss, backward, Adam on features that are normalised alre
 """
 
 import argparse
-import functools
 
 from benchmarks.inference import measure, options
+from benchmarks.ours import TrainStep
 from benchmarks.peers import torch_ast, torch_train_step
 
 
@@ -21,43 +21,8 @@ def main() -> None:
     measure(args, "training step", ours, peer, passes=3)
 
 
-def ours(config, fbank, labels, *, attend=None, recipe=None):
-    import jax
-    import numpy as np
-    from flax import nnx
-
-    from ast_jax.models import AST, split
-    from ast_jax.models.attention import attention_on
-    from ast_jax.training.optim import adam
-    from ast_jax.training.step import Recipe, init_state, train_step
-
-    graphdef, params = split(AST(config, rngs=nnx.Rngs(0)))
-    optimizer = adam(lambda step: 1e-5)
-    recipe = recipe or Recipe(mean=-4.2677393, std=4.5689974)
-    step = functools.partial(
-        train_step,
-        graphdef=graphdef,
-        optimizer=optimizer,
-        recipe=recipe,
-        attend=attend or attention_on(jax.devices()[0]),
-    )
-    step = jax.jit(step, donate_argnums=0)
-    rows = len(fbank)
-    batch = {
-        "fbank": fbank.astype(np.float16),
-        "length": np.full(rows, config.num_frames, np.int32),
-        "labels": labels,
-        "index": np.arange(rows, dtype=np.int32),
-        "mask": np.ones(rows, np.float32),
-    }
-    batch = jax.device_put(batch)
-    held = {"state": init_state(params, optimizer)}
-
-    def call():
-        held["state"], figures = step(held["state"], batch)
-        return float(figures["loss"])
-
-    return call
+def ours(config, fbank, labels):
+    return TrainStep(config, len(fbank), steps=1).run
 
 
 def peer(name, config, fbank, labels):

@@ -75,7 +75,7 @@ def test_splash_attention_is_the_plain_form(wrap):
 @pytest.mark.parametrize("at_once", [True, False], ids=["all heads", "head by head"])
 @pytest.mark.parametrize("rows", [TOKENS, 2])
 def test_attention_for_cpus_is_the_plain_form(monkeypatch, rows, at_once):
-    """Scores up to 60: a softmax that lost its maximum would overflow. 1e-6 of the largest: sums in another order."""
+    """Scores up to 60: a softmax that lost its maximum would overflow. 2e-6 of the largest: sums in another order."""
     monkeypatch.setattr(attention_cpu, "_CACHE", 1 << 30 if at_once else 0)
     q, k, v = qkv()
     q = 12 * q[:, :rows]

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 
 from ast_jax.models.layers import stored
 
-# XLA of jax 0.12 makes one kernel of a head's products and the softmax between them, over all heads. An older one writes every score
-# to memory: there a head whose scores fill more than this many bytes of cache is worked on alone.
+# XLA of jax 0.12 makes one kernel of scores, softmax and values, for all heads at once. An older one writes every score to memory:
+# there a head whose scores fill more than this many bytes of cache is worked on alone.
 _CACHE = None if jax.__version_info__ >= (0, 12) else 1 << 20
 
 

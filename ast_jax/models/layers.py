@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-# True while a converter reads the traced program: nothing in it depends on the device then. Part of jit's cache keys.
+# True while jax2onnx reads the traced program: nothing in it depends on the device then. Part of jit's cache keys.
 device_free = jax.make_user_context(default_value=False)
 
 
@@ -59,7 +59,7 @@ def with_stored_gradient(x: Array) -> Array:
     """`x`, whose gradient is `stored`.
 
     For a residual stream: the sum over its branches, LayerNorm's backward pass in it, is else computed once more, column by
-    column, inside every transposition it is read by: a quarter of the training step of AST-base and more.
+    column, inside every transposition it is read by: a third of AST-base's training step.
     """
     return x
 

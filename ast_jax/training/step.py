@@ -123,7 +123,7 @@ def kept_patches(
         return None
     freq, time, patches = recipe.patchout
     draw = functools.partial(augment.patchout, grid=grid, freq=freq, time=time, patches=patches)
-    return jax.vmap(draw)(_keys(augment.example_keys(recipe.seed, step, batch["index"]), 4))
+    return jax.vmap(draw)(_keys(augment.example_keys(recipe.seed, step, batch["index"]), 5))
 
 
 def mixed(batch: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Our side of the GPU benchmark: the compiled training step and forward pass, run several steps a call, and a peer beside them.
+"""Our side of the benchmarks: the compiled training step and forward pass, run several steps a call, and a peer beside them.
 
 B batch, T frames, F mel bins, S samples, C classes.
 """
@@ -52,7 +52,7 @@ class TrainStep:
         remat: str | None = None,
         steps: int = STEPS,
     ):
-        config = dataclasses.replace(config, remat=remat or config.remat)
+        self.config = config = dataclasses.replace(config, remat=remat or config.remat)
         graphdef, params = graph_and_params(config)
         optimizer = adam(lambda step: 1e-5)
         recipe = recipe or Recipe(mean=-4.2677393, std=4.5689974)
@@ -98,15 +98,16 @@ class TrainStep:
 class Forward:
     """The forward pass, compiled for this device at one batch."""
 
-    def __init__(self, config: ASTConfig, batch: int):
+    def __init__(self, config: ASTConfig, batch: int, *, steps: int = STEPS):
+        self.config, self.steps = config, steps
         graphdef, params = graph_and_params(config)
         form = attention_on(jax.devices()[0])
         forward = jax.jit(lambda params, x: merge(graphdef, params)(x, attend=form))
         self.params, self.x = jax.device_put((params, clips(config, batch)[0]))
-        self.forward, self.batch, self.clips = forward, batch, batch * STEPS
+        self.forward, self.batch, self.clips = forward, batch, batch * steps
 
     def run(self) -> None:
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             logits = self.forward(self.params, self.x)
         logits.block_until_ready()
 
@@ -134,7 +135,7 @@ def beside(ours: TrainStep | Forward, model, batch: int, *, training: bool) -> d
     """Ours and one PyTorch model in turn: clips/s of both, and their ratio. Raises MemoryError where torch has not enough."""
     import torch
 
-    fbank, labels = clips_like(ours, batch)
+    fbank, labels = clips(ours.config, batch)
     try:
         call = (
             peers.torch_train_step(model, fbank, labels, steps=STEPS)
@@ -149,15 +150,6 @@ def beside(ours: TrainStep | Forward, model, batch: int, *, training: bool) -> d
             torch.cuda.empty_cache()
     speed = {"ours": ours.clips / seconds["ours"], "torch": batch * STEPS / seconds["torch"]}
     return {"batch": batch, "clips_per_s": speed, "ratio": speed["ours"] / speed["torch"]}
-
-
-def clips_like(ours: TrainStep | Forward, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the same shape as ours for a peer."""
-    frames, bins = (ours.x if isinstance(ours, Forward) else ours.rows["fbank"]).shape[1:]
-    classes = 1 if isinstance(ours, Forward) else ours.rows["labels"].shape[1]
-    rng = np.random.default_rng(0)
-    fbank = rng.standard_normal((batch, frames, bins), np.float32) / 2
-    return fbank, (rng.random((batch, classes)) < 0.005).astype(np.float32)
 
 
 def copy_rate(*, smoke: bool) -> float:
