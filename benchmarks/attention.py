@@ -7,9 +7,9 @@ Heads of 64, float32 on a CPU, bfloat16 elsewhere. A row is a form, its time aga
 
 import argparse
 import functools
-import os
 
 from benchmarks import timing
+from benchmarks.peers import use_all_cores
 
 HEAD_SIZE = 64
 FORMS = ("ours", "plain", "einsum", "jax.nn.dot_product_attention")
@@ -94,7 +94,7 @@ def peer(shape: tuple[int, ...], passes: str):
     """PyTorch's, from arrays laid out as ours."""
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    use_all_cores()
     q, k, v = (torch.randn(shape, requires_grad=True) for _ in range(3))
     sdpa = torch.nn.functional.scaled_dot_product_attention
     by_head = lambda x: x.transpose(1, 2)

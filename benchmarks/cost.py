@@ -8,7 +8,6 @@ its arguments. Points whose step would cost more than `MOST_FLOPS` are compiled,
 
 import argparse
 import dataclasses
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--smoke", action="store_true", help="the smallest points")
     args = parser.parse_args()
-    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    timing.one_core()
     timing.cpu_only()
     from ast_jax.models import ASTConfig
 

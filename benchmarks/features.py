@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
-    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    timing.one_core()
 
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, round(args.seconds * 16_000)).astype(np.float32)
     contestants = {"ours": lambda: log_mel(sound), "ours, under jit": under_jit(sound)}

@@ -6,11 +6,10 @@ python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=
 
 import argparse
 import functools
-import os
 import time
 
 from benchmarks import timing
-from benchmarks.ours import Forward
+from benchmarks.ours import Forward, clips
 from benchmarks.peers import PEERS, torch_ast, torch_inference
 
 
@@ -37,10 +36,8 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
     timing.cpu_only()
     clock = time.perf_counter
     if args.one_core:
-        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        timing.one_core()
         clock = time.process_time
-    import numpy as np
-
     from ast_jax.models import ASTConfig
     from ast_jax.models.cost import forward_flops, matrix_peak
 
@@ -50,13 +47,8 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
     for variant in args.variants.split(","):
         for batch in map(int, args.batches.split(",")):
             config = ASTConfig.variant(variant, num_frames=args.frames)
-            rng = np.random.default_rng(0)
-            fbank = rng.normal(0, 0.5, (batch, args.frames, 128)).astype(np.float32)
-            labels = (rng.random((batch, config.num_classes)) < 0.005).astype(np.float32)
-            made = {"ours": functools.partial(ours, config, fbank, labels)}
-            made |= {
-                name: functools.partial(peer, name, config, fbank, labels) for name in args.peers.split(",")
-            }
+            made = {"ours": functools.partial(ours, config, batch)}
+            made |= {name: functools.partial(peer, name, config, batch) for name in args.peers.split(",")}
             compare = timing.one_alive if args.one_alive else timing.in_processes
             seconds = compare(made, repeats=args.repeats, clock=clock)
             row = {"model": variant, "batch": batch, "ours, clips/s": batch / seconds["ours"]}
@@ -67,11 +59,12 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
             timing.write(args.json, {"matrix_peak_flops": peak, "rows": rows})
 
 
-def ours(config, fbank, labels):
-    return Forward(config, len(fbank), steps=1).run
+def ours(config, batch):
+    return Forward(config, batch, steps=1).run
 
 
-def peer(name, config, fbank, labels):
+def peer(name, config, batch):
+    fbank, _ = clips(config, batch)
     return torch_inference(torch_ast(config, name), fbank)
 
 

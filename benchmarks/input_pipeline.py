@@ -9,7 +9,6 @@ Preparing: 10 s sounds at 44.1 kHz, mono wav and stereo ogg, decoded, resampled,
 
 import argparse
 import functools
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -26,8 +25,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder for the files; default: a temporary one")
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
-    # Before NumPy is imported: its BLAS would start a thread a core, and they spin.
-    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    timing.one_core()
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         read = reading(work, args)

@@ -6,7 +6,6 @@ The limit is the copy rate over scores and targets, each read once.
 """
 
 import argparse
-import os
 import time
 
 from benchmarks import timing
@@ -23,7 +22,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
-    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    timing.one_core()
 
     rng = np.random.default_rng(0)
     targets = (rng.random((args.clips, args.classes)) < 0.005).astype(np.float32)

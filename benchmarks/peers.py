@@ -31,7 +31,7 @@ def transformers_ast(config: ASTConfig, attention: str):
     """Hugging Face's `ASTForAudioClassification` at our model's shape. `attention`: 'eager' or 'sdpa'."""
     import transformers
 
-    _use_all_cores()
+    use_all_cores()
     shape = transformers.ASTConfig(
         hidden_size=config.width,
         num_hidden_layers=config.depth,
@@ -52,7 +52,7 @@ def timm_ast(config: ASTConfig):
     """The published implementation's model on today's timm: its distilled ViT with another patch projection and another grid of positions."""
     import torch
 
-    _use_all_cores()
+    use_all_cores()
     deit = import_timm().models.deit.VisionTransformerDistilled(
         img_size=(config.num_mel_bins, config.num_frames),
         patch_size=config.patch_shape,
@@ -126,7 +126,8 @@ def torch_train_step(model, fbank: np.ndarray, labels: np.ndarray, *, steps: int
     return call
 
 
-def _use_all_cores() -> None:
+def use_all_cores() -> None:
+    """PyTorch on as many threads as this process has cores; nothing where there is CUDA."""
     import torch
 
     if not torch.cuda.is_available():

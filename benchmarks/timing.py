@@ -142,6 +142,11 @@ def _contestant(pipe: Any, make: Callable[[], Callable[[], object]], least_s: fl
             pipe.send(turn())
 
 
+def one_core() -> None:
+    """This process and its children on one core. To be called before NumPy is imported: its BLAS starts a thread a core, and they spin."""
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+
+
 def cpu_only() -> None:
     """JAX and PyTorch, here and in child processes, leave GPUs alone. To be called before either has looked for one."""
     import jax

@@ -10,7 +10,7 @@ The peer's is forward, loss, backward, Adam on features that are normalised alre
 import argparse
 
 from benchmarks.inference import measure, options
-from benchmarks.ours import TrainStep
+from benchmarks.ours import TrainStep, clips
 from benchmarks.peers import torch_ast, torch_train_step
 
 
@@ -21,12 +21,12 @@ def main() -> None:
     measure(args, "training step", ours, peer, passes=3)
 
 
-def ours(config, fbank, labels):
-    return TrainStep(config, len(fbank), steps=1).run
+def ours(config, batch):
+    return TrainStep(config, batch, steps=1).run
 
 
-def peer(name, config, fbank, labels):
-    return torch_train_step(torch_ast(config, name), fbank, labels)
+def peer(name, config, batch):
+    return torch_train_step(torch_ast(config, name), *clips(config, batch))
 
 
 if __name__ == "__main__":
