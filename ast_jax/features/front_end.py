@@ -58,9 +58,9 @@ class FrontEnd:
         """Samples that many frames cover."""
         return self.frame_length + (num_frames - 1) * self.frame_shift
 
-    def seconds(self, num_frames: float) -> float:
-        """From the beginning of a frame to that of the frame `num_frames` later."""
-        return num_frames * self.frame_shift / self.sample_rate_hz
+    def seconds(self, frames: int | float) -> float:
+        """From the beginning of a frame to that of the frame that comes `frames` later."""
+        return frames * self.frame_shift / self.sample_rate_hz
 
     def with_statistics(self, mean: float, std: float) -> "FrontEnd":
         """The same for features of this mean and standard deviation. Raises InputError where they cannot be such."""
