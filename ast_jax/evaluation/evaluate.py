@@ -3,9 +3,7 @@
 B batch, S samples, T frames, F mel bins, C classes, N examples.
 """
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -14,71 +12,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from ast_jax.errors import InputError
-from ast_jax.evaluation import metrics
+from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features import log_mel
 from ast_jax.models import merge, normalise
 from ast_jax.models.attention import Attend, attend
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """Scores of every example of a data set, in its order."""
-
-    ids: list[str]
-    scores: Float[np.ndarray, "N C"]
-    targets: Float[np.ndarray, "N C"]
-    loss: float  # mean over examples, on logits
-
-    def summary(self) -> dict[str, float]:
-        """accuracy, mAP, auc, d_prime, loss and the number of examples they count."""
-        return {"loss": self.loss, **metrics.summary(self.scores, self.targets)}
-
-    def with_classes(self, columns: Int[np.ndarray, " C"]) -> "Predictions":
-        """The same with the classes in another order."""
-        return dataclasses.replace(self, scores=self.scores[:, columns], targets=self.targets[:, columns])
-
-    def save(self, path: Path) -> None:
-        np.savez_compressed(
-            path, ids=np.array(self.ids), scores=self.scores, targets=self.targets, loss=self.loss
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> "Predictions | None":
-        """Saved scores; None if the file holds something else, weights for instance."""
-        try:
-            with np.load(path) as stored:
-                if not {"ids", "scores", "targets"} <= set(stored.files):
-                    return None
-                loss = float(stored["loss"]) if "loss" in stored.files else float("nan")
-                return cls([str(name) for name in stored["ids"]], stored["scores"], stored["targets"], loss)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{path} cannot be read as an .npz file ({error}): name a run, a checkpoint or saved scores"
-            ) from error
-
-    @classmethod
-    def read(cls, path: Path) -> "Predictions":
-        """Saved scores, and nothing else. Raises InputError for another file."""
-        saved = cls.load(path)
-        if saved is None:
-            raise InputError(f"{path} holds no scores: evaluate the run again, with --again")
-        return saved
-
-    @classmethod
-    def mean(cls, members: "Sequence[Predictions]") -> "Predictions":
-        """An ensemble: the mean of the members' scores, as in the paper. Raises InputError unless they cover the same clips."""
-        first = members[0]
-        for other in members[1:]:
-            if other.ids != first.ids or not np.array_equal(other.targets, first.targets):
-                raise InputError(
-                    f"the members of an ensemble were evaluated on different clips or labels ({len(first.ids)} and "
-                    f"{len(other.ids)} clips): evaluate them on the same splits"
-                )
-        scores = np.mean([member.scores for member in members], axis=0)
-        return dataclasses.replace(
-            first, scores=scores, loss=float(np.mean([member.loss for member in members]))
-        )
 
 
 def eval_step(
