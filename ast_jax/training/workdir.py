@@ -79,7 +79,6 @@ def write_results(
 
     `interval` is the 95 % bootstrap interval of `metric`, over clips.
     """
-    from ast_jax.evaluation.plots import write_plots
     from ast_jax.evaluation.report import write_report
 
     with np.load(workdir / "predictions.npz") as last:
@@ -98,7 +97,6 @@ def write_results(
         "devices": [str(device) for device in jax.devices()],
     }
     write_json(workdir / "results.json", metrics.for_json(results))
-    write_plots(workdir)
     write_report(workdir)
     return results
 
