@@ -39,6 +39,18 @@ def test_a_cut_file_is_an_error_of_one_line(saved, tmp_path, kept):
         Predictions.load(path)
 
 
+def test_arrays_that_do_not_belong_together_are_an_error_of_one_line(saved, tmp_path):
+    arrays = {"ids": np.array(saved.ids), "scores": saved.scores, "targets": saved.targets}
+    for broken in (
+        {"ids": arrays["ids"][1:]},
+        {"scores": saved.scores[:, 1:]},
+        {"targets": saved.targets[0]},
+    ):
+        np.savez(tmp_path / "scores.npz", **arrays | broken)
+        with pytest.raises(InputError, match=r"(49|50) ids, scores .* targets"):
+            Predictions.load(tmp_path / "scores.npz")
+
+
 def test_bytes_that_changed_are_an_error_of_one_line(saved, tmp_path):
     path = tmp_path / "scores.npz"
     content = bytearray(path.read_bytes())

@@ -202,11 +202,11 @@ def test_what_is_missing_is_said(tmp_path, missing, words):
 
 def test_the_plots_lie_beside_the_page_and_are_those_it_shows(tmp_path):
     directory = write_fake_run(tmp_path, **SMALL)
-    _, shown = report(directory)
+    html, _ = report(directory)
     files = {path.stem: path.read_bytes() for path in (directory / "plots").glob("*.png")}
     assert {"loss", "accuracy", "confusion", "spectrograms"} < set(files)
-    embedded = [base64.b64decode(r.partition(",")[2]) for r in shown.references if r.startswith("data:image")]
-    assert all(png in embedded for png in files.values())
+    light = re.findall(r'<img src="data:image/png;base64,([^"]+)" width', html)
+    assert {base64.b64decode(png) for png in light} == set(files.values())
 
 
 def test_a_missing_directory_is_refused(tmp_path):
@@ -255,6 +255,10 @@ def test_scores_that_cannot_be_ranked_are_named(tmp_path):
     for broken in ({"scores": arrays["scores"][:-1]}, {"scores": arrays["scores"] * np.nan}):
         np.savez(path, **arrays | broken)
         assert "predictions.npz cannot be read" in plain(tmp_path)[0]
+    np.savez(path, kernel=arrays["scores"])
+    html, _ = plain(tmp_path)
+    assert "predictions.npz holds no scores" in html
+    assert str(tmp_path) not in html
 
 
 def test_a_run_from_before_newer_keys_is_shown(tmp_path):

@@ -50,8 +50,12 @@ class Predictions:
             with path.open("rb") as file, np.load(file) as stored:
                 if not {"ids", "scores", "targets"} <= set(stored.files):
                     return None
+                ids = [str(name) for name in stored["ids"]]
+                scores, targets = stored["scores"], stored["targets"]
                 loss = float(stored["loss"]) if "loss" in stored.files else float("nan")
-                return cls([str(name) for name in stored["ids"]], stored["scores"], stored["targets"], loss)
+            if scores.ndim != 2 or scores.shape != targets.shape or len(scores) != len(ids):
+                raise ValueError(f"{len(ids)} ids, scores {scores.shape}, targets {targets.shape}")
+            return cls(ids, scores, targets, loss)
         except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
             raise InputError(
                 f"{path} cannot be read as an .npz file ({error}): name a run, a checkpoint or saved scores"

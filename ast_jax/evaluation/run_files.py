@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from ast_jax.errors import InputError
 from ast_jax.evaluation.predictions import Predictions
 
-_DAMAGE = (InputError, OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error)
+_DAMAGE = (InputError, OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
 _T = TypeVar("_T")
 
 
@@ -95,7 +95,7 @@ def read_run(workdir: str | Path) -> RunFiles:
         results=known("results.json", _object) or {},
         predictions=known("predictions.npz", _predictions),
         examples=known("examples.npz", _examples),
-        published=known("config.json", lambda _: _published(config)),
+        published=_published(config),
         problems=problems,
     )
 
@@ -140,29 +140,27 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _published(config: dict[str, Any]) -> Published | None:
-    """From config.json's `published`; JSON turned the epochs into strings."""
+    """From config.json's `published`, where that is complete; JSON turned the epochs into strings."""
     known = entry(config, "published")
-    curve = {int(epoch): float(value) for epoch, value in entry(known, "curve").items()}
-    if not curve:
+    points = entry(known, "curve").items()
+    curve = {int(epoch): value for epoch, value in points if epoch.isdecimal() and is_figure(value)}
+    if not curve or not is_figure(known.get("band")):
         return None
-    return Published(known["metric"], dict(sorted(curve.items())), float(known["band"]))
+    return Published(str(known.get("metric")), dict(sorted(curve.items())), known["band"])
 
 
 def _predictions(path: Path) -> Predictions | None:
     """None where no clip was evaluated."""
     saved = Predictions.read(path)
-    scores, targets = saved.scores, saved.targets
-    if scores.ndim != 2 or scores.shape != targets.shape or len(scores) != len(saved.ids):
-        raise ValueError(f"{len(saved.ids)} ids, scores {scores.shape}, targets {targets.shape}")
-    if not np.isfinite(scores).all():
+    if not np.isfinite(saved.scores).all():
         raise ValueError("scores that are NaN or infinite")
-    return saved if scores.size else None
+    return saved if saved.scores.size else None
 
 
 def _examples(path: Path) -> StoredExamples | None:
     with path.open("rb") as file, np.load(file) as stored:
         ids = [str(name) for name in stored["ids"]]
-        found = StoredExamples(ids, stored["fbank"].astype(np.float32), stored["labels"])
-    if found.fbank.ndim != 3 or not len(ids) == len(found.fbank) == len(found.labels):
-        raise ValueError(f"{len(ids)} ids, features {found.fbank.shape}, labels {found.labels.shape}")
-    return found if ids else None
+        fbank, labels = stored["fbank"].astype(np.float32), stored["labels"]
+    if (fbank.ndim, labels.ndim) != (3, 2) or not len(ids) == len(fbank) == len(labels):
+        raise ValueError(f"{len(ids)} ids, features {fbank.shape}, labels {labels.shape}")
+    return StoredExamples(ids, fbank, labels) if ids else None
