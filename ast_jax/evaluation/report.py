@@ -59,15 +59,14 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def contents(run: RunFiles) -> dict[str, Any]:
     """Everything the page shows but the plots."""
+    published = run.published.metric if run.published else ""
     return {
         "name": run.directory.resolve().name,
         "facts": facts(run),
         "problems": run.problems,
         "headline": headline(run),
         "standing": standing(run),
-        "published_name": METRIC_NAMES.get(run.published.metric, run.published.metric)
-        if run.published
-        else "",
+        "published_name": METRIC_NAMES.get(published, published),
         "gaps": gaps(run),
         "curves": ["loss", *METRIC_NAMES, "learning_rate"],
         "class_columns": CLASS_COLUMNS,
