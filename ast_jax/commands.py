@@ -197,7 +197,7 @@ def scores_of(
         front_end=front_end,
         activation=loaded.activation,
         loss=plain_loss(loaded.activation),
-        columns=columns,
+        columns=columns.tolist(),
         num_frames=loaded.model.config.num_frames,
         batch_size=config.batch_size,
     )

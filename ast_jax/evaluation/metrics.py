@@ -149,12 +149,15 @@ class Metric:
     label: str
     word: str
     of: Callable[[Scored], float]
-    digits: int = 4
+    # for people: on the page and in tables
+    shown_as: Callable[[float], str] = "{:.3f}".format
     higher_is_better: bool = True
     headline: bool = False
 
-    def text(self, value: float | None) -> str:
-        return "-" if value is None or not np.isfinite(value) else f"{value:.{self.digits}f}"
+    def text(self, value: Any) -> str:
+        """For a page; a dash for what has no meaning."""
+        number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+        return self.shown_as(value) if number else "-"
 
     def better(self, value: float, than: float) -> bool:
         """Whether a later figure replaces an earlier one: of equals the later one, and anything in the place of NaN."""
@@ -163,16 +166,22 @@ class Metric:
         return value >= than if self.higher_is_better else value <= than
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         "Accuracy", "accuracy", lambda scored: accuracy(scored.scores, scored.targets), headline=True
     ),
     "mAP": Metric("mAP", "mAP", lambda scored: _mean(scored.average_precision), headline=True),
     "auc": Metric("ROC AUC", "AUC", lambda scored: _mean(scored.roc_auc), headline=True),
-    "d_prime": Metric("d'", "d'", lambda scored: d_prime(_mean(scored.roc_auc)), headline=True),
+    "d_prime": Metric(
+        "d'", "d'", lambda scored: d_prime(_mean(scored.roc_auc)), "{:.2f}".format, headline=True
+    ),
     "f1_macro": Metric("F1, mean of classes", "F1", lambda scored: _mean(scored.f1)),
     "f1_micro": Metric("F1, of all decisions", "micro F1", lambda scored: scored.micro_f1),
-    "top5": Metric("Top-5 accuracy", "top-5", lambda scored: scored.top_k),
+    "top5": Metric("Top-5 accuracy", "top-5", lambda scored: scored.top_k, _percent),
     "lwlrap": Metric("lwlrap", "lwlrap", lambda scored: scored.lwlrap),
 }
 HEADLINES = tuple(name for name, metric in METRICS.items() if metric.headline)

@@ -106,7 +106,8 @@ def merge(graphdef: nnx.GraphDef, *arrays: Arrays) -> Any:
     """The model from its structure and flat arrays; works on tracers, inside jit."""
     nested: dict = {}
     for path, value in [item for part in arrays for item in part.items()]:
-        *parents, leaf = [int(part) if part.isdigit() else part for part in path.split("/")]
+        words = [int(word) if word.isdigit() else word for word in path.split("/")]
+        parents, leaf = words[:-1], words[-1]
         node = nested
         for part in parents:
             node = node.setdefault(part, {})

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -158,9 +159,9 @@ AUGMENTATIONS: tuple[Augmentation, ...] = (
 
 def rows_of(settings: Augment) -> tuple[Augmentation, ...]:
     """The rows that a recipe asks for: of the list, then its own. Raises InputError for one that is none."""
-    own = []
+    own: list[Augmentation] = []
     for number, name in enumerate(settings.augment):
-        row = look_up({}, name, "augmentation")
+        row: Any = look_up({}, name, "augmentation")
         if not isinstance(row, Augmentation) or row.stage not in STAGES:
             raise InputError(f"config.augment {name!r} is no Augmentation of a stage {' or '.join(STAGES)}")
         # its own stream, whatever number it chose

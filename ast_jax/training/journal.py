@@ -63,7 +63,7 @@ class Journal:
         else:
             known = {name: metrics.METRICS[name] for name in metrics.HEADLINES if row.get(name) is not None}
             figures = "  ".join(
-                [f"loss {row['loss']:.4f}", *(f"{m.word} {m.text(row[name])}" for name, m in known.items())]
+                [f"loss {row['loss']:.4f}", *(f"{m.word} {row[name]:.4f}" for name, m in known.items())]
             )
             there = f" ({row['coverage']:.1%} of {row['expected_examples']})" if "coverage" in row else ""
             self.say(f"epoch {row['epoch']} on {row['num_examples']} clips{there}: {figures}")

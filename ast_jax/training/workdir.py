@@ -128,7 +128,6 @@ def write_results(
 
     `interval` is the 95 % bootstrap interval of `metric`, over clips.
     """
-    from ast_jax.evaluation.plots import write_plots
     from ast_jax.evaluation.report import write_report
 
     last = Predictions.read(workdir / "predictions.npz")
@@ -147,7 +146,6 @@ def write_results(
     }
     results = metrics.for_json(results)
     write_json(workdir / "results.json", results)
-    write_plots(workdir)
     write_report(workdir)
     return results
 
