@@ -172,7 +172,11 @@ def _percent(share: float) -> str:
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
-        "Accuracy", "accuracy", lambda scored: accuracy(scored.scores, scored.targets), headline=True
+        "Accuracy",
+        "accuracy",
+        lambda scored: accuracy(scored.scores, scored.targets),
+        _percent,
+        headline=True,
     ),
     "mAP": Metric("mAP", "mAP", lambda scored: _mean(scored.average_precision), headline=True),
     "auc": Metric("ROC AUC", "AUC", lambda scored: _mean(scored.roc_auc), headline=True),

@@ -179,7 +179,7 @@ def _spectrograms(run: RunFiles, theme: Theme) -> Picture | None:
     with sheet(theme, WIDTH, 0.5 + 1.35 * len(shown)) as (figure, png):
         all_axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
         for axes, fbank, target in zip(all_axes, shown, run.examples.labels, strict=False):
-            image = _spectrogram(axes, fbank, low, high)
+            image = _spectrogram(axes, fbank, low, high, run.front_end.seconds(len(fbank)))
             axes.set_title(shortened("; ".join(run.labels_of(target)) or "no label", 42), size=9)
             axes.label_outer()
         bar = figure.colorbar(image, ax=all_axes, shrink=min(1.0, 2 / len(shown)), aspect=16, pad=0.02)
@@ -190,13 +190,13 @@ def _spectrograms(run: RunFiles, theme: Theme) -> Picture | None:
         return Picture("spectrograms", alt, png())
 
 
-def _spectrogram(axes: "Axes", fbank: np.ndarray, low: float, high: float) -> "AxesImage":
+def _spectrogram(axes: "Axes", fbank: np.ndarray, low: float, high: float, seconds: float) -> "AxesImage":
     """Draws [T, F] with time running right and mel bins up.
 
     `magma` rises evenly in brightness, for every kind of eye.
     """
-    frames, bins = fbank.shape
-    extent = (0, run.front_end.seconds(frames), 0, bins)
+    bins = fbank.shape[1]
+    extent = (0, seconds, 0, bins)
     look: dict[str, Any] = {"cmap": "magma", "aspect": "auto", "interpolation": "antialiased"}
     image = axes.imshow(fbank.T, origin="lower", vmin=low, vmax=high, extent=extent, **look)
     axes.set_xlabel("seconds")

@@ -105,13 +105,12 @@ def split(model: Any) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
 def merge(graphdef: nnx.GraphDef, *arrays: Arrays) -> Any:
     """The model from its structure and flat arrays; works on tracers, inside jit."""
     nested: dict = {}
-    for path, value in [item for part in arrays for item in part.items()]:
+    for path, value in {path: value for part in arrays for path, value in part.items()}.items():
         words = [int(word) if word.isdigit() else word for word in path.split("/")]
-        parents, leaf = words[:-1], words[-1]
         node = nested
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[leaf] = value
+        for word in words[:-1]:
+            node = node.setdefault(word, {})
+        node[words[-1]] = value
     return nnx.merge(graphdef, nested)
 
 
