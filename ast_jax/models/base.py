@@ -98,7 +98,8 @@ def abstract(name: str, config: Any) -> Any:
 
 def split(model: Any) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
     """The structure, the parameters and the statistics, `{"blocks/0/norm1/scale": array, ...}`; `merge` is the inverse."""
-    graphdef, params, statistics = nnx.split(model, nnx.Param, ...)
+    parts: Any = nnx.split(model, nnx.Param, ...)
+    graphdef, params, statistics = parts
     return graphdef, _flat(nnx.as_pure(params)), _flat(nnx.as_pure(statistics))
 
 
