@@ -44,7 +44,8 @@ def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:
         source.mean, source.std, source.multi_label = entry.mean, entry.std, entry.multi_label
         source.channels = entry.channels or source.channels
         source.label_names = source.label_names or entry.label_names()
-        source.notes = [f"normalisation and classes are those published with {entry.name}"]
+        source.notes = []  # what was concluded from the file's shapes is known
+    source.notes += entry.notes
     return source
 
 

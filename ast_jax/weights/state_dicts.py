@@ -100,9 +100,9 @@ def _reference(where: str, arrays: dict, card: dict | None, facts: dict) -> Sour
 def _published_task(classes: int) -> tuple[list[str] | None, tuple[float | None, float | None], bool | None]:
     """Class names, normalisation and whether multi-label, of the reference's task with so many classes."""
     if classes == 527:
-        return published.audioset_labels(), published.AUDIOSET, True
+        return published.labels("audioset"), published.AUDIOSET, True
     if classes == 35:
-        return published.speech_commands_labels(), published.SPEECH_COMMANDS, False
+        return published.labels("speech_commands"), published.SPEECH_COMMANDS, False
     if classes == 50:  # ESC-50's names are not published with the model
         return None, published.ESC50, False
     return None, (None, None), None
