@@ -22,7 +22,7 @@ DATA = np.random.default_rng(0).bytes(300_000)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """DATA at any path, with ranges; /plain knows none, /short hangs up, /page is HTML, /none is not there."""
+    """DATA at any path, with ranges; /plain knows none, /short hangs up, /page is HTML, /none is 404."""
 
     def do_GET(self):
         self.server.asked.append((self.path, self.headers.get("Range")))

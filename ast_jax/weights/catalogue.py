@@ -69,7 +69,7 @@ def entries() -> dict[str, Entry]:
 
 def _entry(row: dict[str, Any]) -> Entry:
     """An entry of the words of its row, which come before those of its task."""
-    row = published.TASKS.get(row.get("task"), {}) | row
+    row = published.TASKS.get(row.get("task", ""), {}) | row
     row["source"] = row.get("source", "{name}").format_map(row)
     if "strides" in row:
         row["strides"] = tuple(row["strides"])

@@ -96,14 +96,14 @@ def _verify(path: Path, name: str, url: str, sha256: str) -> None:
     with open(path, "rb") as opened:
         page = fresh and opened.read(1) == b"<"
         opened.seek(0)
-        found = {"sha256": hashlib.file_digest(opened, "sha256").hexdigest(), "size": path.stat().st_size}
-    if page or not found["sha256"].startswith(wanted):
-        what = "a web page" if page else f"{found['size']} bytes of SHA-256 {found['sha256'][:16]}..."
+        digest, size = hashlib.file_digest(opened, "sha256").hexdigest(), path.stat().st_size
+    if page or not digest.startswith(wanted):
+        what = "a web page" if page else f"{size} bytes of SHA-256 {digest[:16]}..."
         advice = "try again, or fetch it by hand" if fresh else f"delete {path} to fetch it anew"
         if fresh:
             path.unlink()
         raise InputError(f"{url} gave {what}, wanted {wanted[:16] or 'a checkpoint'}: {advice}")
     if name not in known:
         temporary = record.with_suffix(".tmp")
-        temporary.write_text(json.dumps(known | {name: found}, indent=1))
+        temporary.write_text(json.dumps(known | {name: {"sha256": digest, "size": size}}, indent=1))
         os.replace(temporary, record)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ast_jax.errors import InputError
 from ast_jax.weights import catalogue, hugging_face, state_dicts
-from ast_jax.weights.files import read_arrays, read_json
+from ast_jax.weights.files import read, read_arrays, read_json
 from ast_jax.weights.source import CARD, Source, our_source
 
 
@@ -30,10 +30,12 @@ def read_source(
         return _from_catalogue(catalogue.find(str(src)), facts)
     if path.is_dir():
         return _read_directory(path, which, facts)
-    arrays, card = read_arrays(path)
+    arrays, card, notes = read(path)
     if card and "patch_embed/kernel" in arrays:
         return our_source(str(path), arrays, card)
-    return state_dicts.read_state_dict(str(path), arrays, card, facts)
+    source = state_dicts.read_state_dict(str(path), arrays, card, facts)
+    source.notes[:0] = notes
+    return source
 
 
 def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:

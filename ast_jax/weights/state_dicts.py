@@ -20,7 +20,6 @@ _REFERENCE_GRIDS = {  # patches -> strides, frames: the published models, all of
 
 def read_state_dict(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     """Whose state dict it is shows in the names of its patch embedding and positions."""
-    arrays = layouts.without_wrappers(arrays)
     if "v.pos_embed" in arrays:
         return _reference(where, arrays, card, facts)
     if "patch_embed.proj.weight" in arrays:
