@@ -51,6 +51,7 @@ def read(path: Path) -> Contents:
             start = file.read(9)
     except OSError as error:
         raise InputError(f"{path} cannot be opened ({error.strerror})") from error
+    card: str | bytes | None
     notes: list[str] = []
     zipped = start[:4] == b"PK\x03\x04"
     if start[8:9] == b"{":

@@ -61,7 +61,7 @@ def load(file: Any, find: Callable[[str, str], Any], persistent: Callable[[Any],
     """
     stack: list[Any] = []
     marked: list[list[Any]] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
     start = file.tell()
     for opcode, arg, at in pickletools.genops(file):
         name = opcode.name
