@@ -14,7 +14,7 @@ from weights_oracles import our_params
 
 from ast_jax.errors import InputError
 from ast_jax.weights import files, layouts, load_model, torch_file
-from ast_jax.weights.source import CARD
+from ast_jax.weights.model_card import CARD
 
 X, Y = np.arange(3, dtype=np.float32), np.ones(2, np.float32)
 

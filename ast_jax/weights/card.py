@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ast_jax.features.spec import FRAME_SHIFT, SAMPLE_RATE
-from ast_jax.models import flat_params
+from ast_jax.models import num_parameters
 from ast_jax.weights.pretrained import LoadedModel
 
 README = "README.md"
@@ -54,10 +53,11 @@ def text(loaded: LoadedModel, *, to: str, name: str, facts: Mapping[str, Any]) -
         name=name,
         family=family,
         kind=_KINDS.get(family, f"A model of the family {family}"),
-        millions=sum(value.size for value in flat_params(loaded.model).values()) / 1e6,
-        length=f"{model.num_frames * FRAME_SHIFT / SAMPLE_RATE:g}",
+        millions=num_parameters(loaded.model) / 1e6,
+        length=f"{loaded.front_end.seconds(model.num_frames):g}",
         loaded=loaded,
-        model=model,
+        heard=loaded.front_end,
+        num_frames=model.num_frames,
         configuration=json.dumps(card["model"], indent=1),
         # Without its directories: they are nobody's business.
         notes=[note.replace(source, Path(source).name) for note in loaded.notes],

@@ -16,7 +16,7 @@ import numpy as np
 from ast_jax.errors import InputError
 from ast_jax.weights import torch_file
 from ast_jax.weights.budget import shown, zip_members
-from ast_jax.weights.source import CARD
+from ast_jax.weights.model_card import CARD
 
 # Where training scripts put a state dict; the first that is there is taken.
 _INSIDE = (

@@ -1,0 +1,130 @@
+"""What a model hears, as a value: sample rate, frames, mel bins, how silence and padding look, how features are normalised.
+
+Shards, pipeline, training, evaluation, predict, serve and exports read it; none of them knows a number of its own.
+S samples, T frames, F mel bins. NumPy only: a front end's device body is imported when a jax array comes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from ast_jax.errors import InputError
+from ast_jax.features import spec
+from ast_jax.features.log_mel import log_mel
+from ast_jax.tables import look_up
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """From a waveform to the features that a model takes. Subclasses say how; this one says what all have in common.
+
+    `mean` and `std` are of the features that a model was trained on; they change no shard.
+    """
+
+    sample_rate_hz: int
+    frame_length: int  # samples a frame sees
+    frame_shift: int  # samples from one frame to the next
+    num_mel_bins: int
+    mean: float = 0.0
+    std: float = 1.0
+
+    kind: ClassVar[str]
+    # A model sees (x - mean) / (spread * std).
+    spread: ClassVar[float] = 1.0
+    # What rows past a clip's end hold, before normalisation; and a silent cell.
+    padding: ClassVar[float] = 0.0
+    silence: ClassVar[float]
+    # Nats of power in one unit of the features: 1 for a natural logarithm, ln(10) / 10 for decibels.
+    nats: ClassVar[float] = 1.0
+
+    def features(
+        self, waveform: Float[Any, "*batch S"], *, num_samples: Any = None
+    ) -> Float[Any, "*batch T F"]:
+        """Not yet normalised; NumPy in, NumPy out, and jax in, jax out. `num_samples` of each waveform are sound."""
+        raise TypeError(f"{type(self).__name__} does not say how features are made")
+
+    def normalise(self, x: Float[Any, "*batch T F"]) -> Float[Any, "*batch T F"]:
+        """What the model takes."""
+        return (x - self.mean) / (self.spread * self.std)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of `num_samples` samples: only whole ones, but never none."""
+        return 1 + max(0, num_samples - self.frame_length) // self.frame_shift
+
+    def span(self, num_frames: int) -> int:
+        """Samples that many frames cover."""
+        return self.frame_length + (num_frames - 1) * self.frame_shift
+
+    def seconds(self, frames: int | float) -> float:
+        """From the beginning of a frame to that of the frame that comes `frames` later."""
+        return frames * self.frame_shift / self.sample_rate_hz
+
+    def with_statistics(self, mean: float, std: float) -> "FrontEnd":
+        """The same for features of this mean and standard deviation. Raises InputError where they cannot be such."""
+        if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
+            raise InputError(
+                f"mean {mean:g} and std {std:g} of the features: wanted finite ones, and std above 0"
+            )
+        return dataclasses.replace(self, mean=float(mean), std=float(std))
+
+    def card(self) -> dict[str, Any]:
+        """What a model card stores of it; `from_card` is the inverse."""
+        stated = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("mean", "std")}
+        return {"kind": self.kind, **stated}
+
+    @property
+    def identity(self) -> str:
+        """What tells its features from another's: shards of log-mels are never shared across it."""
+        return " ".join(f"{key}={value}" for key, value in self.card().items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Kaldi(FrontEnd):
+    """The AST reference's: Kaldi's filterbank at 16 kHz, 25 ms every 10 ms, in nats; see `spec.py`."""
+
+    sample_rate_hz: int = spec.SAMPLE_RATE
+    frame_length: int = spec.FRAME_LENGTH
+    frame_shift: int = spec.FRAME_SHIFT
+    num_mel_bins: int = spec.NUM_MEL_BINS
+    # With mean 0: features as they are.
+    std: float = 0.5
+
+    kind: ClassVar[str] = "kaldi"
+    spread: ClassVar[float] = 2.0
+    silence: ClassVar[float] = spec.SILENCE
+
+    def __post_init__(self):
+        fixed = (spec.SAMPLE_RATE, spec.FRAME_LENGTH, spec.FRAME_SHIFT)
+        if (self.sample_rate_hz, self.frame_length, self.frame_shift) != fixed:
+            raise InputError(
+                f"the front end kaldi has {fixed} (Hz, samples, samples): only mel bins may differ"
+            )
+
+    def features(
+        self, waveform: Float[Any, "*batch S"], *, num_samples: Any = None
+    ) -> Float[Any, "*batch T F"]:
+        """`log_mel`."""
+        return log_mel(waveform, num_mel_bins=self.num_mel_bins, num_samples=num_samples)
+
+
+FRONT_ENDS: dict[str, type[FrontEnd]] = {"kaldi": Kaldi}
+
+
+def from_card(stated: Mapping[str, Any] | None, *, num_mel_bins: int = spec.NUM_MEL_BINS) -> FrontEnd:
+    """The front end that a card states; cards from before there were several state none, and mean the reference's.
+
+    Raises:
+        InputError: an unknown kind or field.
+    """
+    if stated is None:
+        return Kaldi(num_mel_bins=num_mel_bins)
+    fields = dict(stated)
+    kind = look_up(FRONT_ENDS, str(fields.pop("kind", "kaldi")), "front end")
+    if unknown := fields.keys() - {field.name for field in dataclasses.fields(kind)}:
+        raise InputError(
+            f"the front end {kind.kind} has no {', '.join(sorted(unknown))}: a newer version's card?"
+        )
+    return kind(**fields)
