@@ -29,7 +29,13 @@ def given(tree, monkeypatch, tmp_path) -> files.Contents:
 @pytest.mark.parametrize("key", files._INSIDE)
 def test_a_state_dict_is_found_where_trainers_put_it(key, monkeypatch, tmp_path):
     """A number beside it or a tensor: neither is the state dict."""
-    for beside in ({"epoch": 3}, {"epoch": 3, "best_acc": np.float32(0.9).reshape(())}, {"model": "base"}):
+    tensor = np.float32(0.9).reshape(())
+    for beside in (
+        {"epoch": 3},
+        {"epoch": 3, "best_acc": tensor},
+        {"model": "base"},
+        {"model": {"width": 3}},
+    ):
         assert given({**beside, key: {"a": X}}, monkeypatch, tmp_path) == ({"a": X}, None, [])
     assert given({"args": {}, "model": {key: {"a": X}}}, monkeypatch, tmp_path).arrays == {"a": X}
 

@@ -20,7 +20,8 @@ _METRICS = (
     ("d'", "d_prime"),
 )
 _KINDS = {
-    "ast": "An Audio Spectrogram Transformer ([Gong et al. 2021](https://doi.org/10.21437/Interspeech.2021-698))",
+    "ast": "An Audio Spectrogram Transformer "
+    "([Gong et al. 2021](https://doi.org/10.21437/Interspeech.2021-698))",
     "cnn14": "PANNs' CNN14 ([Kong et al. 2020](https://arxiv.org/abs/1912.10211))",
     "psla": "PSLA's EfficientNet ([Gong et al. 2021](https://arxiv.org/abs/2102.01243))",
     "passt": "A PaSST ([Koutini et al. 2022](https://arxiv.org/abs/2110.05069))",
@@ -40,7 +41,7 @@ def facts_of(src: str | os.PathLike, which: str) -> dict[str, Any]:
 
 
 def text(loaded: LoadedModel, *, to: str, name: str, facts: Mapping[str, Any]) -> str:
-    """The card of a model written as `to`; `facts` from `facts_of`. What nobody knows is said to be unknown."""
+    """The card of a model written as `to`; `facts` from `facts_of`. What nobody knows is called unknown."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     source, config, results = facts["source"], facts.get("config"), facts.get("results")
