@@ -20,7 +20,6 @@ _REFERENCE_GRIDS = {  # patches -> strides, frames: the published models, all of
 
 def read_state_dict(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     """Whose state dict it is shows in the names of its patch embedding and positions."""
-    arrays = layouts.without_wrappers(arrays)
     if "v.pos_embed" in arrays:
         return _reference(where, arrays, card, facts)
     if "patch_embed.proj.weight" in arrays:
@@ -100,9 +99,9 @@ def _reference(where: str, arrays: dict, card: dict | None, facts: dict) -> Sour
 def _published_task(classes: int) -> tuple[list[str] | None, tuple[float | None, float | None], str | None]:
     """Class names, normalisation and activation of the reference's task with so many classes."""
     if classes == 527:
-        return published.audioset_labels(), published.AUDIOSET, "sigmoid"
+        return published.labels("audioset"), published.AUDIOSET, "sigmoid"
     if classes == 35:
-        return published.speech_commands_labels(), published.SPEECH_COMMANDS, "softmax"
+        return published.labels("speech_commands"), published.SPEECH_COMMANDS, "softmax"
     if classes == 50:  # ESC-50's names are not published with the model
         return None, published.ESC50, "softmax"
     return None, (None, None), None
