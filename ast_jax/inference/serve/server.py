@@ -82,8 +82,6 @@ class Connection(H11Protocol):
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_clock()
-        elif self._clock is None:
-            self._start_clock()
 
     def on_response_complete(self) -> None:
         self._start_clock()
@@ -111,7 +109,7 @@ _TOO_MANY = (
 ).encode()
 
 
-class _Seldom(logging.Filter):
+class Seldom(logging.Filter):
     """Lets a kind of message through once in `LOG_EVERY_S`, and then says how many were left out."""
 
     def __init__(self) -> None:
@@ -132,4 +130,4 @@ class _Seldom(logging.Filter):
         return True
 
 
-_SELDOM = _Seldom()
+_SELDOM = Seldom()
