@@ -20,7 +20,7 @@ needs_chromium = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def browser() -> Iterator:
-    """Playwright's browser: a microphone that beeps, and no sandbox, which containers run by root do not allow."""
+    """Playwright's browser: a microphone that beeps, and no sandbox, which root's containers do not allow."""
     from playwright.sync_api import sync_playwright
 
     flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]

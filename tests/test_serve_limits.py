@@ -1,4 +1,4 @@
-"""The server behind real sockets: slow, greedy and broken clients cost nobody else an answer, and it stops at once."""
+"""The server behind real sockets: slow, greedy and broken clients cost nobody an answer; it stops soon."""
 
 import contextlib
 import http.client
@@ -139,7 +139,8 @@ def test_a_body_sent_on_after_a_refusal_is_cut_off(tagger):  # noqa: F811
 def test_one_client_gets_half_of_the_connections(tagger):  # noqa: F811
     limits = Limits(connections=6)
     with served(make_app(tagger, limits), limits) as address:
-        with connections(address, 3, b"GET") as [first, *_], connections(address, 1, b"") as [one]:
+        holding = connections(address, 3, b"GET")
+        with holding as [first, *_], connections(address, 1, b"") as [one]:
             refusal = received(one)
             assert b" 503 " in refusal.splitlines()[0]
             assert json.loads(refusal.partition(b"\r\n\r\n")[2]) == {
@@ -275,4 +276,4 @@ def test_a_server_that_may_open_few_files_talks_to_few(monkeypatch):
     from ast_jax.inference.serve.server import settings
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (len(os.listdir("/dev/fd")) + 40, 0))
-    assert settings(None, Limits()).backlog <= 10
+    assert settings(None, Limits()).backlog <= 5

@@ -1,4 +1,7 @@
-"""What was heard in a sound, and how it is told: text for people, JSON and CSV for programs. W windows, C classes."""
+"""What was heard in a sound, and how it is told: text for people, JSON and CSV for programs.
+
+W windows, C classes.
+"""
 
 import csv
 import json
@@ -41,7 +44,7 @@ Writer = Callable[[str, Tags], None]
 
 
 def writer(form: str, label_names: Sequence[str], top: int, threshold: float) -> Writer:
-    """A function that prints the tags of one file as 'text', 'json' (an object a line) or 'csv' (a row a window)."""
+    """A function that prints a file's tags as 'text', 'json' (an object a line) or 'csv' (a row a window)."""
     if form == "csv":
         return _csv_writer(label_names)
     tell = json_line if form == "json" else text
@@ -59,9 +62,9 @@ def json_line(row: dict[str, Any]) -> str:
 def describe(tags: Tags, label_names: Sequence[str], top: int, threshold: float = 0.5) -> dict[str, Any]:
     """A sound's answer for programs, whoever asks: `predict --json` and the server tell this.
 
-    The `top` labels by their mean score, each with the `spans` of windows in which it scores `threshold` or more
-    and its score in every window (`timeline`); the best labels of each window; and the same scores as one
-    `timeline` of windows and labels.
+    The `top` labels by their mean score, each with the `spans` of windows in which it scores `threshold`
+    or more and its score in every window (`timeline`); the best labels of each window; and the same scores
+    as one `timeline` of windows and labels.
     """
 
     def named(scores: np.ndarray, best: Sequence[int]) -> list[dict[str, Any]]:
@@ -140,7 +143,7 @@ def _csv_writer(label_names: Sequence[str]) -> Writer:
 
 
 def plot_paths(plot: Path | None, files: Sequence[Path]) -> dict[str, Path]:
-    """Where the picture of each file goes: `plot` itself for one file, else numbered and named after the file."""
+    """Where each file's picture goes: `plot` itself for one file, else numbered, with the file's name."""
     if plot is None:
         return {}
     if len(files) == 1:

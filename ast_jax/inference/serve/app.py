@@ -1,7 +1,7 @@
-"""The server: the page's three files, two JSON endpoints, and what a request must pass before it costs anything.
+"""The server: a page of three files, two JSON endpoints, and what a request must pass first.
 
-A request's body is the sound. No name or path comes with it, none is opened, and nothing is kept: what was
-sent is gone with the answer.
+A request's body is the sound. No name or path that comes with it is opened, and nothing is kept: what was sent
+is gone with the answer.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ _WANTED = {"top": "a number from 1 to 50", "spectrogram": "true or false"}
 def make_app(
     tagger: Tagger, limits: Limits, *, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
 ) -> FastAPI:
-    """The ASGI application. `hosts` are the names it answers to: another site's name that leads here is refused."""
+    """The ASGI application. `hosts` are the names it answers to: another name that leads here is refused."""
     service = Service(tagger, limits)
     app = FastAPI(
         title="ast_jax: sounds to tags",
@@ -78,8 +78,8 @@ def make_app(
         "/api/tags",
         operation_id="tag",
         summary="Tag a sound",
-        description=f"The body is the sound file itself (wav, flac, ogg, mp3, ...), at most {limits.upload_bytes:,}"
-        f" bytes and {limits.sound_s:g} s. Its name is never asked for.",
+        description="The body is the sound file itself (wav, flac, ogg, mp3, ...), or a form with one file; "
+        f"at most {limits.upload_bytes:,} bytes and {limits.sound_s:g} s. Its name is never asked for.",
         response_model=TagsAnswer,
         response_model_exclude_none=True,
         responses=REFUSALS,

@@ -1,4 +1,4 @@
-r"""Serves a page, to this machine alone, on which sounds are dropped, picked or recorded and their tags shown.
+r"""Serves a page, to this machine alone, on which sounds are dropped, picked or recorded, and tagged.
 
   python -m ast_jax serve --model=runs/quickstart [--port=8000]
   curl --data-binary @sound.wav http://127.0.0.1:8000/api/tags?top=3

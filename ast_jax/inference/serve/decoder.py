@@ -1,9 +1,9 @@
-r"""A program that decodes one sound and ends: what hostile bytes do to a decoder, they do to this process alone.
+r"""A program that decodes one sound and ends: hostile bytes harm this process alone.
 
   python -m ast_jax.inference.serve.decoder CHANNELS MAX_SECONDS MAX_BYTES MAX_CPU_SECONDS < sound > samples
 
-Samples are float32 at 16 kHz. Exit status: 0 done, 10 it cannot be heard or is too long, 11 it is no sound (both
-with a line on stderr), 12 not enough memory.
+Samples are float32 at 16 kHz. Exit status: 0 done, 10 it cannot be heard or is too long, 11 it is no sound
+(both with a line on stderr), 12 not enough memory.
 """
 
 import os

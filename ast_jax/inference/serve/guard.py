@@ -1,4 +1,4 @@
-"""Decoding of what anybody may send, in a process of its own with limits on memory, processor time and the clock."""
+"""Decodes what anybody may send, in a process of its own with limits on memory and time."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ _ENVIRONMENT = {"PYTHONPATH": _PACKAGE_HOME, "OPENBLAS_NUM_THREADS": "1", "OMP_N
 
 
 async def decode(sound: bytes, *, channels: str, limits: Limits) -> Float32[np.ndarray, " S"]:
-    """The waveform, 16 kHz mono. Raises RequestRefused: it cannot be heard, is too long, or costs too much."""
+    """The waveform, 16 kHz mono. Raises RequestRefused: it is no sound, too long, or costs too much."""
     cpu_s = math.ceil(limits.decode_time_s)
     arguments = (channels, limits.sound_s, limits.decode_bytes, cpu_s)
     pipe = asyncio.subprocess.PIPE

@@ -23,7 +23,7 @@ class Limits:
     upload_grace_s: float = 5.0
     upload_rate: int = 10_000
     upload_time_s: float = 60.0
-    # Uploads of the largest size that are in memory at a time; of smaller ones, as many as have those bytes.
+    # Uploads of the largest size in memory at a time; of smaller ones, as many as have those bytes.
     uploads_held: int = 8
     # By the clock; of processor time no more than that either.
     decode_time_s: float = 30.0
@@ -31,7 +31,7 @@ class Limits:
     decode_bytes: int = 1_000_000_000
     # From the first byte to the answer.
     answer_time_s: float = 120.0
-    # Sounds decoded and computed at a time. Uploads are read outside of these, so that a slow one costs nobody.
+    # Sounds decoded and computed at a time. Uploads are read outside of these: a slow one costs nobody.
     at_once: int = 2
     # Sounds that are there and wait for their turn, those being computed included.
     waiting: int = 128
@@ -45,7 +45,7 @@ class Shares:
 
     @contextlib.contextmanager
     def portion(self, client: str) -> Iterator[Callable[[int], bool]]:
-        """A function that takes so many more, or says False where too few are left; the end gives all back."""
+        """A function that takes so many more, or says False where too few are left; the end returns all."""
         taken = 0
 
         def take(count: int) -> bool:
@@ -66,7 +66,7 @@ class Shares:
 
 
 class RequestRefused(Exception):
-    """A request that gets no tags: an HTTP status and a line for people: what was got, what was wanted."""
+    """A request that gets no tags: an HTTP status, and a line that says what was got and what was wanted."""
 
     def __init__(self, status: HTTPStatus, line: str):
         super().__init__(line)

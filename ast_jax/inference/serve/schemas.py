@@ -1,4 +1,4 @@
-"""The server's answers as types, from which /openapi.json is made; `inference.answers.describe` fills them."""
+"""The server's answers as types, which make /openapi.json; `inference.answers.describe` fills them."""
 
 from http import HTTPStatus
 from typing import Annotated, Any

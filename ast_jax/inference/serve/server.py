@@ -1,4 +1,4 @@
-"""uvicorn as this server runs it, with what it lacks: limits on half-sent headers, on connections, on its log."""
+"""uvicorn as this server runs it, with limits it lacks: on half-sent headers, connections and its log."""
 
 import asyncio
 import contextlib
@@ -34,8 +34,8 @@ def settings(app, limits: Limits) -> uvicorn.Config:
     """uvicorn's settings: quiet, quick to stop, never out of files."""
     for logger in ("uvicorn.error", "asyncio"):
         logging.getLogger(logger).addFilter(_SELDOM)
-    # A quarter of the files we may still open is for connections that wait (all of them may be accepted in one
-    # go), half for those we talk to, the rest for decoders: at the limit, asyncio's accept would spin.
+    # Of the files we may still open, half are for connections we talk to. An eighth may wait: asyncio accepts
+    # all of them in one go, and again before the first are refused. Where no file is left it floods the log.
     free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/dev/fd"))
     connections = Shares(max(2, min(limits.connections, free // 2)))
     return uvicorn.Config(
@@ -45,7 +45,7 @@ def settings(app, limits: Limits) -> uvicorn.Config:
         http=functools.partial(Connection, limits=limits, connections=connections),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
-        backlog=max(1, min(128, free // 4)),
+        backlog=max(1, min(128, free // 8)),
         timeout_graceful_shutdown=STOP_S,
         # Errors go where Python's logging sends them: stderr.
         log_config=None,
@@ -57,7 +57,7 @@ def settings(app, limits: Limits) -> uvicorn.Config:
 
 
 class Connection(H11Protocol):
-    """One client's connection. While no request is in progress a clock runs; at its end the connection is cut.
+    """A client's connection. While no request is in progress a clock runs; at its end the connection is cut.
 
     It covers headers that never end, answers that are never taken, and bodies sent on after a refusal.
     """

@@ -21,7 +21,7 @@ def spectrogram(waveform: Float[np.ndarray, " S"]) -> dict[str, Any]:
 
 
 def _pixels(fbank: Float[np.ndarray, "T F"]) -> UInt8[np.ndarray, "columns F"]:
-    """At most `COLUMNS` columns, each the maximum of its frames, so that a click in an hour is still a line."""
+    """At most `COLUMNS` columns, each the maximum of its frames, so that a click in an hour still shows."""
     edges = np.linspace(0, len(fbank), min(len(fbank), COLUMNS), endpoint=False).astype(int)
     pooled = np.maximum.reduceat(fbank, edges, axis=0)
     low, high = np.percentile(pooled, [1, 99.8])

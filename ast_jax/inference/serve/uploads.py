@@ -53,16 +53,15 @@ def _sound(body: bytes, size: int, room: bool, content_type: str, limits: Limits
 
 
 def file_of_form(body: bytes, content_type: str) -> bytes:
-    """The file in multipart/form-data, as `curl -F file=@x.wav` and web forms send it. Raises RequestRefused."""
+    """The file in a form, as `curl -F file=@x.wav` and web pages send it. Raises RequestRefused."""
     header = Message()
     header["content-type"] = content_type
     boundary = (header.get_boundary() or "").encode("latin-1", "replace")
     # RFC 2046: nothing inside a part can look like the line between parts.
     parts = [part.partition(b"\r\n\r\n") for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:-1]]
     files = [part for part in parts if re.search(rb"\bfilename\*?=", part[0], re.IGNORECASE)] or parts
-    if not boundary or len(files) != 1:
-        line = (
-            f"a form with {len(files)} files came: send one, or the sound itself (curl --data-binary @FILE)"
-        )
+    files = files if boundary else []
+    if len(files) != 1:
+        line = f"a form with {len(files)} files came: send one, or the sound itself (curl --data-binary @X)"
         raise RequestRefused(HTTPStatus.BAD_REQUEST, line)
     return files[0][2]
