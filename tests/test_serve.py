@@ -266,6 +266,7 @@ def test_the_page_loads_nothing_from_elsewhere(client):
         assert reply.status_code == 200
         assert "http://" not in reply.text.replace("http://www.w3.org", "")
         assert "https://" not in reply.text
+    assert client.head("/api/model").status_code == 200
     assert is_described(client.get("/api/model").json(), client, "/api/model", "get")
 
 

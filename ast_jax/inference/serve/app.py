@@ -69,6 +69,7 @@ def make_app(
     for path, file in _FILES.items():
         app.add_route(path, _file(*file))
 
+    @app.head("/api/model", include_in_schema=False)
     @app.get("/api/model", operation_id="model")
     async def model() -> ModelAnswer:
         """What the model knows and what a request may cost."""

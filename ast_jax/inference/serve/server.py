@@ -16,7 +16,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ast_jax.errors import InputError
 from ast_jax.inference.serve.limits import Limits, Shares
 
-STOP_S = 2  # that requests in progress get at the end
+# What requests in progress get at the end.
+STOP_S = 1
+# A kind of message is logged once in that time.
 LOG_EVERY_S = 10.0
 
 
