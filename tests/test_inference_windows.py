@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -180,6 +181,8 @@ def test_the_command_in_all_its_forms(tagger, sounds, tmp_path, capsys):
     predict.main(["--model=m", "--threshold=0", str(sounds / "long.wav")])
     assert f"{best['label']}" in (text := capsys.readouterr().out)
     assert "0.0-4.4 s" in text
+    predict.main(["--model=m", "--threshold=0", str(sounds / "one.wav")])
+    assert not re.search(r"\d-\d", capsys.readouterr().out), "of one window it need not be said when"
 
 
 def test_a_live_stream_gives_the_windows_of_the_file(tagger, sounds, monkeypatch, capsys):

@@ -221,7 +221,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(model, x):
 
 
 def test_initial_weights_are_the_references():
-    params = host_variables(AST(ASTConfig(width=192, depth=1, num_heads=3, num_classes=100), rngs=nnx.Rngs(0)))
+    params = host_variables(
+        AST(ASTConfig(width=192, depth=1, num_heads=3, num_classes=100), rngs=nnx.Rngs(0))
+    )
     for path, std in {
         "blocks/0/attention/qkv/kernel": 0.02,
         "pos_embed": 0.02,

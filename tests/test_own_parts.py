@@ -16,7 +16,11 @@ PARTS = Path(__file__).with_name("own_parts")
 
 def command(home: Path, *arguments: str, module: str = "ast_jax") -> str:
     """Runs a command where the user's files are; its stdout."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(home / "cache")}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "XDG_CACHE_HOME": str(home / "cache"),
+    }
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments], cwd=home, env=environment, capture_output=True, text=True
     )
@@ -42,11 +46,18 @@ def test_it_trains_with_everything_of_the_users(home):
     found, card = results(home), json.loads((home / "run" / "model_card.json").read_text())
     assert found["best"]["metric"] == "my_parts:brier"
     assert found["metrics"]["my_parts:brier"] < 0.25  # of scores that are all 1/2
-    assert (card["family"], card["activation"], card["front_end"]["num_mel_bins"]) == ("my_parts:Toy", "sigmoid", 64)
+    assert (card["family"], card["activation"], card["front_end"]["num_mel_bins"]) == (
+        "my_parts:Toy",
+        "sigmoid",
+        64,
+    )
     assert card["model"]["width"] == 8
     with np.load(home / "run" / "examples.npz") as examples:
         lower = examples["fbank"][:, :90, :32]
-        assert {bool((clip == clip.flat[0]).all()) for clip in lower} == {True, False}  # deaf to half of the clips
+        assert {bool((clip == clip.flat[0]).all()) for clip in lower} == {
+            True,
+            False,
+        }  # deaf to half of the clips
 
 
 def test_statistics_are_kept_with_the_parameters(home):
@@ -60,9 +71,13 @@ def test_statistics_are_kept_with_the_parameters(home):
 
 
 def test_a_run_that_goes_on_equals_one_that_never_stopped(home):
-    whole = command(home, "--config=my_recipe.py", "--config.epochs=3", "--workdir=whole", module="ast_jax.main")
+    whole = command(
+        home, "--config=my_recipe.py", "--config.epochs=3", "--workdir=whole", module="ast_jax.main"
+    )
     shutil.copytree(home / "run", home / "resumed")
-    resumed = command(home, "--config=my_recipe.py", "--config.epochs=3", "--workdir=resumed", module="ast_jax.main")
+    resumed = command(
+        home, "--config=my_recipe.py", "--config.epochs=3", "--workdir=resumed", module="ast_jax.main"
+    )
     assert whole.splitlines()[0] == resumed.splitlines()[0]
     rows = [(home / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "resumed")]
     losses = [[json.loads(row)["loss"] for row in run] for run in rows]
@@ -70,7 +85,9 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(home):
 
 
 def test_it_is_evaluated_predicted_and_embedded(home):
-    assert f"{results(home)['metrics']['accuracy']:.4f}" in command(home, "evaluate", "run", "--again", "--which=last")
+    assert f"{results(home)['metrics']['accuracy']:.4f}" in command(
+        home, "evaluate", "run", "--again", "--which=last"
+    )
     said = command(home, "predict", "--model=run", "--json", "tones/low_00.wav", "tones/high_00.wav")
     assert [json.loads(line)["tags"][0]["label"] for line in said.splitlines()] == ["low", "high"]
     command(home, "embed", "--model=run", "--out=emb.npz", "tones")
@@ -92,12 +109,19 @@ def test_it_is_planned(home):
 
 
 def test_what_is_not_there_is_told_in_one_line(home):
-    for change in ("model.family=my_parts:Toi", "loss=my_parts:cubed", "metric=no_such:thing", "model.depth=3"):
+    for change in (
+        "model.family=my_parts:Toi",
+        "loss=my_parts:cubed",
+        "metric=no_such:thing",
+        "model.depth=3",
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "ast_jax.main", "--config=my_recipe.py", f"--config.{change}", "--workdir=no"],
             cwd=home, env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1
-        assert change.partition("=")[2].rpartition(":")[2] in done.stderr or "config.model.depth" in done.stderr
+        assert (
+            change.partition("=")[2].rpartition(":")[2] in done.stderr or "config.model.depth" in done.stderr
+        )
     assert not (home / "no").exists()

@@ -99,7 +99,7 @@ class Tagger:
         Raises AudioError if it cannot be heard.
         """
         grid = self.grid(window_s=window_s, hop_s=hop_s)
-        (heard,) = hear([as_source(sound)], grid, self._forward)
+        (heard,) = hear([as_source(sound)], grid, self.scores)
         if heard.error is not None:
             raise heard.error
         return Tags.of(heard, grid.window_s, self.label_names)
@@ -113,19 +113,19 @@ class Tagger:
         advance: Callable[[float], None] = lambda seconds: None,
     ) -> Iterator[Heard]:
         """Every file in turn, windows batched across files; see `hear`. `Tags.of` makes tags of what was heard."""
-        return hear(files, grid, self._forward, batch_size=batch_size, advance=advance)
+        return hear(files, grid, self.scores, batch_size=batch_size, advance=advance)
 
     def listen(self, blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Tags]:
         """Tags of each window of a live waveform, as soon as it is full."""
         for window in cut(blocks, grid):
             fbank = grid.empty(1)
             fbank[0, : len(window.fbank)] = window.fbank
-            scores = np.asarray(self._forward(fbank, None))
+            scores = np.asarray(self.scores(fbank))
             times = np.array([window.start_s]), np.array([window.end_s])
             yield Tags(*times, grid.window_s, scores, self.label_names)
 
-    def _forward(self, fbank: Float[np.ndarray, "B T F"], lengths) -> Float[Any, "B C"]:
-        """The mean score of the models; how many frames are sound they know by the zero rows."""
+    def scores(self, fbank: Float[np.ndarray, "B T F"], lengths: Any = None) -> Float[Any, "B C"]:
+        """The mean score of the models; how many frames are sound (`lengths`) they know by the padding."""
         scores = [model.scores(fbank) for model in self.models]
         return scores[0] if len(scores) == 1 else np.mean([np.asarray(s) for s in scores], axis=0)
 

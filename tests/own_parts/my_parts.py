@@ -51,7 +51,9 @@ class Toy(nnx.Module):
         spectrum = self.norm(x.mean(axis=1), training=key is not None, mask=mask)
         embedding = jax.nn.relu(self.hidden(spectrum))
         if key is not None:
-            keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.config.dropout, (self.config.width,)))(key)
+            keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.config.dropout, (self.config.width,)))(
+                key
+            )
             embedding = jnp.where(keep, embedding / (1 - self.config.dropout), 0.0)
         return self.head(embedding), {"embedding": embedding}
 

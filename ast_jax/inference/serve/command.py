@@ -1,14 +1,13 @@
-r"""Serves a page, to this machine alone, on which sounds are dropped, picked or recorded and their tags shown.
+r"""Serves a page, to this machine alone, on which sounds are dropped, picked or recorded, and tagged.
 
   python -m ast_jax serve --model=runs/quickstart [--port=8000]
   curl --data-binary @sound.wav http://127.0.0.1:8000/api/tags?top=3
 
-/openapi.json describes the JSON endpoints. Needs `pip install starlette uvicorn` (the extra `serve`).
+/openapi.json describes the JSON endpoints. Needs `pip install fastapi uvicorn` (the extra `serve`).
 """
 
 import argparse
 import contextlib
-import socket
 import sys
 from collections.abc import Sequence
 
@@ -36,8 +35,9 @@ def main(argv: Sequence[str]) -> None:
         import uvicorn
 
         from ast_jax.inference.serve.app import make_app
+        from ast_jax.inference.serve.server import listen, settings
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed: pip install starlette uvicorn") from error
+        raise InputError(f"{error.name} is not installed: pip install fastapi uvicorn") from error
 
     from ast_jax.inference.predict import Tagger
 
@@ -49,35 +49,6 @@ def main(argv: Sequence[str]) -> None:
     if not own:
         print("warning: whoever reaches this address can use this server", file=sys.stderr)
     print(f"http://{args.host}:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)
-    with contextlib.suppress(
-        KeyboardInterrupt
-    ):  # uvicorn ends in order, then raises it again: this is how one stops it
-        uvicorn.Server(settings(app)).run(sockets=[listening])
-
-
-def settings(app):
-    """uvicorn's, quiet. Not its uvloop, should that be installed: it forks, which a process with JAX's threads must not."""
-    import uvicorn
-
-    return uvicorn.Config(
-        app,
-        loop="asyncio",
-        http="h11",
-        lifespan="on",
-        log_config=None,  # errors go where Python's logging sends them: stderr
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-    )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to it, before the model is loaded. Raises InputError where that cannot be."""
-    if not 0 <= port < 1 << 16:
-        raise InputError(f"--port={port}: wanted 0 to 65535, 0 for any free one")
-    try:
-        listening = socket.create_server((host, port), backlog=128)
-    except OSError as error:
-        raise InputError(f"{host}:{port} cannot be listened on ({error}): choose another --port") from error
-    return listening
+    # uvicorn ends in order, then raises it again: this is how one stops it.
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(settings(app, limits)).run(sockets=[listening])
