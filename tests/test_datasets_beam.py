@@ -12,7 +12,7 @@ from sound_trees import class_tree
 
 from ast_jax.commands import prepare as prepare_command
 from ast_jax.datasets.prepare import BeamRun, prepare
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]

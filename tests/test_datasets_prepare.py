@@ -21,8 +21,9 @@ from sound_trees import RATE, broken_files, class_tree, esc50_tree, noise, write
 from ast_jax.datasets import builders, shards, workers
 from ast_jax.datasets.extract import Extraction
 from ast_jax.datasets.ledger import Ledger
+from ast_jax.datasets.listing import Clip
 from ast_jax.datasets.prepare import find, prepare
-from ast_jax.datasets.records import Clip, PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio, log_mel
 

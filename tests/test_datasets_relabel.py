@@ -10,7 +10,7 @@ from sound_trees import write_rows, write_wav
 
 from ast_jax.datasets.pipeline import balanced_weights
 from ast_jax.datasets.prepare import prepare
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.relabel import relabelled
 from ast_jax.errors import InputError
 

@@ -6,10 +6,10 @@
 from importlib import import_module
 
 _HOMES = {
-    "Clip": "records",
-    "Listing": "records",
-    "PreparedSet": "records",
-    "ClipSource": "records",
+    "Clip": "listing",
+    "Listing": "listing",
+    "PreparedSet": "prepared",
+    "ClipSource": "prepared",
     "ESC50": "builders",
     "SpeechCommands": "builders",
     "AudioSet": "builders",

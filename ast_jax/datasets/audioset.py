@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ast_jax.datasets.layout import read_class_labels, scan
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.scanning import read_class_labels, scan
 from ast_jax.errors import InputError
 
 TABLES = {

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 
 STRENGTHS = (0.1, 1.0, 10.0)  # inverse weight of the L2 term, as scikit-learn has it

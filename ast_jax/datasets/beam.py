@@ -19,9 +19,9 @@ import numpy as np
 from etils import epath
 
 from ast_jax.datasets.extract import Extraction, Record
-from ast_jax.datasets.records import Clip
+from ast_jax.datasets.listing import Clip
 from ast_jax.datasets.shards import example, write_shard
-from ast_jax.datasets.workers import Outcome, Refusal, attempt
+from ast_jax.datasets.workers import Outcome, Unreadable, attempt
 from ast_jax.errors import InputError
 
 NOTES = ".notes.json"
@@ -91,7 +91,7 @@ def write_one(job: Shard, how: Extraction) -> None:
     def examples():
         for clip in job.clips:
             outcome = _attempt(clip, how)
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, Unreadable):
                 outcomes.append((clip, outcome))
                 continue
             for record in outcome:
@@ -120,7 +120,7 @@ def _attempt(clip: Clip, how: Extraction) -> Outcome:
         try:
             file.write(epath.Path(clip.path).read_bytes())
         except OSError as error:
-            return Refusal("unreadable", str(error))
+            return Unreadable("unreadable", str(error))
         file.flush()
         return attempt(dataclasses.replace(clip, path=file.name), how)
 
@@ -135,13 +135,13 @@ def _moved(path: str, places: Mapping[str, str]) -> str:
 def _to_json(outcomes: Sequence[tuple[Clip, Outcome]]) -> list:
     """Per clip: [reason, detail], or a list of its records' fields. Floats come back as they were."""
     fields = lambda record: {key: value for key, value in vars(record).items() if key != "data"}
-    return [list(o) if isinstance(o, Refusal) else [fields(record) for record in o] for _, o in outcomes]
+    return [list(o) if isinstance(o, Unreadable) else [fields(record) for record in o] for _, o in outcomes]
 
 
 def _from_json(rows: list, clips: Sequence[Clip]) -> list[tuple[Clip, Outcome]]:
     refused = lambda row: bool(row) and isinstance(row[0], str)
     record = lambda fields: Record(**{**fields, "data": WRITTEN, "labels": tuple(fields["labels"])})
-    outcome = lambda row: Refusal(*row) if refused(row) else [record(fields) for fields in row]
+    outcome = lambda row: Unreadable(*row) if refused(row) else [record(fields) for fields in row]
     return [(clip, outcome(row)) for clip, row in zip(clips, rows, strict=True)]
 
 

@@ -21,7 +21,8 @@ import tensorflow_datasets as tfds
 from ast_jax.datasets import audioset, esc50, folder, shards, speech_commands
 from ast_jax.datasets.extract import VERSION, Extraction, set_name
 from ast_jax.datasets.ledger import Ledger
-from ast_jax.datasets.records import SKIPPED, Listing
+from ast_jax.datasets.listing import Listing
+from ast_jax.datasets.prepared import SKIPPED
 from ast_jax.datasets.workers import outcomes
 
 

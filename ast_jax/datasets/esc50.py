@@ -4,7 +4,7 @@ import csv
 import os
 from pathlib import Path
 
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.errors import InputError
 
 

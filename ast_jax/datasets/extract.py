@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.errors import InputError
 from ast_jax.features import SAMPLE_RATE, load_audio, log_mel
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ast_jax.datasets.layout import (
+from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.scanning import (
     held_out,
     read_class_labels,
     read_label_names,
@@ -16,7 +17,6 @@ from ast_jax.datasets.layout import (
     short_ids,
     subdirectories,
 )
-from ast_jax.datasets.records import Clip, Listing
 from ast_jax.errors import InputError
 
 SPLIT_NAME = re.compile(r"train(ing)?|valid(ation)?|val|dev|test(ing)?|eval(uation)?|fold_?\d+")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ast_jax.datasets.extract import FEATURE_VERSION, Extraction, Record
-from ast_jax.datasets.records import CLIPS, METADATA, SKIPPED, Clip, Listing, below, root_of
-from ast_jax.datasets.workers import Outcome, Refusal
+from ast_jax.datasets.listing import Clip, Listing, relative_to, source_root
+from ast_jax.datasets.prepared import CLIPS, METADATA, SKIPPED
+from ast_jax.datasets.workers import Outcome, Unreadable
 from ast_jax.errors import InputError
 
 SHORT = 400  # samples: below one analysis frame; log_mel pads such a clip to one
@@ -33,7 +34,7 @@ class Ledger:
 
     def __init__(self, listing: Listing, source_dir: str | PathLike):
         self.listing = listing
-        self.root = root_of(source_dir)
+        self.root = source_root(source_dir)
         self.splits = {split: _Split() for split in listing.splits}
         self.skipped: list[tuple[str, str, str, str]] = []
         self.start()
@@ -48,7 +49,7 @@ class Ledger:
 
     def note(self, split: str, clip: Clip, outcome: Outcome) -> list[Record]:
         """Adds a clip's records, or why there are none; returns the records."""
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Unreadable):
             self.skip(clip, *outcome)
             return []
         for record in outcome:
@@ -137,4 +138,4 @@ class Ledger:
             rows = csv.writer(file)
             rows.writerow(("id", "path", "reason", "detail"))
             for id, clip_path, *why in (*self.skipped, *left_out):
-                rows.writerow((id, below(clip_path, self.root), *why))
+                rows.writerow((id, relative_to(clip_path, self.root), *why))

@@ -24,7 +24,7 @@ Batch = dict[str, np.ndarray]
 
 
 @runtime_checkable
-class Source(Protocol):
+class Examples(Protocol):
     """Random access to examples: those of `PreparedSet.source(splits)`, or a stream over them."""
 
     def __len__(self) -> int: ...
@@ -42,7 +42,7 @@ class TrainStream:
 
     def __init__(
         self,
-        source: Source,
+        source: Examples,
         *,
         batch_size: int,
         epochs: int,
@@ -97,7 +97,7 @@ def balanced_weights(label_sets: list[np.ndarray], class_counts: np.ndarray) -> 
 class EvalStream:
     """The source once, in order, filled up to whole batches with empty rows."""
 
-    def __init__(self, source: Source, *, batch_size: int):
+    def __init__(self, source: Examples, *, batch_size: int):
         self.source = source
         self.slots = steps_per_epoch(len(source), batch_size) * batch_size
 
@@ -112,6 +112,30 @@ class EvalStream:
     def empty(self, position: int) -> dict[str, Any]:
         """A row that only fills a batch."""
         return {"index": position}
+
+
+class HostRows:
+    """The rows of every batch that host p of P reads, one batch after the other, as a sequence of their own.
+
+    Batch s holds positions s B to s B + B - 1 of the stream, filled up to `rows` with empty rows where the devices take more;
+    host p reads the p-th of P equal pieces of it. So together the hosts read each example once, and each of them as many
+    batches as the others.
+    """
+
+    def __init__(
+        self, stream: TrainStream | EvalStream, *, batch_size: int, rows: int, host: int = 0, hosts: int = 1
+    ):
+        self.stream, self.batch_size, self.host, self.own = stream, batch_size, host, rows // hosts
+
+    def __len__(self) -> int:
+        return len(self.stream) // self.batch_size * self.own
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        step, row = divmod(number, self.own)
+        row += self.host * self.own
+        if row >= self.batch_size:
+            return self.stream.empty(0)
+        return self.stream[step * self.batch_size + row]
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -158,7 +182,7 @@ def _pad(array: np.ndarray | None, shape: tuple[int, ...], dtype) -> tuple[np.nd
 
 
 def batches(
-    stream: Source,
+    stream: Examples,
     *,
     kind: str,
     batch_size: int,

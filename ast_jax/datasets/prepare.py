@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, set_name
-from ast_jax.datasets.records import METADATA, SKIPPED, Listing, PreparedSet, place
+from ast_jax.datasets.listing import Listing
+from ast_jax.datasets.prepared import METADATA, SKIPPED, PreparedSet, path_or_bucket
 from ast_jax.errors import InputError
 
 # Each a module here with `list_clips`, and a class in builders.py.
@@ -109,10 +110,10 @@ def find(
     how, options = _split_options(name, kind, channels, options)
     if source_dir is not None:
         listing = list_clips(name)(source_dir, **options)
-        directory = place(data_dir) / name / set_name(listing, source_dir, how) / VERSION
+        directory = path_or_bucket(data_dir) / name / set_name(listing, source_dir, how) / VERSION
         return PreparedSet(directory) if (directory / METADATA).is_file() else None
     fits = []
-    for path in (place(data_dir) / name).glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
+    for path in (path_or_bucket(data_dir) / name).glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
         metadata = json.loads(path.read_text())
         if (
             Extraction(metadata["kind"], metadata["channels"], metadata["cut_s"]) == how

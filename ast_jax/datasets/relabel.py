@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ast_jax.datasets.layout import read_class_labels
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.datasets.scanning import read_class_labels
 from ast_jax.errors import InputError
 
 Rows = dict[str, list[str]]  # id -> labels as written

@@ -14,7 +14,7 @@ from tensorflow_datasets.core import example_serializer, file_adapters, writer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
 from ast_jax.datasets.extract import Record
-from ast_jax.datasets.records import Clip
+from ast_jax.datasets.listing import Clip
 
 CLIPS_PER_SHARD = 256  # 65 MB of ten-second log-mels
 MAX_SHARDS = 512  # a split: each shard that is being read holds a file open

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ast_jax.datasets.layout import read_label_names, scan, subdirectories
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.scanning import read_label_names, scan, subdirectories
 from ast_jax.errors import InputError
 
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}

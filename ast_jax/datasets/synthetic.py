@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.sounds import NAMES, record
 from ast_jax.errors import InputError
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from ast_jax.datasets.extract import Extraction, Record, extract
-from ast_jax.datasets.records import Clip
+from ast_jax.datasets.listing import Clip
 from ast_jax.features import AudioError
 
 FEW = 48  # clips: below this, starting processes takes longer than the work
@@ -25,14 +25,14 @@ AHEAD = 2  # clips a worker may be ahead of the writer: bounds memory
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class Refusal(NamedTuple):
+class Unreadable(NamedTuple):
     """Why a clip has no record: in a word or two, and in a sentence."""
 
     reason: str
     detail: str
 
 
-Outcome = list[Record] | Refusal
+Outcome = list[Record] | Unreadable
 
 
 def outcomes(
@@ -50,9 +50,9 @@ def attempt(clip: Clip, how: Extraction) -> Outcome:
     try:
         return extract(clip, how)
     except AudioError as error:
-        return Refusal(error.reason, str(error).removeprefix(f"{clip.path}: {error.reason}: "))
+        return Unreadable(error.reason, str(error).removeprefix(f"{clip.path}: {error.reason}: "))
     except Exception as error:
-        return Refusal("failed", f"{type(error).__name__}: {error}")
+        return Unreadable("failed", f"{type(error).__name__}: {error}")
 
 
 def _in_processes(
@@ -122,7 +122,7 @@ class _Child:
                 raise RuntimeError(f"a worker that decodes sound files ended with status {status}") from None
             self.close()
             self._start()
-            return Refusal("crashed", f"the decoder ended with signal {-status}")
+            return Unreadable("crashed", f"the decoder ended with signal {-status}")
 
     def close(self) -> None:
         for pipe in (self._requests, self._answers):

@@ -19,7 +19,7 @@ from jaxtyping import Float32
 from ast_jax.errors import InputError
 from ast_jax.features.spec import SAMPLE_RATE
 
-Source = str | os.PathLike | bytes
+SoundSource = str | os.PathLike | bytes
 Channels = Literal["mean", "first"]
 
 _BLOCK = 1 << 18  # frames decoded at once: 2 MB of stereo
@@ -52,7 +52,7 @@ class AudioError(InputError):
         self.reason = reason  # the default above lets the error survive pickling between processes
 
 
-def load_audio(source: Source, *, channels: Channels = "mean") -> Float32[np.ndarray, " S"]:
+def load_audio(source: SoundSource, *, channels: Channels = "mean") -> Float32[np.ndarray, " S"]:
     """Decodes a sound file, given by path or as bytes, to 16 kHz mono.
 
     `channels='mean'` mixes all channels down; 'first' keeps the first one, as the AST reference does. Samples are nominally in
@@ -69,7 +69,7 @@ def load_audio(source: Source, *, channels: Channels = "mean") -> Float32[np.nda
 
 
 def stream_audio(
-    source: Source, *, channels: Channels = "mean", block_s: float = 30.0
+    source: SoundSource, *, channels: Channels = "mean", block_s: float = 30.0
 ) -> Iterator[Float32[np.ndarray, " _"]]:
     """Yields the waveform of `load_audio` in pieces of about `block_s` seconds, holding about two of them in memory at a time.
 
@@ -87,14 +87,14 @@ def stream_audio(
             yield rest
 
 
-def duration_s(source: Source) -> float:
+def duration_s(source: SoundSource) -> float:
     """The sound's length in seconds as its header states it, without decoding. Raises AudioError where it cannot be opened."""
     with _opened(source) as (sound, _):
         return sound.frames / sound.samplerate
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[tuple[soundfile.SoundFile, str]]:
+def _opened(source: SoundSource) -> Iterator[tuple[soundfile.SoundFile, str]]:
     name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
     with ExitStack() as stack:
         try:

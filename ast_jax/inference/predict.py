@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
-from ast_jax.features.audio import Source
+from ast_jax.features.audio import SoundSource
 from ast_jax.inference import answers
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.files import (
@@ -56,7 +56,7 @@ class Tagger:
         first = self.models[0]
         return Grid.of(first.model.config, window_s=window_s, hop_s=hop_s, channels=first.channels)
 
-    def tag(self, file: Source, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
+    def tag(self, file: SoundSource, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
         """Scores of every window of one sound file, by path or as bytes. Raises AudioError if it cannot be heard."""
         grid = self.grid(window_s=window_s, hop_s=hop_s)
         (heard,) = hear([file], grid, self._forward)
@@ -66,7 +66,7 @@ class Tagger:
 
     def tag_all(
         self,
-        files: Iterable[Source],
+        files: Iterable[SoundSource],
         grid: Grid,
         *,
         batch_size: int = BATCH,

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from ast_jax.errors import InputError
 from ast_jax.features import SAMPLE_RATE, AudioError, log_mel, stream_audio
-from ast_jax.features.audio import Source
+from ast_jax.features.audio import SoundSource
 from ast_jax.features.spec import FRAME_LENGTH, span
 from ast_jax.models import ASTConfig
 
@@ -92,7 +92,7 @@ def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
 class Heard:
     """One file: where its windows lie and what the model gave for each; or `error`, if it could not be heard to its end."""
 
-    file: Source
+    file: SoundSource
     starts_s: list[float] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
     answers: list[np.ndarray] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Heard:
 
 
 def hear(
-    files: Iterable[Source],
+    files: Iterable[SoundSource],
     grid: Grid,
     forward: Forward,
     *,

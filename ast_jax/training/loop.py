@@ -20,8 +20,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from ast_jax.checkpoints import Store, load_params, saved_steps
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import batches, steps_per_epoch
+from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
 from ast_jax.errors import Diverged
 from ast_jax.evaluation.evaluate import Predictions
 from ast_jax.evaluation.report_sounds import write_sounds

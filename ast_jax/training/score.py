@@ -8,9 +8,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array
 
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import EvalStream, batches
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.pipeline import EvalStream, HostRows, batches
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.evaluation.evaluate import Predictions, eval_step, predict_all
 from ast_jax.training.sharding import Layout
 

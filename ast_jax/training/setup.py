@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.datasets.pipeline import TrainStream, balanced_weights
 from ast_jax.datasets.prepare import BeamRun, find, prepare
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.relabel import relabelled
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sound_trees import noise, write_wav
 
-from ast_jax.datasets.listen import waveforms
 from ast_jax.datasets.prepare import prepare
+from ast_jax.datasets.waveforms import waveforms
 
 
 @pytest.mark.parametrize("kind", ["log_mel", "waveform"])

@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 from ast_jax.datasets.extract import from_int16, pieces
 from ast_jax.datasets.prepare import list_clips
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.features import AudioError, load_audio
 
 
