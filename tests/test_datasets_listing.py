@@ -104,8 +104,9 @@ def test_int16_round_trip_is_exact_and_clips_at_full_scale():
         (39_999, [16_000, 16_000], ["@0", "@1"]),  # less is left out
     ],
 )
-def test_long_recordings_are_cut_into_pieces(num_samples, lengths, marks):
-    cut = pieces(np.arange(num_samples, dtype=np.float32), 1.0)
+@pytest.mark.parametrize("blocks", [[], [5_000, 16_000, 33_000], [39_000]])
+def test_long_recordings_are_cut_into_pieces(num_samples, lengths, marks, blocks):
+    cut = list(pieces(np.split(np.arange(num_samples, dtype=np.float32), blocks), 1.0))
     assert [len(part) for _, part in cut] == lengths
     assert [mark for mark, _ in cut] == marks
     assert [part[0] for _, part in cut] == [16_000 * i for i in range(len(lengths))]

@@ -9,13 +9,14 @@ from sound_trees import write_wav
 
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.datasets.registry import DATASETS
 from ast_jax.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> PreparedSet:
     """Seven multi-label clips in two splits, over several shards."""
-    from ast_jax.datasets import builders, shards
+    from ast_jax.datasets import builder, shards
 
     root = tmp_path_factory.mktemp("records")
     labels = [(0,), (1, 2), (), (2,), (0, 1, 2), (1,), (2, 0)]
@@ -24,18 +25,12 @@ def prepared(tmp_path_factory) -> PreparedSet:
         for i, k in enumerate(labels)
     ]
     whole = Listing("folder", ["a", "b", "c"], True, {"train": clips[:5], "test": clips[5:]})
-
-    class Given(builders.ClipBuilder):
-        """A listing from this test."""
-
-        name = "folder"
-        list_clips = staticmethod(lambda source_dir: whole)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "CLIPS_PER_SHARD", 2)
-        builder = Given(source_dir=root, data_dir=root / "data")
-        builder.download_and_prepare(file_format="array_record")
-    return PreparedSet(builder.data_dir)
+        patch.setitem(DATASETS, "given", lambda source_dir: whole)
+        given = builder.SetBuilder("given", source_dir=root, data_dir=root / "data")
+        given.download_and_prepare(file_format="array_record")
+    return PreparedSet(given.data_dir)
 
 
 def test_several_splits_read_as_one_sequence(prepared):

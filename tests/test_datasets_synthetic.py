@@ -196,9 +196,9 @@ def test_options_that_make_no_set_are_refused_before_anything_is_written(tmp_pat
 
 
 def test_ensure_says_what_it_did_once(tmp_path, capsys):
-    synthetic.ensure(tmp_path, train_per_class=1, test_per_class=1)
+    synthetic.ensure_sounds(tmp_path, train_per_class=1, test_per_class=1)
     assert "20 sound files written" in capsys.readouterr().err
-    synthetic.ensure(tmp_path, train_per_class=1, test_per_class=1)
+    synthetic.ensure_sounds(tmp_path, train_per_class=1, test_per_class=1)
     assert capsys.readouterr().err == ""
 
 

@@ -1,6 +1,7 @@
-"""Data sets: sound files to shards, shards to batches. Names are imported on first use, TFDS and grain only when they are needed.
+"""Data sets: sound files to shards, shards to batches.
 
-`prepare` and `find` are in `ast_jax.datasets.prepare`.
+Names are imported on first use, TFDS and grain only when they are needed. `prepare`, `find` and `open_prepared` are in
+`ast_jax.datasets.prepare`, the table of sets in `ast_jax.datasets.registry`.
 """
 
 from importlib import import_module
@@ -10,11 +11,7 @@ _HOMES = {
     "Listing": "listing",
     "PreparedSet": "prepared",
     "ClipSource": "prepared",
-    "ESC50": "builders",
-    "SpeechCommands": "builders",
-    "AudioSet": "builders",
-    "Folder": "builders",
-    "Synthetic": "builders",
+    "SetBuilder": "builder",
 }
 __all__ = list(_HOMES)
 

@@ -95,12 +95,12 @@ def write_one(job: Shard, how: Extraction) -> None:
                 outcomes.append((clip, outcome))
                 continue
             for record in outcome:
-                yield record.id, example(record, how.kind)
+                yield record.id, example(record, how)
             outcomes.append((clip, [dataclasses.replace(record, data=WRITTEN) for record in outcome]))
 
     with tempfile.TemporaryDirectory() as folder:
         local = os.path.join(folder, os.path.basename(job.path))
-        write_shard(local, examples(), how.kind)
+        write_shard(local, examples(), how)
         _publish(local, job.path)
         epath.Path(local + NOTES).write_text(json.dumps(_to_json(outcomes)))
         _publish(local + NOTES, job.path + NOTES)

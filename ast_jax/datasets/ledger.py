@@ -16,8 +16,6 @@ from ast_jax.datasets.prepared import CLIPS, METADATA, SKIPPED
 from ast_jax.datasets.workers import Outcome, Unreadable
 from ast_jax.errors import InputError
 
-SHORT = 400  # samples: below one analysis frame; log_mel pads such a clip to one
-
 
 @dataclass
 class _Split:
@@ -69,7 +67,7 @@ class Ledger:
         self.skipped.append((clip.id, clip.path, reason, detail))
 
     def check(self, max_skipped: float, list_path: Path) -> None:
-        """Raises InputError if too large a share was skipped, or all of a split; the list is then written to `list_path`."""
+        """Raises InputError if too large a share was skipped, or all of a split; `list_path` then lists them."""
         share = len(self.skipped) / self.num_clips
         emptied = [split for split, books in self.splits.items() if not books.ids]
         if share <= max_skipped and not emptied:
@@ -78,20 +76,23 @@ class Ledger:
         first = "; ".join(f"{Path(path).name}: {reason}" for _, path, reason, _ in self.skipped[:3])
         wanted = f"split {emptied[0]} has none left" if emptied else f"max_skipped allows {max_skipped:.1%}"
         raise InputError(
-            f"{self.listing.name}: {len(self.skipped)} of {self.num_clips} clips ({share:.1%}) cannot be read, {wanted}. "
-            f"First: {first}. All are listed in {list_path}: mend or remove them, or raise config.dataset.max_skipped"
+            f"{self.listing.name}: {len(self.skipped)} of {self.num_clips} clips ({share:.1%}) cannot be read, "
+            f"{wanted}. First: {first}. All are listed in {list_path}: mend or remove them, or raise "
+            "config.dataset.max_skipped"
         )
 
-    def write(self, directory: Path, how: Extraction, options: dict) -> None:
+    def write(self, directory: Path, dataset: str, how: Extraction, options: dict) -> None:
         """Writes the three files beside the shards in `directory`, metadata.json last."""
         self.write_skipped(directory / SKIPPED)
         np.savez(directory / CLIPS, **self._columns())
         files = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
         metadata = {
             "name": self.listing.name,
+            "dataset": dataset,
             "kind": how.kind,
             "channels": how.channels,
             "cut_s": how.cut_s,
+            "front_end": how.front_end.card(),
             "feature_version": FEATURE_VERSION,
             "options": options,
             "created": time.time(),
@@ -100,8 +101,11 @@ class Ledger:
             "num_clips": self.num_clips,
             "num_skipped": len(self.skipped),
             "num_left_out": len(self.listing.left_out),
+            # Below one frame, to which the front end pads them.
             "num_short": sum(
-                length < SHORT for books in self.splits.values() for length in books.num_samples
+                length < how.front_end.frame_length
+                for books in self.splits.values()
+                for length in books.num_samples
             ),
             "notes": self.listing.notes,
             "splits": {split: self._summary(split) for split in self.splits},
@@ -132,7 +136,7 @@ class Ledger:
         return columns
 
     def write_skipped(self, path: Path) -> None:
-        """A row for each clip that could not be read, then one for each file that was left out; paths under the source directory."""
+        """A row for each clip that could not be read, then one for each file left out; paths as under the source."""
         left_out = (("", path, *why) for path, *why in self.listing.left_out)
         with path.open("w", newline="") as file:
             rows = csv.writer(file)

@@ -17,8 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from ast_jax.features.spec import FRAME_LENGTH, FRAME_SHIFT, NUM_MEL_BINS
-from ast_jax.features.spec import num_frames as frames_of
+from ast_jax.features import REFERENCE, FrontEnd
 
 Batch = dict[str, np.ndarray]
 
@@ -143,27 +142,32 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return math.ceil(num_examples / batch_size)
 
 
-def fit(example: dict[str, Any], *, kind: str, num_frames: int, num_classes: int) -> Batch:
-    """One example at the static shape: padded with zeros or cut at its end, labels as 0/1 [C]; an empty one is masked out."""
+def fit(
+    example: dict[str, Any], *, kind: str, num_frames: int, num_classes: int, front_end: FrontEnd = REFERENCE
+) -> Batch:
+    """One example at the static shape: padded or cut at its end, labels as 0/1 [C]; an empty one is masked out."""
     labels = _hot(example, num_classes)
     batch: Batch = {
         "index": np.array(example["index"], np.int32),
         "mask": np.array("labels" in example, np.float32),
     }
+    if kind == "log_mel":
+        stored, count, partner_count = "fbank", "length", "partner_length"
+        shape = (num_frames, front_end.num_mel_bins)
+        pad = functools.partial(_pad, shape=shape, dtype=np.float16, padding=front_end.padding)
+    else:
+        stored, count, partner_count = "waveform", "num_samples", "partner_samples"
+        pad = functools.partial(_pad, shape=(front_end.span(num_frames),), dtype=np.int16)
+    batch[stored], batch[count] = pad(example.get(stored))
+    if kind == "waveform":
+        frames = min(front_end.num_frames(int(batch[count])), num_frames)
+        batch["length"] = np.array(frames if "labels" in example else 0, np.int32)
     partner = example.get("partner", {})
     share = np.array(example.get("share", 1.0), np.float32)
     batch["labels"] = labels if share == 1 else share * labels + (1 - share) * _hot(partner, num_classes)
-    if kind == "log_mel":
-        batch["fbank"], batch["length"] = _pad(example.get("fbank"), (num_frames, NUM_MEL_BINS), np.float16)
-    else:
-        samples = FRAME_LENGTH + (num_frames - 1) * FRAME_SHIFT
-        batch["waveform"], batch["num_samples"] = _pad(example.get("waveform"), (samples,), np.int16)
-        own_frames = min(frames_of(int(batch["num_samples"])), num_frames)
-        batch["length"] = np.array(own_frames if "labels" in example else 0, np.int32)
     if "share" in example:
         batch["share"] = share
-        stored, count = ("fbank", "partner_length") if kind == "log_mel" else ("waveform", "partner_samples")
-        batch["partner"], batch[count] = _pad(partner.get(stored), batch[stored].shape, batch[stored].dtype)
+        batch["partner"], batch[partner_count] = pad(partner.get(stored))
     return batch
 
 
@@ -173,12 +177,15 @@ def _hot(example: dict[str, Any], num_classes: int) -> np.ndarray:
     return hot
 
 
-def _pad(array: np.ndarray | None, shape: tuple[int, ...], dtype) -> tuple[np.ndarray, np.ndarray]:
-    """The array at this shape, zeros behind it or its end cut, and how much of it there is; None is an empty one."""
-    padded = np.zeros(shape, dtype)
-    own = padded[:0] if array is None else array[: shape[0]]
-    padded[: len(own)] = own
-    return padded, np.array(len(own), np.int32)
+def _pad(
+    array: np.ndarray | None, *, shape: tuple[int, ...], dtype: Any, padding: float = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The array at this shape, its end cut or padding behind it, and how much of it there is; None is an empty one."""
+    padded = np.empty(shape, dtype)
+    count = 0 if array is None else min(len(array), len(padded))
+    padded[:count] = 0 if array is None else array[:count]
+    padded[count:] = padding
+    return padded, np.array(count, np.int32)
 
 
 def batches(
@@ -188,13 +195,16 @@ def batches(
     batch_size: int,
     num_frames: int,
     num_classes: int,
+    front_end: FrontEnd = REFERENCE,
     start_step: int = 0,
     num_threads: int = 4,
 ) -> Generator[Batch, None, None]:
     """Batches of `stream` from number `start_step` on, read ahead by `num_threads` threads, in order."""
     import grain
 
-    fitted = functools.partial(fit, kind=kind, num_frames=num_frames, num_classes=num_classes)
+    fitted = functools.partial(
+        fit, kind=kind, num_frames=num_frames, num_classes=num_classes, front_end=front_end
+    )
     dataset = grain.MapDataset.source(stream).map(fitted).batch(batch_size, drop_remainder=False)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     rows = iter(dataset[start_step:].to_iter_dataset(options))

@@ -3,11 +3,14 @@
 Letters: T frames, F mel bins, S samples, C classes, K labels of one clip.
 """
 
+import contextlib
 import copy
+import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -15,8 +18,11 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int64
 
+from ast_jax.datasets.extract import from_int16, identity, sums
 from ast_jax.datasets.listing import num_bytes
 from ast_jax.errors import InputError
+from ast_jax.features import FrontEnd
+from ast_jax.features.front_end import from_card
 
 # Written last of the files a prepared directory holds.
 METADATA = "metadata.json"
@@ -33,7 +39,7 @@ def path_or_bucket(path: str | os.PathLike) -> Any:
 class ClipSource:
     """Random access to the examples of one or several splits, one after the other; it can be pickled and shared by threads.
 
-    `source[i]` is {'id': str, 'fbank': float16 [T, 128] or 'waveform': int16 [S], 'labels': int64 [K]}, arrays read-only.
+    `source[i]` is {'id': str, 'fbank': float16 [T, F] or 'waveform': int16 [S], 'labels': int64 [K]}, arrays read-only.
     `labels`, one array an example, take the place of the stored ones.
     """
 
@@ -107,11 +113,28 @@ class PreparedSet:
         self.splits: tuple[str, ...] = tuple(self.metadata["splits"])
         self._clips: dict[str, np.ndarray] = {}
         self._relabelled = False
+        self._front_end: FrontEnd | None = None
         for file, size in self.metadata["files"].items():
             if num_bytes(os.fspath(self.directory / file)) != size:
                 raise InputError(
                     f"{self.directory / file} is damaged ({size} bytes wanted): delete its directory, prepare again"
                 )
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """What its features are made with: by which it was prepared, or that of `with_front_end`."""
+        return self._front_end or from_card(self.metadata.get("front_end"))
+
+    def with_front_end(self, front_end: FrontEnd) -> "PreparedSet":
+        """The same clips for `front_end`. Raises InputError if its shards hold other features, or another sample rate."""
+        about = self.metadata
+        same = (self.kind, about["channels"], about["cut_s"])
+        stored, wanted = identity(*same, about.get("front_end")), identity(*same, front_end.card())
+        if stored != wanted:
+            raise InputError(f"{self.directory} holds {stored}, wanted {wanted}: prepare the set again")
+        other = copy.copy(self)
+        other._front_end = front_end
+        return other
 
     def source(self, splits: str | Sequence[str]) -> ClipSource:
         """The examples of `splits`, one split after the other, each in the order of its listing."""
@@ -120,7 +143,10 @@ class PreparedSet:
         )
 
     def with_labels(self, labels: Mapping[str, Sequence[Sequence[int]]]) -> "PreparedSet":
-        """The same clips with other labels: {split: the labels of each of its clips, in the order of `ids`}. Shards stay as they are."""
+        """The same clips with other labels: {split: the labels of each of its clips, in the order of `ids`}.
+
+        Shards stay as they are.
+        """
         other = copy.copy(self)
         other._clips, other._relabelled = dict(self._columns()), True
         for split, sets in labels.items():
@@ -137,14 +163,42 @@ class PreparedSet:
         return np.bincount(labels, minlength=len(self.label_names)).astype(np.int64)
 
     def statistics(self, splits: str | Sequence[str]) -> tuple[float, float]:
-        """Mean and standard deviation over every cell of the clean, unpadded log-mel features, as they are stored.
+        """Mean and standard deviation over every cell of the clean, unpadded features, as they are stored.
 
         To nine decimals, so that the same clips give the same figures however splits group the sums.
         """
-        sums = [self.metadata["splits"][split]["fbank"] for split in self._known(splits)]
-        count, total, squares = (sum(s[key] for s in sums) for key in ("count", "sum", "sum_squares"))
+        parts = [self._sums(split) for split in self._known(splits)]
+        count, total, squares = (sum(part[key] for part in parts) for key in ("count", "sum", "sum_squares"))
         mean = total / count
         return round(mean, 9), round(float(np.sqrt(max(squares / count - mean**2, 0.0))), 9)
+
+    def _sums(self, split: str) -> dict[str, int | float]:
+        """Known since preparing; or, of waveforms for another front end, measured once and kept beside the shards."""
+        card = self.front_end.card()
+        if self._front_end is None or card == from_card(self.metadata.get("front_end")).card():
+            return self.metadata["splits"][split]["fbank"]
+        name = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:12]
+        path = self.directory / f"statistics-{name}.json"
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        if split not in kept:
+            kept[split] = dict(zip(("count", "sum", "sum_squares"), self._measured(split), strict=True))
+            partial = self.directory / f"{path.name}.{os.getpid()}"
+            with contextlib.suppress(OSError):  # not ours to write to: measured again then
+                partial.write_text(json.dumps(kept))
+                partial.replace(path)
+        return kept[split]
+
+    def _measured(self, split: str) -> list[int | float]:
+        source, front_end, cores = self.source(split), self.front_end, len(os.sched_getaffinity(0))
+
+        def total(positions: Iterable[int]) -> list[int | float]:
+            waveforms = (from_int16(source[i]["waveform"]) for i in positions)
+            parts = (sums(front_end.features(waveform).astype(np.float64)) for waveform in waveforms)
+            return [sum(part) for part in zip(*parts, strict=True)]
+
+        with ThreadPoolExecutor(cores) as pool:
+            shares = pool.map(total, (range(core, len(source), cores) for core in range(cores)))
+            return [sum(share) for share in zip(*filter(None, shares), strict=True)]
 
     def label_sets(self, splits: str | Sequence[str]) -> list[np.ndarray]:
         """Each example's labels, int64 [K], in the order of `source(splits)`."""
@@ -158,7 +212,7 @@ class PreparedSet:
         return [i.decode() for split in self._known(splits) for i in self._column(split, "ids").tolist()]
 
     def num_samples(self, splits: str | Sequence[str]) -> Int64[np.ndarray, " N"]:
-        """Each example's length in samples at 16 kHz, in the order of `source(splits)`."""
+        """Each example's length in samples at the front end's rate, in the order of `source(splits)`."""
         return np.concatenate([self._column(split, "num_samples") for split in self._known(splits)])
 
     def _known(self, splits: str | Sequence[str]) -> tuple[str, ...]:
@@ -166,7 +220,8 @@ class PreparedSet:
         unknown = [split for split in splits if split not in self.splits]
         if unknown or not splits:
             raise InputError(
-                f"{self.name}: no split {', '.join(map(repr, unknown)) or '(none given)'}; it has {', '.join(self.splits)}"
+                f"{self.name}: no split {', '.join(map(repr, unknown)) or '(none given)'}; "
+                f"it has {', '.join(self.splits)}"
             )
         return splits
 

@@ -1,7 +1,7 @@
 """The built-in data set: ten everyday sounds as .wav files, written where they are not there yet.
 
-`directory`/{train,test}/{class}/{class}_{split}_{index}.wav and, written last, synthetic.json. Each file is a function of seed, split, class and
-index alone: the same bytes on any machine, in any order, in a larger set or a smaller one.
+`directory`/{train,test}/{class}/{class}_{split}_{index}.wav and, written last, synthetic.json. Each file is a function
+of seed, split, class and index alone: the same bytes on any machine, in any order, in a larger set or a smaller one.
 """
 
 import fcntl
@@ -76,7 +76,12 @@ def generate(
     return len(sounds)
 
 
-def ensure(directory: str | os.PathLike, **options) -> None:
+def default_source_dir(data_dir: Path) -> Path:
+    """Where the sounds are if nobody says."""
+    return data_dir / "synthetic" / "sounds"
+
+
+def ensure_sounds(directory: str | os.PathLike, **options) -> None:
     """`generate`, with a line on stderr if there was something to do: what preparing calls first."""
     began = time.monotonic()
     if count := generate(directory, **options):

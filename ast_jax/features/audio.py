@@ -6,6 +6,7 @@ one or two words.
 """
 
 import io
+import math
 import os
 import stat
 import struct
@@ -44,7 +45,7 @@ class AudioError(InputError):
     """A file that gives no waveform.
 
     `reason` is one of: 'unreadable' (missing, a directory, a pipe or device, no permission, no stated length),
-    'empty file', 'not audio', 'truncated', 'damaged', 'no samples', 'not finite'.
+    'empty file', 'not audio', 'truncated', 'damaged', 'no samples', 'not finite', 'too long'.
     """
 
     def __init__(self, message: str, reason: str = "unreadable"):
@@ -54,14 +55,19 @@ class AudioError(InputError):
 
 
 def load_audio(
-    source: SoundSource, *, channels: Channels = "mean", sample_rate_hz: int = SAMPLE_RATE
+    source: SoundSource,
+    *,
+    channels: Channels = "mean",
+    sample_rate_hz: int = SAMPLE_RATE,
+    longest_s: float = math.inf,
 ) -> Float32[np.ndarray, " S"]:
     """Decodes a sound file, given by path or as bytes, to mono at `sample_rate_hz`.
 
     `channels='mean'` mixes all channels down; 'first' keeps the first one, as the AST reference does. Samples are
-    nominally in [-1, 1]; resampling and float files may exceed that, and nothing is clipped. Raises AudioError.
+    nominally in [-1, 1]; resampling and float files may exceed that, and nothing is clipped. Raises AudioError, for a
+    header that states more than `longest_s` seconds too.
     """
-    with _opened(source) as (sound, name):
+    with _opened(source, longest_s) as (sound, name):
         blocks = list(_mono_blocks(sound, name, channels, _BLOCK))
         waveform = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         if sound.samplerate != sample_rate_hz:
@@ -77,6 +83,7 @@ def stream_audio(
     channels: Channels = "mean",
     sample_rate_hz: int = SAMPLE_RATE,
     block_s: float = 30.0,
+    longest_s: float = math.inf,
 ) -> Iterator[Float32[np.ndarray, " _"]]:
     """Yields the waveform of `load_audio` in pieces of about `block_s` seconds, about two of them in memory at a time.
 
@@ -84,9 +91,11 @@ def stream_audio(
     first piece for a file that cannot be opened, and later for one that turns out truncated or not finite, after the
     pieces before the fault.
     """
-    with _opened(source) as (sound, name):
+    with _opened(source, longest_s) as (sound, name):
         same, any_yet = sound.samplerate == sample_rate_hz, False
-        resampler = soxr.ResampleStream(sound.samplerate, sample_rate_hz, 1, dtype="float32", quality=_QUALITY)
+        resampler = soxr.ResampleStream(
+            sound.samplerate, sample_rate_hz, 1, dtype="float32", quality=_QUALITY
+        )
         for block in _mono_blocks(sound, name, channels, max(1, round(block_s * sound.samplerate))):
             piece = block if same else resampler.resample_chunk(block)
             if len(piece):  # the resampler holds back its first few milliseconds
@@ -106,7 +115,7 @@ def duration_s(source: SoundSource) -> float:
 
 
 @contextmanager
-def _opened(source: SoundSource) -> Iterator[tuple[soundfile.SoundFile, str]]:
+def _opened(source: SoundSource, longest_s: float = math.inf) -> Iterator[tuple[soundfile.SoundFile, str]]:
     name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
     with ExitStack() as stack:
         try:
@@ -127,6 +136,9 @@ def _opened(source: SoundSource) -> Iterator[tuple[soundfile.SoundFile, str]]:
             raise _error(name, "damaged", f"a rate of {sound.samplerate} Hz", "one from 1 kHz to 1 MHz")
         if sound.frames >= _UNKNOWN:
             raise _error(name, "unreadable", "no length in its header", "one there: encode the file again")
+        if (length_s := sound.frames / sound.samplerate) > longest_s:
+            wanted = f"at most {longest_s / 3600:g} h at once: split the file, or cut it (cut_s)"
+            raise _error(name, "too long", f"{length_s / 3600:.1f} h of sound", wanted)
         yield sound, name
 
 

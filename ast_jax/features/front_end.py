@@ -112,6 +112,9 @@ class Kaldi(FrontEnd):
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {"kaldi": Kaldi}
 
+# What a set or a model hears that states none.
+REFERENCE = Kaldi()
+
 
 def from_card(stated: Mapping[str, Any] | None, *, num_mel_bins: int = spec.NUM_MEL_BINS) -> FrontEnd:
     """The front end that a card states; cards from before there were several state none, and mean the reference's.

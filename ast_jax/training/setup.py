@@ -39,7 +39,7 @@ def open_data(config: ConfigDict, beam: BeamRun | None = None) -> PreparedSet:
     if data.name == "synthetic":
         from ast_jax.datasets import synthetic
 
-        synthetic.ensure(str(source_dir), **where["options"])
+        synthetic.ensure_sounds(str(source_dir), **where["options"])
     found = find(data.name, source_dir=source_dir, **where)
     if found is not None:
         return found
