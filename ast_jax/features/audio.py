@@ -193,10 +193,10 @@ def _mono(block: np.ndarray, channels: str) -> np.ndarray:
     if channels == "first" or block.shape[1] == 1:
         return np.ascontiguousarray(block[:, 0])
     # Channel by channel: ten times as fast as mean(axis=1), and the same bits on every machine.
-    share = np.float32(1 / block.shape[1])
-    mono = block[:, 0] * share
-    for channel in block.T[1:]:
-        mono += channel * share
+    mono = block[:, 0] + block[:, 1]
+    for channel in block.T[2:]:
+        mono += channel
+    mono *= np.float32(1 / block.shape[1])
     return mono
 
 
