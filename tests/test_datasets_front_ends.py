@@ -1,4 +1,4 @@
-"""The front end goes through the data: what shards hold, what tells sets apart, what older sets are taken for."""
+"""The front end goes through the data: what shards hold, what tells sets apart, what older sets are."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Listings keep their order and refuse what cannot be right; their fingerprint tells shards apart; what a record stores."""
+"""Listings keep their order and refuse what cannot be right; fingerprints; what a record stores."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Preparing: what is stored equals what was heard, bad files are listed, and whatever happens, what has the final name is whole."""
+"""Preparing: what is stored equals what was heard, bad files are listed, what has its name is whole."""
 
 import csv
 import errno
@@ -324,7 +324,10 @@ def test_a_copied_set_needs_neither_its_sounds_nor_its_old_place(tmp_path):
 
 
 def test_a_set_in_a_bucket_is_found_and_known(tree, tmp_path, monkeypatch):
-    """The bucket is a stand-in: a directory under gs://. Its shards' records are array_record's own to read."""
+    """The bucket is a stand-in: a directory under gs://.
+
+    Its shards' records are array_record's own to read.
+    """
     from fsspec.implementations.dirfs import DirFileSystem
     from fsspec.implementations.local import LocalFileSystem
 
@@ -455,7 +458,8 @@ def test_neither_tensorflow_nor_jax_is_imported(tmp_path):
     code = (
         "import sys; from ast_jax.datasets.prepare import prepare\n"
         "assert 'tensorflow_datasets' not in sys.modules\n"
-        f"s = prepare('folder', source_dir={str(tmp_path / 'set')!r}, data_dir={str(tmp_path)!r}, progress=False)\n"
+        f"where = dict(source_dir={str(tmp_path / 'set')!r}, data_dir={str(tmp_path)!r})\n"
+        "s = prepare('folder', **where, progress=False)\n"
         "assert s.source('train')[0]['fbank'].shape[1] == 128\n"
         "print([m for m in ('tensorflow', 'jax', 'torch') if m in sys.modules])"
     )

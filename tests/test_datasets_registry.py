@@ -1,4 +1,4 @@
-"""A data set is one file: a row of the table, or the user's own module; `open_prepared` finds or prepares it."""
+"""A data set is one file: a row of the table, or the user's own; `open_prepared` finds or prepares it."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,8 @@ def ensure_sounds(directory, *, loud=False, **others):
 
 def list_clips(source_dir, *, loud=False):
     paths = sorted(Path(source_dir).glob("*.wav"))
-    return Listing("mine", ["quiet", "loud"], False, {"train": [Clip(p.stem, str(p), (int(loud),)) for p in paths]})
+    clips = [Clip(path.stem, str(path), (int(loud),)) for path in paths]
+    return Listing("mine", ["quiet", "loud"], False, {"train": clips})
 
 def list_others(source_dir):
     return list_clips(source_dir)

@@ -1,4 +1,4 @@
-"""The sounds behind prepared examples: the same from waveform shards as from the files, whole or in pieces."""
+"""The sounds behind prepared examples: the same from waveform shards as from files, whole or cut."""
 
 import numpy as np
 import pytest

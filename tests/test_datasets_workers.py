@@ -1,4 +1,4 @@
-"""Worker processes: a decoder that crashes or hangs costs one clip, and nothing outlives or holds up the caller."""
+"""Worker processes: a decoder that crashes or hangs costs one clip; nothing outlives the caller."""
 
 import os
 import signal

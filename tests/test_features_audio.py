@@ -1,4 +1,4 @@
-"""Decoding: formats, rates and channels come in; 16 kHz mono comes out; bad files are named for what is wrong with them."""
+"""Decoding: formats, rates and channels in, one channel out; bad files are named for what is wrong."""
 
 import io
 import os
@@ -184,7 +184,7 @@ def test_streaming_finds_the_truncation_too():
 
 
 def test_wav_with_chunks_around_its_samples_is_whole():
-    """Extra chunks before and after the samples, an odd one among them, and a length that a pipe's writer never filled in."""
+    """Extra chunks before and after the samples, an odd one too, and a length that was never filled in."""
     wav = encoded("wav", sine(700, 16_000))
     assert wav[36:40] == b"data"
     odd, after = b"LIST" + struct.pack("<I", 3) + b"abc\0", b"note" + struct.pack("<I", 2) + b"ok"

@@ -1,4 +1,7 @@
-"""The front end against torchaudio's filterbank in float64 (golden/log_mel.npz) and, on real sounds, against the formula itself."""
+"""The front end against torchaudio's filterbank in float64 and, on real sounds, the formula itself.
+
+golden/log_mel.npz holds the former.
+"""
 
 import os
 import subprocess
@@ -42,8 +45,10 @@ def formula(waveform: np.ndarray) -> np.ndarray:
 
 
 def assert_float32_parity(got: np.ndarray, want: np.ndarray) -> None:
-    """5e-4 nats within 50 dB of the frame's peak, 3e-5 of the peak in energy everywhere: below that the logarithm of a float32
-    run is rounding noise, torchaudio's own included (2e-2 nats on a chirp)."""
+    """5e-4 nats within 50 dB of the frame's peak, 3e-5 of the peak in energy everywhere.
+
+    Below that the logarithm of a float32 run is rounding noise, torchaudio's own too (2e-2 nats on a chirp).
+    """
     assert got.shape == want.shape
     got, want = got.astype(np.float64), want.astype(np.float64)
     peak = want.max(axis=1, keepdims=True)
@@ -249,7 +254,8 @@ from ast_jax.features import load_audio, log_mel
 from sys import argv
 digest = hashlib.sha256(load_audio(argv[1]).tobytes())
 for samples in range(3200, 30_000, 800):
-    digest.update(log_mel(np.random.default_rng(samples).uniform(-0.5, 0.5, samples).astype(np.float32)).tobytes())
+    sound = np.random.default_rng(samples).uniform(-0.5, 0.5, samples).astype(np.float32)
+    digest.update(log_mel(sound).tobytes())
 print(digest.hexdigest())
 """
 

@@ -1,7 +1,7 @@
 """Data sets: sound files to shards, shards to batches.
 
-Names are imported on first use, TFDS and grain only when they are needed. `prepare`, `find` and `open_prepared` are in
-`ast_jax.datasets.prepare`, the table of sets in `ast_jax.datasets.registry`.
+Names are imported on first use, TFDS and grain only when they are needed. `prepare`, `find` and
+`open_prepared` are in `ast_jax.datasets.prepare`, the table of sets in `ast_jax.datasets.registry`.
 """
 
 from importlib import import_module

@@ -1,8 +1,9 @@
 """Shards written on many machines through Apache Beam. Import lazily; needs `pip install 'ast_jax[beam]'`.
 
-The collection's elements are whole shards: a worker extracts the clips of one, writes its file and, beside it, notes on what
-the driver's ledger wants to know. So shards, their order and their figures are those of one machine, whatever the runner, and
-a shard that a runner tries twice is the same file twice. Paths may be gs://bucket/... where workers mount nothing.
+The collection's elements are whole shards: a worker extracts the clips of one, writes its file and, beside
+it, notes on what the driver's ledger wants to know. So shards, their order and their figures are those of one
+machine, whatever the runner, and a shard that a runner tries twice is the same file twice. Paths may be
+gs://bucket/... where workers mount nothing.
 """
 
 import contextlib
@@ -50,9 +51,10 @@ def write(
     places: Mapping[str, str] | None = None,
     watch: Callable[[Iterator, int], Iterator] = lambda stream, total: stream,
 ) -> Iterator[list[tuple[Clip, Outcome]]]:
-    """Writes the shards on `runner`, then yields the outcomes of each one's clips, records without their data.
+    """Writes the shards on `runner`, then yields the outcomes of each one's clips, without data.
 
-    `places` maps directories here to what they are called on the workers; `watch` sees one item for each finished clip.
+    `places` maps directories here to what they are called on the workers; `watch` sees one item for each
+    finished clip.
     """
     beam = import_beam()
     jobs = [shard.seen_as(places or {}) for shard in shards]
@@ -107,7 +109,7 @@ def write_one(job: Shard, how: Extraction) -> None:
 
 
 def _publish(local: str, path: str) -> None:
-    """Copies, then renames: a worker that dies, or a second one at the same shard, leaves no half of a file."""
+    """Copies, then renames: a worker that dies, or a second one at the same shard, leaves no half file."""
     partial = epath.Path(f"{path}.{uuid.uuid4().hex}.partial")
     epath.Path(local).copy(partial)
     partial.replace(path)

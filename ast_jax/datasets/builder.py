@@ -1,13 +1,14 @@
 """The TFDS builder: shards of {id, fbank | waveform, labels} in ArrayRecord files.
 
-Import this module lazily: TFDS is slow to import. A builder can be used alone,
-`SetBuilder("esc50", source_dir=..., data_dir=...).download_and_prepare()`; `prepare` adds the lock and the progress bar.
-With `download_config=tfds.download.DownloadConfig(beam_runner=..., beam_options=...)` Beam writes the shards, on many
-machines.
+Import this module lazily: TFDS is slow to import. A builder can be used alone, `SetBuilder("esc50",
+source_dir=..., data_dir=...).download_and_prepare()`; `prepare` adds the lock and the progress bar. With
+`download_config=tfds.download.DownloadConfig(beam_runner=..., beam_options=...)` Beam writes the shards, on
+many machines.
 
-It writes shard by shard in the listing's order (`ShardBasedBuilder`). TFDS's generator builder with shuffling off would
-sort by key through 1,000 buckets on disk, all small keys falling into the first, which it then reads into memory at
-once. A shard being a function of its own clips is also what lets Beam write them anywhere (beam.py).
+It writes shard by shard in the listing's order (`ShardBasedBuilder`). TFDS's generator builder with shuffling
+off would sort by key through 1,000 buckets on disk, all small keys falling into the first, which it then
+reads into memory at once. A shard being a function of its own clips is also what lets Beam write them
+anywhere (beam.py).
 """
 
 import functools
@@ -32,11 +33,11 @@ from ast_jax.datasets.workers import outcomes
 class SetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Sound files of `source_dir` to shards under `data_dir`/<set>/<kind>-<fingerprint>/1.0.0.
 
-    `dataset` is a row of `registry.DATASETS`, or `module:function`; `options` are those of its `list_clips`; `watch` wraps
-    the stream of extracted clips, for a progress bar; `places` says how Beam's workers call directories that are mounted
-    here, {"/mnt/sounds": "gs://bucket/sounds"}.
-    Raises InputError from `download_and_prepare` if more than `max_skipped` of the clips cannot be read; nothing is left
-    then.
+    `dataset` is a row of `registry.DATASETS`, or `module:function`; `options` are those of its `list_clips`;
+    `watch` wraps the stream of extracted clips, for a progress bar; `places` says how Beam's workers call
+    directories that are mounted here, {"/mnt/sounds": "gs://bucket/sounds"}.
+    Raises InputError from `download_and_prepare` if more than `max_skipped` of the clips cannot be read;
+    nothing is left then.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -118,7 +119,10 @@ class SetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: 
         self.ledger.write(Path(self.data_dir), self.dataset, self.how, self.options)
 
     def _write_on_beam(self, runner: Any, options: Any) -> None:
-        """TFDS's own way from shards to Beam keeps no order above ten shards and runs a split once more for each after it."""
+        """TFDS's own way from shards to Beam keeps no order above ten shards.
+
+        And it runs a split once more for each after it.
+        """
         from ast_jax.datasets import beam
 
         templates = {split: self._get_filename_template(split) for split in self.ledger.listing.splits}

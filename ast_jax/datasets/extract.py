@@ -24,17 +24,17 @@ KINDS = ("log_mel", "waveform")
 CHANNELS = ("mean", "first")
 # int16 steps of amplitude 1.
 FULL_SCALE = 32768
-# A whole recording is decoded into memory, and of one that is cut all pieces are held; a megabyte of FLAC may be days
-# of silence. Longer ones are skipped.
+# A whole recording is decoded into memory, and of one that is cut all pieces are held; a megabyte of FLAC may
+# be days of silence. Longer ones are skipped.
 LONGEST_WHOLE_S, LONGEST_CUT_S = 4 * 3600.0, 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """How clips are stored: kind of record, how channels are mixed down, the length to cut to, and the front end.
+    """How clips are stored: kind of record, mixing down of channels, length to cut to, front end.
 
-    `log_mel` rounds to float16. Half a step is 0.0039 nats for values of 8 to 16 in size (silence is -15.94), 0.002
-    for 4 to 8 and less below: at most 0.0004 in the model's normalised units at AudioSet's deviation.
+    `log_mel` rounds to float16. Half a step is 0.0039 nats for values of 8 to 16 in size (silence is -15.94),
+    0.002 for 4 to 8 and less below: at most 0.0004 in the model's normalised units at AudioSet's deviation.
     `waveform` rounds to 16 bits, which is exact for 16-bit sources at the front end's sample rate.
     """
 
@@ -58,9 +58,10 @@ class Extraction:
 
 
 def identity(kind: str, channels: str, cut_s: float | None, front_end: Mapping[str, Any] | None) -> str:
-    """`Extraction.identity`, of what a set's metadata states: none states a front end from before there were several.
+    """`Extraction.identity`, of what a set's metadata states.
 
-    Waveforms depend on the sample rate alone. The reference's front end adds nothing: older sets keep their names.
+    One from before there were several front ends states none. Waveforms depend on the sample rate alone. The
+    reference's front end adds nothing: older sets keep their names.
     """
     stated = REFERENCE.card() if front_end is None else dict(front_end)
     if kind == "waveform":
@@ -72,7 +73,10 @@ def identity(kind: str, channels: str, cut_s: float | None, front_end: Mapping[s
 
 
 def set_name(listing: Listing, source_dir: str | os.PathLike, how: Extraction) -> str:
-    """The TFDS config's name, `kind-fingerprint`: other sounds, labels, settings or features make another name."""
+    """The TFDS config's name, `kind-fingerprint`.
+
+    Other sounds, labels, settings or features make another name.
+    """
     return f"{how.kind}-{listing.fingerprint(source_dir, how.identity)}"
 
 
@@ -90,7 +94,7 @@ class Record:
 
 
 def to_int16(waveform: Float32[np.ndarray, " S"]) -> Int16[np.ndarray, " S"]:
-    """Rounds to 16 bits and clips at full scale, as sox does; `/ 32768` in float32 is its inverse, bit for bit."""
+    """Rounds to 16 bits and clips at full scale, as sox does; `/ 32768` in float32 is its exact inverse."""
     return np.clip(np.rint(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
@@ -120,8 +124,8 @@ def pieces(
 ) -> Iterator[tuple[str, Float32[np.ndarray, " P"]]]:
     """A waveform given in blocks, in pieces of `cut_s` seconds with a mark for the id (`@` start in seconds).
 
-    A short clip stays whole, without a mark. What is left at the end is a piece of its own from half the length on, and
-    left out below: it would carry the label of a sound that it may not hold.
+    A short clip stays whole, without a mark. What is left at the end is a piece of its own from half the
+    length on, and left out below: it would carry the label of a sound that it may not hold.
     """
     size, start = round(cut_s * sample_rate_hz), 0
     held = np.zeros(0, np.float32)
@@ -147,5 +151,5 @@ def _record(id: str, waveform: np.ndarray, labels: tuple[int, ...], how: Extract
 
 
 def sums(features: np.ndarray) -> tuple[int, float, float]:
-    """Cells, their sum and the sum of their squares: of several clips they add up to a mean and a deviation."""
+    """Cells, their sum and the sum of their squares: added up over clips, a mean and a deviation."""
     return features.size, float(features.sum()), float(np.square(features).sum())

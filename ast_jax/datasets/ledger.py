@@ -1,4 +1,4 @@
-"""What is noted while shards are written, and the files it ends up in: metadata.json, clips.npz, skipped.csv."""
+"""What is noted while shards are written, and where it goes: metadata.json, clips.npz, skipped.csv."""
 
 import csv
 import json
@@ -67,7 +67,10 @@ class Ledger:
         self.skipped.append((clip.id, clip.path, reason, detail))
 
     def check(self, max_skipped: float, list_path: Path) -> None:
-        """Raises InputError if too large a share was skipped, or all of a split; `list_path` then lists them."""
+        """Raises InputError if too large a share was skipped, or all of a split.
+
+        `list_path` then lists them.
+        """
         share = len(self.skipped) / self.num_clips
         emptied = [split for split, books in self.splits.items() if not books.ids]
         if share <= max_skipped and not emptied:
@@ -76,8 +79,8 @@ class Ledger:
         first = "; ".join(f"{Path(path).name}: {reason}" for _, path, reason, _ in self.skipped[:3])
         wanted = f"split {emptied[0]} has none left" if emptied else f"max_skipped allows {max_skipped:.1%}"
         raise InputError(
-            f"{self.listing.name}: {len(self.skipped)} of {self.num_clips} clips ({share:.1%}) cannot be read, "
-            f"{wanted}. First: {first}. All are listed in {list_path}: mend or remove them, or raise "
+            f"{self.listing.name}: {len(self.skipped)} of {self.num_clips} clips ({share:.1%}) cannot be "
+            f"read, {wanted}. First: {first}. All are listed in {list_path}: mend or remove them, or raise "
             "config.dataset.max_skipped"
         )
 
@@ -136,7 +139,10 @@ class Ledger:
         return columns
 
     def write_skipped(self, path: Path) -> None:
-        """A row for each clip that could not be read, then one for each file left out; paths as under the source."""
+        """A row for each clip that could not be read, then one for each file left out.
+
+        Paths are relative to the source.
+        """
         left_out = (("", path, *why) for path, *why in self.listing.left_out)
         with path.open("w", newline="") as file:
             rows = csv.writer(file)

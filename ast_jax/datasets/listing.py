@@ -27,9 +27,10 @@ class Clip:
 class Listing:
     """Every clip of a data set by split, in the order that the shards keep: by file name, then by path.
 
-    `left_out` holds (path, reason, detail) of files that are nobody's fault, such as a text file in a class's folder: they are
-    listed in skipped.csv but do not count towards `max_skipped`. `notes` goes into the metadata as it is.
-    Raises InputError for no clips, two clips of one id, a label out of range, several labels in a single-label set.
+    `left_out` holds (path, reason, detail) of files that are nobody's fault, such as a text file in a class's
+    folder: they are listed in skipped.csv but do not count towards `max_skipped`. `notes` goes into the
+    metadata as it is. Raises InputError for no clips, two clips of one id, a label out of range, several
+    labels in a single-label set.
     """
 
     name: str
@@ -49,9 +50,11 @@ class Listing:
         _check(self)
 
     def fingerprint(self, source_dir: str | os.PathLike, stored_as: str) -> str:
-        """Twelve hex digits that change with the clips' paths under `source_dir`, byte sizes, labels, splits, or `stored_as`.
+        """Twelve hex digits that tell listings apart, and how they are stored (`stored_as`).
 
-        A file whose content changes while its size stays is not noticed: reading every byte would cost as much as preparing.
+        They change with the clips' paths under `source_dir`, byte sizes, labels and splits. A file whose
+        content changes while its size stays is not noticed: reading every byte would cost as much as
+        preparing.
         """
         digest = hashlib.sha256(json.dumps([stored_as, self.label_names, self.multi_label]).encode())
         root = source_root(source_dir)
@@ -99,7 +102,10 @@ def source_root(source_dir: str | os.PathLike) -> str:
 
 
 def relative_to(path: str, root: str) -> str:
-    """`path` relative to `root`, whole if it lies elsewhere. Not os.path.relpath, which takes ten times as long, for millions of clips."""
+    """`path` relative to `root`, whole if it lies elsewhere.
+
+    Not os.path.relpath, which takes ten times as long, for millions of clips.
+    """
     path = os.path.abspath(path)
     return path[len(root) + 1 :] if path.startswith(root + os.sep) else path
 

@@ -1,12 +1,13 @@
-"""From prepared shards to batches of one static shape, by position: any step's batch can be asked for by its number.
+"""From prepared shards to batches of one static shape; any step's batch can be asked for by its number.
 
 B batch, S samples, T frames, F mel bins, C classes.
 
-A batch holds `fbank` float16 [B, T, F] or `waveform` int16 [B, S], and for both kinds `length` int32 [B] (frames that
-come from the clip: rows past it are padding), `labels` float32 [B, C], `index` int32 [B] (position in the sampled
-stream: the key of everything random about this example) and `mask` float32 [B] (0 on rows that only fill the batch);
-`waveform` batches also hold `num_samples` int32 [B]. With mixup there are `share` float32 [B], each clip's share in the mix
-(1: not mixed), and `partner`, `partner_length` or `partner_samples`, of the clip to mix in; `labels` are mixed already.
+A batch holds `fbank` float16 [B, T, F] or `waveform` int16 [B, S], and for both kinds `length` int32 [B]
+(frames that come from the clip: rows past it are padding), `labels` float32 [B, C], `index` int32 [B]
+(position in the sampled stream: the key of everything random about this example) and `mask` float32 [B] (0 on
+rows that only fill the batch); `waveform` batches also hold `num_samples` int32 [B]. With mixup there are
+`share` float32 [B], each clip's share in the mix (1: not mixed), and `partner`, `partner_length` or
+`partner_samples`, of the clip to mix in; `labels` are mixed already.
 """
 
 import functools
@@ -33,10 +34,11 @@ class Examples(Protocol):
 class TrainStream:
     """The sampled stream as a random-access sequence: position p -> example, for `epochs` passes.
 
-    An epoch is a permutation drawn from (seed, epoch), or with `weights` as many draws with replacement, filled up to whole
-    batches with empty rows: epochs begin at batch boundaries, the last, partial batch is trained on, and the position is
-    all a resumed run needs. With `mixup` > 0 an example brings its partner, drawn uniformly from the whole set (not by
-    `weights`, as in the reference) and its share, Beta(10, 10) and not folded to >= 1/2, both from (seed, position).
+    An epoch is a permutation drawn from (seed, epoch), or with `weights` as many draws with replacement,
+    filled up to whole batches with empty rows: epochs begin at batch boundaries, the last, partial batch is
+    trained on, and the position is all a resumed run needs. With `mixup` > 0 an example brings its partner,
+    drawn uniformly from the whole set (not by `weights`, as in the reference) and its share, Beta(10, 10) and
+    not folded to >= 1/2, both from (seed, position).
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class TrainStream:
         return {"index": position} | ({"share": 1.0} if self.mixup else {})
 
     def ids(self, position: int, count: int) -> list[str]:
-        """The ids of the clips at `count` positions from `position` on, and of those mixed in: `a`, or `a+b`."""
+        """The ids of the clips at `count` positions from `position` on, with those mixed in: `a` or `a+b`."""
         examples = [self[p] for p in range(position, position + count)]
         parts = [[part["id"] for part in (e, e.get("partner", {})) if "id" in part] for e in examples]
         return ["+".join(names) for names in parts if names]
@@ -88,7 +90,10 @@ class TrainStream:
 
 
 def balanced_weights(label_sets: list[np.ndarray], class_counts: np.ndarray) -> Float[np.ndarray, " N"]:
-    """The reference's sampling weight of each example: the sum over its labels of 1000 / (clips of that class + 0.01)."""
+    """The reference's sampling weight of each example.
+
+    It is the sum over its labels of 1000 / (clips of that class + 0.01).
+    """
     per_class = 1000 / (class_counts + 0.01)
     return np.array([per_class[labels].sum() for labels in label_sets])
 
@@ -116,9 +121,9 @@ class EvalStream:
 class HostRows:
     """The rows of every batch that host p of P reads, one batch after the other, as a sequence of their own.
 
-    Batch s holds positions s B to s B + B - 1 of the stream, filled up to `rows` with empty rows where the devices take more;
-    host p reads the p-th of P equal pieces of it. So together the hosts read each example once, and each of them as many
-    batches as the others.
+    Batch s holds positions s B to s B + B - 1 of the stream, filled up to `rows` with empty rows where the
+    devices take more; host p reads the p-th of P equal pieces of it. So together the hosts read each example
+    once, and each of them as many batches as the others.
     """
 
     def __init__(
@@ -145,7 +150,10 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 def fit(
     example: dict[str, Any], *, kind: str, num_frames: int, num_classes: int, front_end: FrontEnd = REFERENCE
 ) -> Batch:
-    """One example at the static shape: padded or cut at its end, labels as 0/1 [C]; an empty one is masked out."""
+    """One example at the static shape: padded or cut at its end, labels as 0/1 [C].
+
+    An empty one is masked out.
+    """
     labels = _hot(example, num_classes)
     batch: Batch = {
         "index": np.array(example["index"], np.int32),
@@ -180,7 +188,10 @@ def _hot(example: dict[str, Any], num_classes: int) -> np.ndarray:
 def _pad(
     array: np.ndarray | None, *, shape: tuple[int, ...], dtype: Any, padding: float = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The array at this shape, its end cut or padding behind it, and how much of it there is; None is an empty one."""
+    """The array at this shape, its end cut or padding behind it, and how much of it there is.
+
+    None is an empty one.
+    """
     padded = np.empty(shape, dtype)
     count = 0 if array is None else min(len(array), len(padded))
     padded[:count] = 0 if array is None else array[:count]

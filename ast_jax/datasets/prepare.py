@@ -1,8 +1,8 @@
-"""`prepare`: sound files to a finished directory of shards, or none at all. `find`: the finished one that fits.
+"""`prepare`: sound files to a finished directory of shards, or none at all.
 
-Everything is written in a temporary directory beside the final one and renamed at the end, so that what has the final
-name is whole. A lock on the set's name makes a second process wait for the first and then use its work; the kernel
-drops the lock of a process that dies.
+`find`: the finished one that fits. Everything is written in a temporary directory beside the final one and
+renamed at the end, so that what has the final name is whole. A lock on the set's name makes a second process
+wait for the first and then use its work; the kernel drops the lock of a process that dies.
 """
 
 import errno
@@ -30,7 +30,7 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class BeamRun:
-    """Where Apache Beam writes the shards: a runner's name, Beam's own flags, what directories here are called there."""
+    """Where Apache Beam writes the shards: a runner, Beam's own flags, what directories are called there."""
 
     runner: str
     flags: Sequence[str] = ()
@@ -52,8 +52,8 @@ def open_prepared(
 ) -> PreparedSet:
     """The finished set that fits, preparing it first (on `beam`) where its sounds are at hand.
 
-    `alone`: no other process does the same at the same time. Raises InputError if there are neither shards nor sounds,
-    and if there are no shards yet where several processes would make them at once.
+    `alone`: no other process does the same at the same time. Raises InputError if there are neither shards
+    nor sounds, and if there are no shards yet where several processes would make them at once.
     """
     if not name:
         raise InputError("the recipe names no data set: set config.dataset.name")
@@ -79,7 +79,8 @@ def open_prepared(
         )
     if sounds is None:
         raise InputError(
-            f"{missing} and no sounds to make them from: set --config.dataset.source_dir to the directory of sounds"
+            f"{missing} and no sounds to make them from: "
+            "set --config.dataset.source_dir to the directory of sounds"
         )
     return prepare(name, max_skipped=max_skipped, beam=beam, **where)
 
@@ -98,19 +99,20 @@ def prepare(
     progress: bool = True,
     beam: BeamRun | None = None,
 ) -> PreparedSet:
-    """Returns the finished set for these sounds; writes `data_dir`/`name`/`kind`-<fingerprint>/1.0.0 if it is not there.
+    """Returns the finished set for these sounds, writing it if it is not there.
 
-    `name` is a row of `registry.DATASETS`, or `module:function` of one's own. `options` are those of its `list_clips`,
-    and `cut_s`: longer recordings are cut into pieces of that many seconds. `workers` defaults to the cores this process
-    may use; with `beam` the shards are written by its runner's instead. `progress` shows a bar and a summary on stderr.
-    Clips that cannot be read are listed in the directory's skipped.csv with their reasons.
-    Raises InputError for a bad source directory or option, or if more than the share `max_skipped` cannot be read; then
-    nothing but the list, `data_dir`/`name`/skipped.csv, is left.
+    Its place is `data_dir`/<name>/<kind>-<fingerprint>/1.0.0. `name` is a row of `registry.DATASETS`, or
+    `module:function` of one's own. `options` are those of its `list_clips`, and `cut_s`: longer recordings
+    are cut into pieces of that many seconds. `workers` defaults to the cores this process may use; with
+    `beam` the shards are written by its runner's instead. `progress` shows a bar and a summary on stderr.
+    Clips that cannot be read are listed in the directory's skipped.csv with their reasons. Raises InputError
+    for a bad source directory or option, or if more than the share `max_skipped` cannot be read; then nothing
+    but the list, `data_dir`/`name`/skipped.csv, is left.
     """
     if "://" in os.fspath(data_dir):
         raise InputError(
-            f"config.dataset.data_dir is {data_dir}: shards are prepared under a path and renamed at the end, then "
-            "copied to a bucket"
+            f"config.dataset.data_dir is {data_dir}: shards are prepared under a path and renamed at the "
+            "end, then copied to a bucket"
         )
     from ast_jax.datasets.builder import SetBuilder  # TFDS takes a second to import
 
@@ -137,8 +139,9 @@ def prepare(
     prepared = PreparedSet(directory).with_front_end(front_end)
     if (share := prepared.metadata["num_skipped"] / prepared.metadata["num_clips"]) > max_skipped:
         raise InputError(
-            f"{name}: {share:.1%} of the clips were skipped when {directory} was prepared, max_skipped allows "
-            f"{max_skipped:.1%}: see {directory / SKIPPED}, mend the files, or raise config.dataset.max_skipped"
+            f"{name}: {share:.1%} of the clips were skipped when {directory} was prepared, "
+            f"max_skipped allows {max_skipped:.1%}: see {directory / SKIPPED}, mend the files, "
+            "or raise config.dataset.max_skipped"
         )
     if progress:
         print(*summary(prepared, fresh), sep="\n", file=sys.stderr)
@@ -155,9 +158,9 @@ def find(
     options: Options | None = None,
     front_end: FrontEnd = REFERENCE,
 ) -> PreparedSet | None:
-    """The finished set for exactly the sounds in `source_dir`; without that, the newest one of these settings.
+    """The finished set for exactly the sounds in `source_dir`.
 
-    Raises InputError if it is there and damaged.
+    Without that, the newest one of these settings. Raises InputError if it is there and damaged.
     """
     how, own = _split_options(name, kind, channels, options, front_end)
     home = path_or_bucket(data_dir) / directory_name(name)
@@ -182,7 +185,7 @@ def find(
 
 
 def summary(prepared: PreparedSet, fresh: bool = True) -> list[str]:
-    """What preparing found, a line each: clips and their speed, skipped ones; coverage and oddities if there are any."""
+    """What preparing found, a line each: clips and their speed, skipped ones, coverage, oddities."""
     about, directory = prepared.metadata, prepared.directory
     count, skipped = sum(split["num_examples"] for split in about["splits"].values()), about["num_skipped"]
     speed = f"{about['num_clips'] / max(about['seconds'], 1e-3):.0f} clips/s" if fresh else "prepared before"
@@ -284,7 +287,10 @@ def _locked(file: IO) -> bool:
 
 
 def _sweep(home: Path, ours: Path) -> None:
-    """Removes what processes that died have left of any set in `home`. The caller holds the lock of `ours`."""
+    """Removes what processes that died have left of any set in `home`.
+
+    The caller holds the lock of `ours`.
+    """
     for config_dir in home.glob("*-*/"):
         with _lock_file(config_dir).open("w") as file:
             if config_dir == ours.parent or _locked(file):

@@ -32,15 +32,16 @@ SKIPPED = "skipped.csv"
 
 
 def path_or_bucket(path: str | os.PathLike) -> Any:
-    """A path, or a bucket's address such as gs://bucket/data, with a path's methods; reading one needs gcsfs."""
+    """A path, or a bucket's address (gs://bucket/data) with a path's methods; reading one needs gcsfs."""
     return epath.Path(path) if "://" in os.fspath(path) else Path(path)
 
 
 class ClipSource:
-    """Random access to the examples of one or several splits, one after the other; it can be pickled and shared by threads.
+    """Random access to the examples of one or several splits, one after the other.
 
-    `source[i]` is {'id': str, 'fbank': float16 [T, F] or 'waveform': int16 [S], 'labels': int64 [K]}, arrays read-only.
-    `labels`, one array an example, take the place of the stored ones.
+    It can be pickled and shared by threads. `source[i]` is {'id': str, 'fbank': float16 [T, F] or 'waveform':
+    int16 [S], 'labels': int64 [K]}, arrays read-only. `labels`, one array an example, take the place of the
+    stored ones.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class ClipSource:
 class PreparedSet:
     """A finished directory of shards, here or in a bucket, and what is known of it without reading them.
 
-    Raises InputError if the directory holds no finished set, or if a shard is not as long as it was when it was written.
+    Raises InputError if the directory holds no finished set, or if a shard is not as long as it was when it
+    was written.
     """
 
     def __init__(self, directory: str | os.PathLike):
@@ -117,7 +119,8 @@ class PreparedSet:
         for file, size in self.metadata["files"].items():
             if num_bytes(os.fspath(self.directory / file)) != size:
                 raise InputError(
-                    f"{self.directory / file} is damaged ({size} bytes wanted): delete its directory, prepare again"
+                    f"{self.directory / file} is damaged ({size} bytes wanted): "
+                    "delete its directory, prepare again"
                 )
 
     @property
@@ -126,7 +129,10 @@ class PreparedSet:
         return self._front_end or from_card(self.metadata.get("front_end"))
 
     def with_front_end(self, front_end: FrontEnd) -> "PreparedSet":
-        """The same clips for `front_end`. Raises InputError if its shards hold other features, or another sample rate."""
+        """The same clips for `front_end`.
+
+        Raises InputError if its shards hold other features, or another sample rate.
+        """
         about = self.metadata
         same = (self.kind, about["channels"], about["cut_s"])
         stored, wanted = identity(*same, about.get("front_end")), identity(*same, front_end.card())
@@ -173,7 +179,7 @@ class PreparedSet:
         return round(mean, 9), round(float(np.sqrt(max(squares / count - mean**2, 0.0))), 9)
 
     def _sums(self, split: str) -> dict[str, int | float]:
-        """Known since preparing; or, of waveforms for another front end, measured once and kept beside the shards."""
+        """Known since preparing; or, of waveforms for another front end, measured once and kept."""
         card = self.front_end.card()
         if self._front_end is None or card == from_card(self.metadata.get("front_end")).card():
             return self.metadata["splits"][split]["fbank"]

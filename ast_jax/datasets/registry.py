@@ -1,8 +1,8 @@
 """The data sets by name: each is one file with `list_clips(source_dir, **options) -> Listing`.
 
 A file may say two things more: `default_source_dir(data_dir)`, where its sounds are if nobody says, and
-`ensure_sounds(source_dir, **options)`, which puts them there. A user's own set is called `module:function` and needs no
-row here.
+`ensure_sounds(source_dir, **options)`, which puts them there. A user's own set is called `module:function`
+and needs no row here.
 """
 
 import importlib

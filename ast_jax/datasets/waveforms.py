@@ -15,7 +15,7 @@ from ast_jax.features import AudioError, load_audio, stream_audio
 def waveforms(
     prepared: PreparedSet, splits: Sequence[str], ids: Sequence[str], source_dir: str | None = None
 ) -> dict[str, Float32[np.ndarray, " S"]]:
-    """The waveform of each example, by id: as the shards hold it, or from the sound files; without those, nothing.
+    """The waveform of each example, by id: as shards hold it, or from the sound files; else nothing.
 
     A file that cannot be read any more is left out.
     """

@@ -1,8 +1,9 @@
-"""Extracts clips on all cores, in order: a few child processes, each asked for one clip at a time over its own socket.
+"""Extracts clips on all cores, in order: a few child processes, asked for one clip at a time.
 
-Not a pool of `multiprocessing`, `concurrent.futures` or `pebble`, which start children in one of two ways: forking after
-jax has started threads may hang, and spawning imports the caller's main module again in every child. Here a decoder that
-crashes or hangs costs one clip, and children end with their parent, however that ends.
+Not a pool of `multiprocessing`, `concurrent.futures` or `pebble`, which start children in one of two ways:
+forking after jax has started threads may hang, and spawning imports the caller's main module again in every
+child. Here a decoder that crashes or hangs costs one clip, and children end with their parent, however that
+ends.
 """
 
 import fcntl
@@ -26,7 +27,8 @@ from ast_jax.features import AudioError
 FEW = 48
 # Clips a worker may be ahead of the writer: bounds memory.
 AHEAD = 2
-# Seconds a worker may take for the next record: decoding the longest recording that is stored whole, on a slow disk.
+# Seconds a worker may take for the next record: decoding the longest recording that is stored whole, on a
+# slow disk.
 PATIENCE_S = 600.0
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -196,7 +198,10 @@ class _Child:
 
 
 def _above_stderr(end: Connection) -> Connection:
-    """The same, but never one of the files 0 to 2: where the caller has closed those, libraries write to them still."""
+    """The same, but never one of files 0 to 2.
+
+    Where the caller has closed those, libraries write to them still.
+    """
     return Connection(fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
 
 

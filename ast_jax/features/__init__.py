@@ -1,7 +1,7 @@
 """Sound files to waveforms (`load_audio`) and waveforms to log-mel spectrograms (`log_mel`).
 
-`log_mel` is imported at once: it is light (no jax, no scipy until called), and its module has its name, which a lazy
-import would leave here in its place. The decoders come on first use (PEP 562).
+`log_mel` is imported at once: it is light (no jax, no scipy until called), and its module has its name, which
+a lazy import would leave here in its place. The decoders come on first use (PEP 562).
 """
 
 from ast_jax.features.front_end import REFERENCE, FrontEnd, Kaldi

@@ -1,8 +1,8 @@
-"""Sound files to waveforms: float32 [S], one channel; whole (`load_audio`) or piece by piece (`stream_audio`).
+"""Sound files to waveforms: float32 [S], one channel; whole (`load_audio`) or in pieces (`stream_audio`).
 
-S samples, C channels. libsndfile decodes (by content, not by name), soxr resamples; neither librosa nor its seconds
-of import are needed for wav, flac, ogg and mp3. Every way a file can be bad ends in an `AudioError` with a reason of
-one or two words.
+S samples, C channels. libsndfile decodes (by content, not by name), soxr resamples; neither librosa nor its
+seconds of import are needed for wav, flac, ogg and mp3. Every way a file can be bad ends in an `AudioError`
+with a reason of one or two words.
 """
 
 import io
@@ -44,8 +44,8 @@ _QUALITY = "HQ"
 class AudioError(InputError):
     """A file that gives no waveform.
 
-    `reason` is one of: 'unreadable' (missing, a directory, a pipe or device, no permission, no stated length),
-    'empty file', 'not audio', 'truncated', 'damaged', 'no samples', 'not finite', 'too long'.
+    `reason` is one of: 'unreadable' (missing, a directory, a pipe or device, no permission, no stated
+    length), 'empty file', 'not audio', 'truncated', 'damaged', 'no samples', 'not finite', 'too long'.
     """
 
     def __init__(self, message: str, reason: str = "unreadable"):
@@ -63,9 +63,9 @@ def load_audio(
 ) -> Float32[np.ndarray, " S"]:
     """Decodes a sound file, given by path or as bytes, to mono at `sample_rate_hz`.
 
-    `channels='mean'` mixes all channels down; 'first' keeps the first one, as the AST reference does. Samples are
-    nominally in [-1, 1]; resampling and float files may exceed that, and nothing is clipped. Raises AudioError, for a
-    header that states more than `longest_s` seconds too.
+    `channels='mean'` mixes all channels down; 'first' keeps the first one, as the AST reference does. Samples
+    are nominally in [-1, 1]; resampling and float files may exceed that, and nothing is clipped. Raises
+    AudioError, for a header that states more than `longest_s` seconds too.
     """
     with _opened(source, longest_s) as (sound, name):
         blocks = list(_mono_blocks(sound, name, channels, _BLOCK))
@@ -85,11 +85,11 @@ def stream_audio(
     block_s: float = 30.0,
     longest_s: float = math.inf,
 ) -> Iterator[Float32[np.ndarray, " _"]]:
-    """Yields the waveform of `load_audio` in pieces of about `block_s` seconds, about two of them in memory at a time.
+    """Yields the waveform of `load_audio` in pieces of about `block_s` seconds, holding about two of them.
 
-    The pieces put together are what `load_audio` returns (to 1e-6 where they are resampled). Raises AudioError: at the
-    first piece for a file that cannot be opened, and later for one that turns out truncated or not finite, after the
-    pieces before the fault.
+    The pieces put together are what `load_audio` returns (to 1e-6 where they are resampled). Raises
+    AudioError: at the first piece for a file that cannot be opened, and later for one that turns out
+    truncated or not finite, after the pieces before the fault.
     """
     with _opened(source, longest_s) as (sound, name):
         same, any_yet = sound.samplerate == sample_rate_hz, False
@@ -201,7 +201,10 @@ def _mono(block: np.ndarray, channels: str) -> np.ndarray:
 
 
 def _check_whole(file: io.BytesIO | io.FileIO, name: str) -> None:
-    """Refuses an empty file, and one that ends before its container says: libsndfile takes it for a shorter sound."""
+    """Refuses an empty file, and one that ends before its container says.
+
+    libsndfile takes it for a shorter sound.
+    """
     size = file.seek(0, os.SEEK_END)
     if not size:
         raise _error(name, "empty file", "0 bytes", "a sound file: copy or download it again")

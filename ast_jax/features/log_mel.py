@@ -1,6 +1,7 @@
-"""Log-mel spectrograms: waveform [..., S] at 16 kHz to [..., T, F] in nats; the NumPy body, and the door to the device body.
+"""Log-mel spectrograms: waveform [..., S] at 16 kHz to [..., T, F] in nats.
 
-S samples, T = num_frames(S) frames, F mel bins. What is computed stands in `spec.py`.
+The NumPy body, and the door to the device body. S samples, T = num_frames(S) frames, F mel bins. What is
+computed stands in `spec.py`.
 """
 
 from functools import lru_cache
@@ -21,19 +22,19 @@ def log_mel(
     num_mel_bins: int = spec.NUM_MEL_BINS,
     num_samples: int | Int[Any, "*batch"] | None = None,
 ) -> Float[Any, "*batch T F"]:
-    """The AST reference's Kaldi filterbank (torchaudio.compliance.kaldi.fbank), in nats, before any normalisation.
+    """The AST reference's Kaldi filterbank (torchaudio.compliance.kaldi.fbank), in nats, not normalised.
 
-    A NumPy array gives a NumPy array of its own type: float64 runs in float64 and is the exact one. A jax array, or a tracer
-    under jit, vmap or grad, runs on the device in float32 (float64 where jax has it switched on). Any leading axes.
-    Less than 25 ms of sound, or none, is zero-padded to one frame.
+    A NumPy array gives a NumPy array of its own type: float64 runs in float64 and is the exact one. A jax
+    array, or a tracer under jit, vmap or grad, runs on the device in float32 (float64 where jax has it
+    switched on). Any leading axes. Less than 25 ms of sound, or none, is zero-padded to one frame.
 
-    `num_samples` says how many samples of each waveform are sound, where a batch was padded to one length: the mean is taken
-    over those, and the rest counts as silence. Rows from num_frames(num_samples) on then belong to the padding; the
-    reference has 0 there, which is the caller's to write.
+    `num_samples` says how many samples of each waveform are sound, where a batch was padded to one length:
+    the mean is taken over those, and the rest counts as silence. Rows from num_frames(num_samples) on then
+    belong to the padding; the reference has 0 there, which is the caller's to write.
 
-    float32 agrees with float64 to 5e-4 nats where a bin's energy is within 50 dB of its frame's peak, and to 3e-5 of the
-    frame's peak in energy everywhere; further down the logarithm shows rounding noise, as the reference's does.
-    Raises TypeError for integers: samples are floats in [-1, 1].
+    float32 agrees with float64 to 5e-4 nats where a bin's energy is within 50 dB of its frame's peak, and to
+    3e-5 of the frame's peak in energy everywhere; further down the logarithm shows rounding noise, as the
+    reference's does. Raises TypeError for integers: samples are floats in [-1, 1].
     """
     if not np.issubdtype(np.dtype(waveform.dtype), np.floating):
         got = f"log_mel got {waveform.dtype} samples"
@@ -79,8 +80,9 @@ def _one_clip(sound: np.ndarray, out: np.ndarray) -> None:
 def _emphasise(sound: np.ndarray, span: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """The waveform without its mean, and the same pre-emphasised, both cut or zero-padded to `span` samples.
 
-    Pre-emphasis is done once here, not once a frame: removing a frame's mean m before it is removing 0.03 m after it. It is
-    written x[n] - x[n-1] + 0.03 x[n-1]: on a slow wave the difference is exact, and rounding 0.97 x[n-1] is not small beside it.
+    Pre-emphasis is done once here, not once a frame: removing a frame's mean m before it is removing 0.03 m
+    after it. It is written x[n] - x[n-1] + 0.03 x[n-1]: on a slow wave the difference is exact, and rounding
+    0.97 x[n-1] is not small beside it.
     """
     x = np.zeros(span, dtype)
     count = min(span, len(sound))
@@ -114,8 +116,9 @@ def _power(frames: np.ndarray) -> np.ndarray:
 def _constants(num_mel_bins: int, dtype: np.dtype) -> tuple[np.ndarray, Any]:
     """The window [400], and the mel filters as a sparse matrix [F, 256].
 
-    An FFT bin is in two filters at most, so that the sparse product is faster than the dense one; and a matrix library
-    sums in another order with one thread than with two, which would make shards depend on how many workers wrote them.
+    An FFT bin is in two filters at most, so that the sparse product is faster than the dense one; and a
+    matrix library sums in another order with one thread than with two, which would make shards depend on how
+    many workers wrote them.
     """
     from scipy.sparse import csr_array
 
