@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ast_jax.config import flatten, parse
+from ast_jax.config import flatten, of_run, parse
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
+from ast_jax.settings import Settings
 
 
 def prepare(argv: Sequence[str]) -> None:
@@ -37,11 +38,20 @@ def prepare(argv: Sequence[str]) -> None:
         raise InputError(f"--beam_place={wrong[0]}: write it as HERE=THERE")
 
     from ast_jax.datasets.prepare import BeamRun
-    from ast_jax.training.setup import open_data
 
     places = dict(place.split("=", 1) for place in args.beam_place)
     beam = BeamRun(args.beam_runner, flags, places) if args.beam_runner else None
-    print(open_data(config, beam).directory)
+    print(opened(Settings.of(config), beam).directory)
+
+
+def opened(settings: Settings, beam: Any = None) -> PreparedSet:
+    """The recipe's prepared set, for what its model hears."""
+    from ast_jax.models import abstract
+    from ast_jax.models.base import config_from
+    from ast_jax.training.data import open_data
+
+    front_end = abstract(settings.model.family, config_from(settings, num_classes=2)).front_end
+    return open_data(settings.data, front_end, beam)
 
 
 def convert(argv: Sequence[str]) -> None:
@@ -86,7 +96,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="save the scores here, for ensembles later")
     args = parser.parse_args(rest)
 
-    from ast_jax.evaluation.evaluate import Predictions
+    from ast_jax.evaluation.predictions import Predictions
 
     as_trained = not (args.splits or args.again) and args.mean is None and args.std is None
     config = parse(recipe)[0] if recipe else None
@@ -155,22 +165,12 @@ def config_of_run(run: Path) -> ConfigDict:
         raise InputError(
             f"{run} is not a run of ours: say with --config=configs/NAME.py what to evaluate it on"
         )
-    from ast_jax.config import base
-
-    config = base()
-    stored = json.loads(path.read_text())
-    if isinstance(stored["model"]["remat"], bool):  # runs from before there were policies
-        stored["model"]["remat"] = "blocks" if stored["model"]["remat"] else "none"
-    with config.unlocked():
-        config.update(ConfigDict(stored))
-    return config
+    return of_run(json.loads(path.read_text()))
 
 
 def open_for_evaluation(config: ConfigDict, splits: str | None) -> tuple[PreparedSet, tuple[str, ...]]:
-    from ast_jax.training.setup import open_data
-
     chosen = tuple(splits.split(",")) if splits else tuple(config.dataset.eval)
-    prepared = open_data(config)
+    prepared = opened(Settings.of(config))
     prepared.num_examples(chosen)  # raises for a split that is not there
     return prepared, chosen
 
@@ -179,28 +179,29 @@ def scores_of(
     source: Path, prepared: PreparedSet, splits: tuple[str, ...], config: ConfigDict, *, which: str, mean, std
 ):
     """The scores of one model over the prepared set, in the set's own label order."""
+    from ast_jax.evaluation.scoring import Scorer
     from ast_jax.models import split
-    from ast_jax.training.score import Scorer
-    from ast_jax.training.sharding import make_layout
+    from ast_jax.objectives import plain_loss
+    from ast_jax.sharding import make_layout
     from ast_jax.weights import load_model
 
     loaded = load_model(source, which=which, mean=mean, std=std)
     whose = "given" if mean is not None or std is not None else "the checkpoint's own"
-    print(f"{source}: mean {loaded.mean:.5g}, std {loaded.std:.5g} ({whose})", file=sys.stderr)
+    front_end = loaded.front_end
+    print(f"{source}: mean {front_end.mean:.5g}, std {front_end.std:.5g} ({whose})", file=sys.stderr)
     columns = label_columns(source, loaded.label_names, prepared.label_names)
-    graphdef, params = split(loaded.model)
-    # the head's columns in the set's order: from there on there is one order of classes
-    params |= {key: params[key][..., columns] for key in ("head/kernel", "head/bias")}
+    graphdef, params, statistics = split(loaded.model)
     score = Scorer(
         graphdef,
         make_layout(parallel=config.parallel, fsdp=config.fsdp),
-        mean=loaded.mean,
-        std=loaded.std,
-        loss="bce" if loaded.multi_label else "ce",
+        front_end=front_end,
+        activation=loaded.activation,
+        loss=plain_loss(loaded.activation),
+        columns=columns.tolist(),
         num_frames=loaded.model.config.num_frames,
         batch_size=config.batch_size,
     )
-    return score(params, prepared, splits)
+    return score(params | statistics, prepared, splits)
 
 
 def label_columns(source: Path, model: Sequence[str], data: Sequence[str]) -> np.ndarray:

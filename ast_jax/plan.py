@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.config import parse
 from ast_jax.errors import InputError
+from ast_jax.settings import Settings
 
 GIB = 2**30
 NUM_CLASSES = {"audioset": 527, "esc50": 50, "speech_commands": 35, "synthetic": 10}
@@ -90,24 +91,26 @@ def classes_of(config: ConfigDict) -> int:
 
 def facts(config: ConfigDict, spec: str, num_classes: int, where: Any) -> dict[str, Any]:
     """What is known without compiling: the model, one clip, the devices."""
-    from ast_jax.models.attention import attention_on
+    from ast_jax.models import kernels_on, num_parameters
     from ast_jax.models.cost import forward_flops
-    from ast_jax.planning.costs import activation_bytes, num_parameters
-    from ast_jax.training.setup import model_config
+    from ast_jax.planning.costs import activation_bytes
+    from ast_jax.planning.memory import with_remat
 
-    model = model_config(config, num_classes)
-    attend = attention_on(where.devices[0])
-    kept = {remat: activation_bytes(dataclasses.replace(model, remat=remat), attend) for remat in REMATS}
+    settings, forms = Settings.of(config), kernels_on(where.devices[0])
+    outlines = {remat: with_remat(settings, num_classes, remat) for remat in REMATS}
+    kept = {remat: activation_bytes(model, forms) for remat, model in outlines.items()}
+    model, flops = outlines["none"], forward_flops(outlines["none"])
     return {
         "recipe": spec,
         "parallel": config.parallel,
         "fsdp": config.fsdp,
-        "dtype": model.dtype,
-        "attention": attend.__name__,
-        "tokens": model.num_tokens,
+        "family": settings.model.family,
+        "dtype": settings.model.dtype,
+        "attention": forms.attend.__name__,
+        "tokens": getattr(model.config, "num_tokens", None),
         "parameters": num_parameters(model),
-        "forward_flops": forward_flops(model),
-        "train_flops": 3 * forward_flops(model),
+        "forward_flops": flops,
+        "train_flops": 3 * flops,
         "activation_bytes": kept,
         "devices": {
             "name": where.name,
@@ -210,9 +213,10 @@ def table(plan: dict[str, Any]) -> str:
     kept = ", ".join(
         f"{size / 2**20:,.0f} MiB with remat {remat}" for remat, size in plan["activation_bytes"].items()
     )
+    tokens = f"{plan['tokens']:,} tokens, " if plan["tokens"] else ""
     lines = [
         f"{plan['recipe']}  ({plan['parallel']}, {plan['dtype']}, {plan['attention']})",
-        f"  model    {plan['tokens']:,} tokens, {plan['parameters']:,} parameters",
+        f"  model    {tokens}{plan['parameters']:,} parameters",
         f"  a clip   {plan['forward_flops'] / 1e9:.1f} GFLOP forward, {plan['train_flops'] / 1e9:.0f} GFLOP a training step",
         f"           activations kept for the backward pass: {kept}",
         f"  devices  {devices['name']}: {devices['chips']} chips, {devices['devices']} devices ({per_device}), "

@@ -143,7 +143,7 @@ def tiny_model(path: Path) -> Path:
     """A model of one narrow block with random weights: beside it, the memory that decoding and features take shows."""
     from flax import nnx
 
-    from ast_jax.models import AST, ASTConfig, flat_params
+    from ast_jax.models import AST, ASTConfig, host_variables
     from ast_jax.weights import LoadedModel
 
     if not path.is_dir():
@@ -151,7 +151,7 @@ def tiny_model(path: Path) -> Path:
         names = [f"class {i}" for i in range(10)]
         loaded = LoadedModel(AST(config, rngs=nnx.Rngs(0)), names, -6.6, 5.4, multi_label=False)
         path.mkdir()
-        save_file(flat_params(loaded.model), path / "model.safetensors")
+        save_file(host_variables(loaded.model), path / "model.safetensors")
         (path / "model_card.json").write_text(json.dumps(loaded.card()))
     return path
 

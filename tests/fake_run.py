@@ -1,4 +1,4 @@
-"""Writes a work directory as a finished run leaves it, with invented figures, for the tests of plots and report."""
+"""Writes a work directory as a finished run leaves it, with invented figures, for plots and report."""
 
 import json
 import wave
@@ -58,6 +58,8 @@ def write_fake_run(
     config["dataset"] |= {"name": "esc50", "mean": -6.6268077, "options": {"fold": 1}}
     config["of_a_later_version"] = "<unknown>"
     (directory / "config.json").write_text(json.dumps(config))
+    card = {"model": {"width": 384, "depth": 12, "num_heads": 6}, "label_names": labels}
+    (directory / "model_card.json").write_text(json.dumps(card))
     figures = metrics.for_json(metrics.summary(scores, targets))
     rows = _log(rng, epochs, figures)
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -116,10 +118,9 @@ def _log(rng, epochs: int, final: dict) -> list[dict]:
     for step in range(1, epochs * 34 + 1):
         epoch = (step - 1) // 34 + 1
         loss = 2.3 * np.exp(-step / (9 * epochs)) + 0.05 + 0.15 * rng.random()
-        rows.append(
-            {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "lr": 1e-4 * 0.85 ** max(0, epoch - 5),
-             "clips_per_s": 80 + 5 * rng.random(), "data_wait": 0.02 + 0.05 * rng.random() ** 4, "step_s": 0.6}
-        )  # fmt: skip
+        lr, clips_per_s = 1e-4 * 0.85 ** max(0, epoch - 5), 80 + 5 * rng.random()
+        row = {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "lr": lr, "step_s": 0.6}
+        rows.append(row | {"clips_per_s": clips_per_s, "data_wait": 0.02 + 0.05 * rng.random() ** 4})
         if step % 34 == 0:
             done = 1 - np.exp(-4 * epoch / epochs) + 0.01 * rng.normal()
             grown = {k: final[k] and final[k] * min(done, 1) for k in ("accuracy", "mAP", "auc", "d_prime")}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ast_jax.checkpoints import Store, load_params
+from ast_jax.checkpoints import Store, load_variables
 from ast_jax.checkpoints.store import _fingerprint
 from ast_jax.errors import InputError
 from ast_jax.training.optim import adam
@@ -57,7 +57,7 @@ def test_a_restart_remembers_the_best_and_deletes_the_rest(tmp_path, template):
             store.wait()
             steps = store.steps()
     assert steps == [5, 11, 12]
-    np.testing.assert_array_equal(load_params(tmp_path, "best")["b"], np.arange(5.0) + 5)
+    np.testing.assert_array_equal(load_variables(tmp_path, "best")["b"], np.arange(5.0) + 5)
 
 
 def test_a_step_may_take_the_states_memory_while_it_is_being_saved(tmp_path, template):
@@ -71,7 +71,7 @@ def test_a_step_may_take_the_states_memory_while_it_is_being_saved(tmp_path, tem
         jax.block_until_ready(double(state["params"]))
         store.wait()
         assert taken.is_deleted()
-    np.testing.assert_array_equal(load_params(tmp_path, "last")["b"], np.arange(5.0))
+    np.testing.assert_array_equal(load_variables(tmp_path, "last")["b"], np.arange(5.0))
 
 
 def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path, template):
@@ -120,14 +120,14 @@ def test_restore_gives_back_state_and_record(run, template):
 
 @pytest.mark.parametrize(("which", "step"), [("best", 2), ("last", 6)])
 def test_parameters_are_read_without_the_optimiser(run, template, which, step):
-    params = load_params(run[0], which)
+    params = load_variables(run[0], which)
     assert params.keys() == template["params"].keys()
     np.testing.assert_array_equal(params["blocks/0/a"], np.full((3, 4), 1.0 + step))
 
 
 def test_no_checkpoint_is_an_error_with_advice(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
-        load_params(tmp_path)
+        load_variables(tmp_path)
     empty = {"step": jnp.int32(0), "params": {}}
     assert Store(tmp_path, empty).restore(empty) is None
 
@@ -151,7 +151,7 @@ def test_a_wrong_value_that_storage_reads_happily_is_noticed(tmp_path, template,
     value = text.split('"params:b": ')[1].split(",")[0].rstrip("}")
     meta.write_text(text.replace(f'"params:b": {value}', f'"params:b": {int(value) ^ 1}'))
     with pytest.raises(InputError, match="differ from their recorded digest"):
-        load_params(tmp_path, "last")
+        load_variables(tmp_path, "last")
     store = Store(tmp_path, template)
     with caplog.at_level(logging.WARNING):
         assert store.restore(template).meta["note"] == 1
@@ -182,7 +182,7 @@ def test_an_average_without_epochs_in_it_is_not_given_out(tmp_path, template):
         store.save(at(state, 1), {"averaged": 0})
         store.wait()
         with pytest.raises(InputError, match="has not reached the first epoch"):
-            load_params(tmp_path, "average")
+            load_variables(tmp_path, "average")
 
 
 def test_no_single_flipped_bit_keeps_the_fingerprint():

@@ -12,11 +12,11 @@ import soundfile
 
 from ast_jax import commands, load_model
 from ast_jax.__main__ import COMMANDS
-from ast_jax.checkpoints import load_params
+from ast_jax.checkpoints import load_variables
 from ast_jax.config import parse
 from ast_jax.crossval import command, summarise, table
 from ast_jax.errors import InputError
-from ast_jax.evaluation.evaluate import Predictions
+from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features import load_audio
 from ast_jax.inference.predict import Tagger
 from ast_jax.main import main as train_command
@@ -144,7 +144,7 @@ def test_a_long_file_is_heard_to_its_end_in_overlapping_windows(run, folder):
 def test_training_starts_from_given_weights_and_freezes_what_is_frozen(run, folder, tmp_path):
     config = parse(flags(folder, init_from=run, freeze="backbone", lr=0.01))[0]
     train(config, tmp_path / "tuned")
-    before, after = load_params(run), load_params(tmp_path / "tuned")
+    before, after = load_variables(run), load_variables(tmp_path / "tuned")
     for path in before:
         if not path.startswith("head"):
             np.testing.assert_array_equal(before[path], after[path], err_msg=path)

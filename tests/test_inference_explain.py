@@ -17,7 +17,7 @@ from ast_jax.inference.attribution import (
     marked_region,
     over_cells,
 )
-from ast_jax.models import AST, ASTConfig, flat_params, set_params
+from ast_jax.models import AST, ASTConfig, host_variables, set_variables
 from ast_jax.models.attention import attend
 from ast_jax.weights import LoadedModel
 
@@ -40,9 +40,9 @@ def loaded() -> LoadedModel:
     rng = np.random.default_rng(0)
     params = {
         path: (rng.normal(0, 0.7, value.shape) + path.endswith("scale")).astype(np.float32)
-        for path, value in flat_params(model).items()
+        for path, value in host_variables(model).items()
     }
-    set_params(model, params)
+    set_variables(model, params)
     return LoadedModel(model, ["bell", "rain", "siren"], -5.0, 3.0, multi_label=False)
 
 

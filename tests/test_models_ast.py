@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig, flat_params, merge, normalise, set_params, split
+from ast_jax.models import AST, ASTConfig, host_variables, merge, normalise, set_variables, split
 
 TINY = ASTConfig(
     num_classes=5,
@@ -36,11 +36,11 @@ def model() -> AST:
     """Weights at std 0.2, biases too, so that a wrong term shows."""
     model = AST(TINY, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
-    set_params(
+    set_variables(
         model,
         {
             path: rng.normal(0, 0.2, value.shape).astype(np.float32)
-            for path, value in flat_params(model).items()
+            for path, value in host_variables(model).items()
         },
     )
     return model
@@ -103,7 +103,7 @@ def test_cutting_the_last_block_changes_nothing(model, x):
 
 def test_forward_pass_against_a_direct_statement(model, x):
     np.testing.assert_allclose(
-        model(x), direct(flat_params(model), np.asarray(x, np.float64), TINY), rtol=1e-4, atol=1e-4
+        model(x), direct(host_variables(model), np.asarray(x, np.float64), TINY), rtol=1e-4, atol=1e-4
     )
 
 
@@ -147,17 +147,17 @@ def direct(p: dict, x: np.ndarray, config: ASTConfig) -> np.ndarray:
 def test_class_only_model(x):
     config = dataclasses.replace(TINY, distilled=False)
     model = AST(config, rngs=nnx.Rngs(3))
-    assert "dist_token" not in flat_params(model)
+    assert "dist_token" not in host_variables(model)
     assert model.tokens(x).shape[1] == 1 + 5 * 5
     np.testing.assert_allclose(
-        model(x), direct(flat_params(model), np.asarray(x, np.float64), config), rtol=1e-4, atol=1e-4
+        model(x), direct(host_variables(model), np.asarray(x, np.float64), config), rtol=1e-4, atol=1e-4
     )
 
 
 @pytest.mark.parametrize("policy", ["dots", "blocks"])
 def test_remat_gives_the_same_gradients(model, x, policy):
     again = AST(dataclasses.replace(TINY, remat=policy), rngs=nnx.Rngs(0))
-    set_params(again, flat_params(model))
+    set_variables(again, host_variables(model))
     grads = [
         jax.jit(jax.grad(lambda p, g=g: (merge(g, p)(x) ** 2).sum()), compiler_options=QUICK)(p)
         for g, p in (split(model), split(again))
@@ -212,8 +212,8 @@ def test_kept_patches_alone_are_seen(model, x):
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(model, x):
     half = AST(dataclasses.replace(TINY, dtype="bfloat16"), rngs=nnx.Rngs(0))
-    set_params(half, flat_params(model))
-    assert {value.dtype for value in flat_params(half).values()} == {np.dtype(np.float32)}
+    set_variables(half, host_variables(model))
+    assert {value.dtype for value in host_variables(half).values()} == {np.dtype(np.float32)}
     assert half.blocks[0](half.embed(x)).dtype == jnp.bfloat16
     logits = half(x)
     assert logits.dtype == jnp.float32
@@ -221,7 +221,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(model, x):
 
 
 def test_initial_weights_are_the_references():
-    params = flat_params(AST(ASTConfig(width=192, depth=1, num_heads=3, num_classes=100), rngs=nnx.Rngs(0)))
+    params = host_variables(AST(ASTConfig(width=192, depth=1, num_heads=3, num_classes=100), rngs=nnx.Rngs(0)))
     for path, std in {
         "blocks/0/attention/qkv/kernel": 0.02,
         "pos_embed": 0.02,
@@ -261,12 +261,12 @@ def test_impossible_configs_are_refused(wrong):
         dataclasses.replace(TINY, **wrong)
 
 
-def test_set_params_lists_everything_that_does_not_fit(model):
-    params = flat_params(model)
+def test_set_variables_lists_everything_that_does_not_fit(model):
+    params = host_variables(model)
     del params["cls_token"]
     params["extra"] = np.zeros(1, np.float32)
     params["head/bias"] = np.zeros(7, np.float32)
     with pytest.raises(
         InputError, match=r"3 parameters.*cls_token is missing.*extra is unknown.*head/bias has shape \(7,\)"
     ):
-        set_params(model, params)
+        set_variables(model, params)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from scipy.special import erf
 
-from ast_jax.models.layers import device_free, gelu, linear, with_stored_gradient
+from ast_jax.models.layers import gelu, linear, with_stored_gradient
 
 
 @pytest.fixture(scope="module")

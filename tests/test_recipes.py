@@ -12,7 +12,7 @@ from test_training_loop import SETTINGS, data_dir, flags, sounds  # noqa: F401 (
 from ast_jax import ablate, commands
 from ast_jax.config import base, flatten
 from ast_jax.errors import InputError
-from ast_jax.evaluation.evaluate import Predictions
+from ast_jax.evaluation.predictions import Predictions
 from ast_jax.main import main
 from ast_jax.seeds import summarise, table
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_jax.checkpoints import Store, load_params, saved_steps
+from ast_jax.checkpoints import Store, load_variables, saved_steps
 from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
 from ast_jax.evaluation import metrics
-from ast_jax.evaluation.evaluate import Predictions
+from ast_jax.evaluation.predictions import Predictions
 from ast_jax.inference.predict import main as predict
 from ast_jax.training import hosts
 from ast_jax.training.loop import train
@@ -99,7 +99,7 @@ def facts(workdir: Path) -> list[dict]:
 
 
 def assert_same_run(ours: Path, theirs: Path) -> None:
-    left, right = load_params(ours, "last"), load_params(theirs, "last")
+    left, right = load_variables(ours, "last"), load_variables(theirs, "last")
     assert left.keys() == right.keys()
     for path in left:
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
@@ -168,8 +168,8 @@ def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, 
     train(settings(sounds, data_dir, **options), workdir)
 
     by_epoch = [checkpoint(workdir, STEPS * epoch, tmp_path) for epoch in (1, 2, 3)]
-    averaged = load_params(workdir, "average")
-    for path, last in load_params(whole, "last").items():
+    averaged = load_variables(workdir, "average")
+    for path, last in load_variables(whole, "last").items():
         np.testing.assert_array_equal(by_epoch[2][path], last, err_msg=path)
         mean = (by_epoch[0][path].astype(np.float64) + by_epoch[1][path]) / 2
         np.testing.assert_allclose(averaged[path], mean, atol=1e-7, err_msg=path)  # float32 near 1
@@ -201,7 +201,7 @@ def checkpoint(workdir: Path, step: int, scratch: Path) -> dict[str, np.ndarray]
     """The parameters of one of a run's checkpoints."""
     alone = scratch / f"only{step}"
     shutil.copytree(workdir / "checkpoints" / str(step), alone / "checkpoints" / str(step))
-    return load_params(alone, "last")
+    return load_variables(alone, "last")
 
 
 @pytest.mark.parametrize("span", [(1,), (0, 2), (3, 2)])

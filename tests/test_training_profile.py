@@ -15,7 +15,7 @@ from ast_jax.main import keep_compiled_programs
 from ast_jax.models import AST, ASTConfig, merge, split
 from ast_jax.models.cost import forward_flops
 from ast_jax.training import profile
-from ast_jax.training.sharding import make_layout
+from ast_jax.sharding import make_layout
 from ast_jax.training.step import Recipe
 
 CONFIG = ASTConfig(num_classes=10, num_frames=256, strides=(16, 16), width=64, depth=3, num_heads=2)

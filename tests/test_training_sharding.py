@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 from ast_jax.datasets.pipeline import EvalStream, HostRows, TrainStream
 from ast_jax.errors import InputError
-from ast_jax.training.sharding import fsdp_spec, make_layout
+from ast_jax.sharding import fsdp_spec, make_layout
 
 EIGHT = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # the latter compiles faster
 

@@ -10,11 +10,11 @@ from flax import nnx
 from weights_oracles import hugging_face_model, reference_model, save_hugging_face
 
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig, flat_params, set_params
+from ast_jax.models import AST, ASTConfig, host_variables, set_variables
 from ast_jax.weights import load_model
 from ast_jax.weights.convert import LAYOUTS, convert
 from ast_jax.weights.pretrained import LoadedModel
-from ast_jax.weights.source import CARD
+from ast_jax.weights.model_card import CARD
 
 CONFIG = ASTConfig(
     num_classes=5,
@@ -38,7 +38,7 @@ def model_of_ours(directory, config=CONFIG, **facts):
     for path in random:
         if path.endswith("scale"):
             random[path] += 1
-    set_params(model, random)
+    set_variables(model, random)
     names = ["dog", "rain", "sneezing, loud", "été", "clock"][: config.num_classes]
     loaded = LoadedModel(model, names, mean=-5.5, std=3.25, multi_label=True, channels="first")
     for name, value in facts.items():
@@ -62,7 +62,7 @@ def test_round_trip_is_bit_exact(tmp_path, to, monkeypatch):
     lines = convert(tmp_path / "ours", tmp_path / "out", to=to)
     assert sum("parity" in line for line in lines) == 1
     again = load_model(tmp_path / "out")
-    got = flat_params(again.model)
+    got = host_variables(again.model)
     assert got.keys() == params.keys()
     for path, array in params.items():
         np.testing.assert_array_equal(got[path], array, err_msg=path)
@@ -82,7 +82,7 @@ def test_a_chain_through_every_layout_ends_where_it_began(tmp_path):
         convert(tmp_path / str(i), tmp_path / str(i + 1), to=to)
     last = load_model(tmp_path / str(len(LAYOUTS)))
     assert last.model.config == dataclasses.replace(CONFIG, head_norm_eps=1e-6)
-    for path, array in flat_params(last.model).items():
+    for path, array in host_variables(last.model).items():
         np.testing.assert_array_equal(array, params[path])
 
 

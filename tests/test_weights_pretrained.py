@@ -21,7 +21,7 @@ from weights_oracles import (
 )
 
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig, flat_params
+from ast_jax.models import AST, ASTConfig, host_variables
 from ast_jax.weights import initialise, layouts, load_model, read_source, torch_file
 
 # Both sides compute in float32; with weights of std 0.2 logits are of size 1 to 10 and differ by some 1e-6 of that.
@@ -236,9 +236,9 @@ def tiny(**changes):
 def test_image_model_becomes_an_ast_and_the_account_says_how(tmp_path):
     params = save_timm(tmp_path / "x.npz")
     model = AST(tiny(patch_shape=(6, 4), strides=(3, 4)), rngs=nnx.Rngs(0))  # grid 4 x 12
-    before = flat_params(model)
+    before = host_variables(model)
     account = initialise(model, tmp_path / "x.npz")
-    after = flat_params(model)
+    after = host_variables(model)
     for part in (
         "2 blocks of width 192",
         "3 colour kernels summed",
@@ -259,13 +259,13 @@ def test_image_model_becomes_an_ast_and_the_account_says_how(tmp_path):
 def test_kernel_and_position_choices(tmp_path):
     params = save_timm(tmp_path / "x.npz")
     model = AST(tiny(), rngs=nnx.Rngs(0))
-    new = flat_params(model)["pos_embed"]
+    new = host_variables(model)["pos_embed"]
     account = initialise(model, tmp_path / "x.npz", rgb="mean", positions="reinit")
     assert "positions new" in account
     assert "averaged" in account
-    np.testing.assert_array_equal(flat_params(model)["pos_embed"], new)
+    np.testing.assert_array_equal(host_variables(model)["pos_embed"], new)
     mean = params["patch_embed/kernel"].mean(2, keepdims=True)
-    np.testing.assert_allclose(flat_params(model)["patch_embed/kernel"], mean, atol=1e-6)
+    np.testing.assert_allclose(host_variables(model)["patch_embed/kernel"], mean, atol=1e-6)
     with pytest.raises(InputError, match="bicubic"):
         initialise(model, tmp_path / "x.npz", positions="bicubic")
 
@@ -274,13 +274,13 @@ def test_distillation_token_follows_the_model(tmp_path):
     params = save_timm(tmp_path / "plain.npz")
     model = AST(tiny(distilled=True), rngs=nnx.Rngs(0))
     assert "distillation token and its position copied" in initialise(model, tmp_path / "plain.npz")
-    after = flat_params(model)
+    after = host_variables(model)
     np.testing.assert_array_equal(after["dist_token"], params["cls_token"])
     np.testing.assert_array_equal(after["pos_embed"][:, 1], params["pos_embed"][:, 0])
     params = save_timm(tmp_path / "distilled.npz", distilled=True)
     model = AST(tiny(), rngs=nnx.Rngs(0))
     assert "distillation token left aside" in initialise(model, tmp_path / "distilled.npz")
-    np.testing.assert_array_equal(flat_params(model)["pos_embed"][:, 0], params["pos_embed"][:, 0])
+    np.testing.assert_array_equal(host_variables(model)["pos_embed"][:, 0], params["pos_embed"][:, 0])
 
 
 def test_the_model_may_follow_its_source(tmp_path):
@@ -300,7 +300,7 @@ def test_another_size_is_refused(tmp_path):
 def save_ours(path, config, *, seed=0, **facts):
     """One of our own directories, written by hand."""
     path.mkdir(exist_ok=True)
-    params = flat_params(AST(config, rngs=nnx.Rngs(seed)))
+    params = host_variables(AST(config, rngs=nnx.Rngs(seed)))
     rng = np.random.default_rng(seed)
     params = {name: rng.normal(0, 0.2, x.shape).astype(np.float32) for name, x in params.items()}
     save_file(params, path / "model.safetensors")
@@ -322,7 +322,7 @@ def test_our_own_directory_is_taken_as_it_is(tmp_path):
     assert loaded.model.config == tiny()
     assert (loaded.mean, loaded.std, loaded.multi_label, loaded.channels) == (-4.0, 3.0, True, "first")
     assert loaded.label_names == ["l0", "l1", "l2", "l3", "l4", "l5", "l6"]
-    for path, array in flat_params(loaded.model).items():
+    for path, array in host_variables(loaded.model).items():
         np.testing.assert_array_equal(array, params[path])
 
 
@@ -333,12 +333,12 @@ def test_a_run_gives_the_weights_asked_for(tmp_path, monkeypatch):
     (tmp_path / "run" / "checkpoints").mkdir()
     monkeypatch.setattr(
         checkpoints,
-        "load_params",
+        "load_variables",
         lambda workdir, which: {p: x + (which == "last") for p, x in params.items()},
     )
     for which, shift in (("best", 0), ("last", 1)):
         loaded = load_model(tmp_path / "run", which=which)
-        np.testing.assert_array_equal(flat_params(loaded.model)["head/bias"], params["head/bias"] + shift)
+        np.testing.assert_array_equal(host_variables(loaded.model)["head/bias"], params["head/bias"] + shift)
         assert which in loaded.notes[0]
 
 
@@ -349,13 +349,13 @@ def test_another_length_and_other_strides(tmp_path):
     table = params["pos_embed"][0, 1:].reshape(5, 25, -1)
     short = load_model(tmp_path / "m", num_frames=40)
     np.testing.assert_array_equal(
-        flat_params(short.model)["pos_embed"][0, 1:].reshape(5, 10, -1), table[:, 7:17]
+        host_variables(short.model)["pos_embed"][0, 1:].reshape(5, 10, -1), table[:, 7:17]
     )
     assert short.label_names[0] == "l0"  # its head is kept
     assert "time cut" in short.notes[0]
     other = load_model(tmp_path / "m", strides=(3, 8))  # grid 5 x 13, every second centre
     np.testing.assert_allclose(
-        flat_params(other.model)["pos_embed"][0, 1:].reshape(5, 13, -1), table[:, ::2], atol=1e-6
+        host_variables(other.model)["pos_embed"][0, 1:].reshape(5, 13, -1), table[:, ::2], atol=1e-6
     )
     assert "moved to the new patch centres 5 x 13" in other.notes[0]
     new_head = load_model(tmp_path / "m", label_names=["a", "b"])
@@ -551,7 +551,7 @@ def test_a_base_model_without_head_can_start_another(tmp_path):
     )
     loaded = load_model(tmp_path, label_names=["a", "b"])
     assert "head new" in loaded.notes[0]
-    np.testing.assert_array_equal(flat_params(loaded.model)["norm/bias"], params["norm/bias"])
+    np.testing.assert_array_equal(host_variables(loaded.model)["norm/bias"], params["norm/bias"])
 
 
 def test_hugging_face_file_alone_is_not_enough(tmp_path):

@@ -90,9 +90,9 @@ class Store:
 
     def _write(self, step: int, items: Mapping[str, dict[str, Any]], record: dict[str, Any]) -> None:
         record["digest"] = _digest(items)
-        record["shapes"] = {
-            name: leaf.shape for name, leaf in items["params"].items()
-        }  # to read them without a model
+        # to read them without a model
+        for of, item in (("", "params"), ("_of_statistics", "statistics")):
+            record[f"shapes{of}"] = {name: leaf.shape for name, leaf in items.get(item, {}).items()}
         args = self._ocp.args
         if step in self._manager.all_steps():  # saved before its evaluation, which is done now
             self._manager.delete(step)
@@ -183,8 +183,9 @@ def saved_steps(workdir: Path | str) -> list[int]:
     return sorted(int(path.name) for path in found if path.name.isdigit())
 
 
-def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarray]:
-    """The parameters of a run by '/'-joined path: those evaluated at its `best` or `last` checkpoint, or the `average` of epochs.
+def load_variables(workdir: Path | str, which: str = "best") -> dict[str, np.ndarray]:
+    """A run's parameters and statistics by '/'-joined path: those evaluated at its `best` or `last` checkpoint, or the
+    `average` of epochs.
 
     Where the run keeps an exponential average, that is what was evaluated.
 
@@ -210,17 +211,24 @@ def load_params(workdir: Path | str, which: str = "best") -> dict[str, np.ndarra
             f"{workdir} has not reached the first epoch of config.average_epochs: choose best or last"
         )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    known = [metas[chosen].get(f"shapes{of}", {}) for of in ("", "_of_statistics")]
+    # averages hold both together
+    parts = {item: known[0] | known[1]} if item != "params" else {"params": known[0], "statistics": known[1]}
+    found: dict[str, np.ndarray] = {}
     with ocp.StandardCheckpointer() as checkpointer:
-        shapes = {
-            name: jax.ShapeDtypeStruct(tuple(shape), jnp.float32, sharding=device)
-            for name, shape in metas[chosen]["shapes"].items()
-        }
-        params = checkpointer.restore(chosen / item, shapes)
-    arrays = {name: np.asarray(value) for name, value in params.items()}
-    _compare(
-        {f"{item}:{name}": _fingerprint_on_host(a) for name, a in arrays.items()}, metas[chosen]["digest"]
-    )
-    return {name.replace(".", "/"): array for name, array in arrays.items()}
+        for part, shapes in parts.items():
+            if not shapes:
+                continue
+            wanted = {
+                name: jax.ShapeDtypeStruct(tuple(shape), jnp.float32, sharding=device)
+                for name, shape in shapes.items()
+            }
+            got = checkpointer.restore(chosen / part, wanted)
+            arrays = {name: np.asarray(value) for name, value in got.items()}
+            prints = {f"{part}:{name}": _fingerprint_on_host(a) for name, a in arrays.items()}
+            _compare(prints, metas[chosen]["digest"])
+            found |= arrays
+    return {name.replace(".", "/"): array for name, array in found.items()}
 
 
 @dataclasses.dataclass
@@ -288,24 +296,41 @@ def _on_host(items: Mapping[str, dict[str, jax.Array]]) -> dict[str, dict[str, n
 
 
 @jax.jit
-def _fingerprint(leaf: jax.Array) -> jax.Array:
-    """A sum of the leaf's 32-bit words, each times its own odd number, modulo 2^32: no single flipped bit leaves it as it was."""
-    words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
-    return (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+def _fingerprints(leaves: list[jax.Array]) -> list[jax.Array]:
+    """`_fingerprint_on_host` of arrays that no host holds whole: one program, since many small ones with collectives in
+    flight can wait for one another for ever."""
+
+    def one(leaf):
+        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+        return (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+
+    return [one(leaf) for leaf in leaves]
 
 
 def _digest(arrays: Mapping[str, Mapping[str, jax.Array | np.ndarray]]) -> dict[str, int]:
-    """By item:name; each computed where the array is."""
-    prints = {
-        f"{item}:{name}": _fingerprint_on_host(leaf) if isinstance(leaf, np.ndarray) else _fingerprint(leaf)
-        for item, tree in arrays.items()
-        for name, leaf in tree.items()
-    }
-    return {name: int(value) for name, value in jax.device_get(prints).items()}
+    """By item:name."""
+    leaves = {f"{item}:{name}": leaf for item, tree in arrays.items() for name, leaf in tree.items()}
+    split = {name: leaf for name, leaf in leaves.items() if not _is_here(leaf)}
+    prints = (
+        dict(zip(split, jax.device_get(_fingerprints(list(split.values()))), strict=True)) if split else {}
+    )
+    prints |= {name: _fingerprint_on_host(_here(leaf)) for name, leaf in leaves.items() if name not in split}
+    return {name: int(prints[name]) for name in leaves}
+
+
+def _is_here(leaf: jax.Array | np.ndarray) -> bool:
+    """Whether this host holds all of it."""
+    return isinstance(leaf, np.ndarray) or leaf.is_fully_addressable or leaf.is_fully_replicated
+
+
+def _here(leaf: jax.Array | np.ndarray) -> np.ndarray:
+    if isinstance(leaf, np.ndarray) or leaf.is_fully_addressable:
+        return np.asarray(leaf)
+    return np.asarray(leaf.addressable_data(0))
 
 
 def _fingerprint_on_host(leaf: np.ndarray) -> int:
-    """`_fingerprint` in NumPy: reading parameters to use them need not wait for a compiler."""
+    """A sum of the leaf's 32-bit words, each times its own odd number, modulo 2^32: no single flipped bit leaves it as it was."""
     words = np.ascontiguousarray(leaf).view(np.uint32).reshape(-1)
     return int((words * (2 * np.arange(words.size, dtype=np.uint32) + 1)).sum(dtype=np.uint32))
 

@@ -1,4 +1,4 @@
-"""Figures of a tagger from its scores and the truth: accuracy, average precision, ROC AUC, d', and how sure they are.
+"""Figures of a tagger from its scores and the truth, one row of `METRICS` each, and how sure they are.
 
 Letters: N clips, C classes. NumPy only. Every figure equals scikit-learn's, tied scores included; a class for which a figure
 has no meaning is NaN in arrays, None in tables, left out of means and counted. One sort of each class's scores does it all:
@@ -7,6 +7,7 @@ the ranks of the true clips follow by binary search, and true clips are few (3 l
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -14,14 +15,15 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ast_jax.errors import InputError
+from ast_jax.tables import look_up
 
 Scores = Float[np.ndarray, "N C"]
 Targets = Shaped[np.ndarray, "N C"]  # bool, integers or floats; a class is true where its target is above 0
 PerClass = Float[np.ndarray, " C"]
 
-_CLASSES_AT_ONCE = (
-    64  # a block of columns is copied class by class: 64 x 19,185 float32 = 5 MB, so memory stays flat
-)
+# A block of columns is copied class by class: 64 x 19,185 float32 = 5 MB, so memory stays flat.
+_CLASSES_AT_ONCE = 64
+_TOP = 5
 
 
 def accuracy(scores: Scores, targets: Targets) -> float:
@@ -40,7 +42,7 @@ def accuracy(scores: Scores, targets: Targets) -> float:
 
 def average_precision(scores: Scores, targets: Targets) -> PerClass:
     """Average precision of each class, 0 to 1, as `sklearn.metrics.average_precision_score`; NaN for a class without true clips."""
-    return _ap_and_auc(scores, targets)[0]
+    return Scored(scores, targets).average_precision
 
 
 def roc_auc(scores: Scores, targets: Targets) -> PerClass:
@@ -48,7 +50,7 @@ def roc_auc(scores: Scores, targets: Targets) -> PerClass:
 
     The reference stops there with an error.
     """
-    return _ap_and_auc(scores, targets)[1]
+    return Scored(scores, targets).roc_auc
 
 
 def mean_average_precision(scores: Scores, targets: Targets) -> float:
@@ -66,33 +68,162 @@ def d_prime(auc: float) -> float:
     return 2**0.5 * NormalDist().inv_cdf(float(auc)) if 0 < auc < 1 else float("nan")
 
 
-def summary(scores: Scores, targets: Targets) -> dict[str, float | int]:
-    """The headline figures of an evaluation.
+class Scored:
+    """Scores beside the truth; what several figures need is computed once. Raises InputError on shapes or NaN.
+
+    `thresholds` [C] decide from which score on a class counts as found; by default each class's best on these very clips,
+    which flatters F1: give those of another set where there is one.
+    """
+
+    def __init__(self, scores: Scores, targets: Targets, thresholds: PerClass | None = None):
+        _check(scores, targets)
+        self.scores, self.targets, self._given = scores, targets, thresholds
+
+    @cached_property
+    def _by_class(self) -> np.ndarray:
+        return _from_one_sort(self.scores, self.targets)
+
+    @property
+    def average_precision(self) -> PerClass:
+        return self._by_class[0]
+
+    @property
+    def roc_auc(self) -> PerClass:
+        return self._by_class[1]
+
+    @property
+    def thresholds(self) -> PerClass:
+        """From which score on each class is found; NaN for a class without true clips."""
+        return self._by_class[2] if self._given is None else self._given
+
+    @cached_property
+    def found(self) -> np.ndarray:
+        """[C, 3] counts: classes found and true, found and untrue, true and not found."""
+        found, true = self.scores >= self.thresholds[None], self.targets > 0
+        return np.stack([(found & true).sum(0), (found & ~true).sum(0), (~found & true).sum(0)], axis=1)
+
+    @property
+    def f1(self) -> PerClass:
+        """2 TP / (2 TP + FP + FN) of each class; NaN for one without true clips."""
+        hits, false, missed = self.found.T
+        return np.where(hits + missed > 0, 2 * hits / np.maximum(2 * hits + false + missed, 1), np.nan)
+
+    @property
+    def micro_f1(self) -> float:
+        """The same of all decisions together, over the classes with true clips."""
+        hits, false, missed = self.found[self.found[:, 0] + self.found[:, 2] > 0].sum(axis=0)
+        return float(2 * hits / (2 * hits + false + missed)) if hits + missed else float("nan")
+
+    @property
+    def top_k(self) -> float:
+        """Share of clips with a true class among the five best; NaN where there are no more than five classes."""
+        if not len(self.scores) or self.scores.shape[1] <= _TOP:
+            return float("nan")
+        best = np.argpartition(-self.scores, _TOP - 1, axis=1)[:, :_TOP]
+        return float((np.take_along_axis(self.targets, best, axis=1) > 0).any(axis=1).mean())
+
+    @property
+    def lwlrap(self) -> float:
+        """Label-weighted label-ranking average precision (Plakal and Ellis, DCASE 2019 task 2): of each true label of each
+        clip, the share of true ones among the classes scored at least as high; NaN without labels."""
+        clips, labels = np.nonzero(self.targets > 0)
+        if not len(clips):
+            return float("nan")
+        total = 0.0
+        # a thousand labels' rows at a time, so that memory stays flat
+        for some in np.array_split(np.arange(len(clips)), len(clips) // 1000 + 1):
+            rows = self.scores[clips[some]]
+            at_least = rows >= rows[np.arange(len(some)), labels[some]][:, None]
+            true = self.targets[clips[some]] > 0
+            total += float(((at_least & true).sum(axis=1) / at_least.sum(axis=1)).sum())
+        return total / len(clips)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the table: what to call a figure in a heading and in a line, how to compute and print it, what is better.
+
+    `headline` ones are told after each epoch and stand on top of a report; all of them are in results.json.
+    """
+
+    label: str
+    word: str
+    of: Callable[[Scored], float]
+    # for people: on the page and in tables
+    shown_as: Callable[[float], str] = "{:.3f}".format
+    higher_is_better: bool = True
+    headline: bool = False
+
+    def text(self, value: Any) -> str:
+        """For a page; a dash for what has no meaning."""
+        number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+        return self.shown_as(value) if number else "-"
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether a later figure replaces an earlier one: of equals the later one, and anything in the place of NaN."""
+        if np.isnan(than):
+            return True
+        return value >= than if self.higher_is_better else value <= than
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(
+        "Accuracy",
+        "accuracy",
+        lambda scored: accuracy(scored.scores, scored.targets),
+        _percent,
+        headline=True,
+    ),
+    "mAP": Metric("mAP", "mAP", lambda scored: _mean(scored.average_precision), headline=True),
+    "auc": Metric("ROC AUC", "AUC", lambda scored: _mean(scored.roc_auc), headline=True),
+    "d_prime": Metric(
+        "d'", "d'", lambda scored: d_prime(_mean(scored.roc_auc)), "{:.2f}".format, headline=True
+    ),
+    "f1_macro": Metric("F1, mean of classes", "F1", lambda scored: _mean(scored.f1)),
+    "f1_micro": Metric("F1, of all decisions", "micro F1", lambda scored: scored.micro_f1),
+    "top5": Metric("Top-5 accuracy", "top-5", lambda scored: scored.top_k, _percent),
+    "lwlrap": Metric("lwlrap", "lwlrap", lambda scored: scored.lwlrap),
+}
+HEADLINES = tuple(name for name, metric in METRICS.items() if metric.headline)
+
+
+def metric_called(name: str) -> Metric:
+    """A row of the table, or `module:metric` of the user's own. Raises InputError."""
+    return look_up(METRICS, name, "metric")
+
+
+def summary(
+    scores: Scores, targets: Targets, *, also: str = "", thresholds: PerClass | None = None
+) -> dict[str, float | int]:
+    """Every figure of the table, and the one called `also`.
 
     'mAP' and 'auc' are means over the classes that have them, 'd_prime' is of the mean AUC. 'classes_left_out' counts the
     classes without true clips, 'classes_left_out_of_auc' those without true or without untrue ones. Figures that have no
     meaning are NaN and a perfect AUC makes d' inf: neither is JSON, see `for_json`. Raises InputError on shapes or NaN.
     """
-    precision, area = _ap_and_auc(scores, targets)
-    mean_area = _mean(area)
+    scored = Scored(scores, targets, thresholds)
+    rows = METRICS | ({also: metric_called(also)} if also else {})
     return {
-        "accuracy": accuracy(scores, targets),
-        "mAP": _mean(precision),
-        "auc": mean_area,
-        "d_prime": d_prime(mean_area),
+        **{name: float(metric.of(scored)) for name, metric in rows.items()},
         "num_examples": len(scores),
-        "classes_left_out": int(np.isnan(precision).sum()),
-        "classes_left_out_of_auc": int(np.isnan(area).sum()),
+        "classes_left_out": int(np.isnan(scored.average_precision).sum()),
+        "classes_left_out_of_auc": int(np.isnan(scored.roc_auc).sum()),
     }
 
 
 def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a class, in the order of the labels, ready for JSON: label, ap, auc, d_prime, positives, accuracy.
+    """One row a class, in the order of the labels, ready for JSON: label, ap, auc, d_prime, positives, accuracy, f1, threshold.
 
-    'positives' counts true clips; 'accuracy' is the share of them with this class on top (recall). None = has no meaning,
-    or is infinite (d' of a perfect AUC). Raises InputError when the names do not number C.
+    'positives' counts true clips; 'accuracy' is the share of them with this class on top (recall); 'f1' is at 'threshold',
+    the best on these clips. None = has no meaning, or is infinite (d' of a perfect AUC). Raises InputError when the names
+    do not number C.
     """
-    precision, area = _ap_and_auc(scores, targets)
+    scored = Scored(scores, targets)
+    precision, area = scored.average_precision, scored.roc_auc
     if len(label_names) != len(precision):
         raise InputError(
             f"got {len(label_names)} label names for {len(precision)} classes: give one name a class"
@@ -103,7 +234,7 @@ def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> l
     if scores.size:
         top = scores.argmax(axis=1)
         np.add.at(hits, top, true[np.arange(len(top)), top])
-    rows = zip(label_names, precision, area, positives, hits, strict=True)
+    rows = zip(label_names, precision, area, positives, hits, scored.f1, scored.thresholds, strict=True)
     return [
         for_json(
             {
@@ -113,9 +244,11 @@ def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> l
                 "d_prime": d_prime(float(auc)),
                 "positives": int(count),
                 "accuracy": int(hit) / int(count) if count else None,
+                "f1": float(f1),
+                "threshold": float(threshold),
             }
         )
-        for label, ap, auc, count, hit in rows
+        for label, ap, auc, count, hit, f1, threshold in rows
     ]
 
 
@@ -166,17 +299,16 @@ def bootstrap_interval(
 
 
 def interval_of(scores: Scores, targets: Targets, metric: str) -> tuple[float, float]:
-    """The 95 % `bootstrap_interval` of a metric by its name, with as many draws as take seconds: 200, or 50 for a set as large as AudioSet's."""
+    """The 95 % `bootstrap_interval` of a metric by its name, with as many draws as take seconds: 200, or 50 for a set as
+    large as AudioSet's. F1 keeps the thresholds of the whole set."""
     if metric == "d_prime":  # grows with the AUC, and is infinite where that is 1
         low, high = interval_of(scores, targets, "auc")
         return d_prime(max(low, 0.0)), d_prime(min(high, 1.0))
-    functions: dict[str, Callable] = {
-        "accuracy": accuracy,
-        "mAP": mean_average_precision,
-        "auc": lambda scores, targets: _mean(roc_auc(scores, targets)),
-    }
+    row, thresholds = metric_called(metric), Scored(scores, targets).thresholds
     repeats = 200 if scores.size < 1_000_000 else 50
-    return bootstrap_interval(scores, targets, functions[metric], repeats=repeats)
+    return bootstrap_interval(
+        scores, targets, lambda drawn, true: row.of(Scored(drawn, true, thresholds)), repeats=repeats
+    )
 
 
 @dataclass(frozen=True)
@@ -217,11 +349,10 @@ def _check(scores: np.ndarray, targets: np.ndarray) -> None:
         )
 
 
-def _ap_and_auc(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both figures of every class [C] float64, from one sort."""
-    _check(scores, targets)
+def _from_one_sort(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """AP, AUC and the threshold of the best F1 of every class, [3, C] float64, from one sort."""
     num_classes = scores.shape[1]
-    figures = np.full((2, num_classes), np.nan)
+    figures = np.full((3, num_classes), np.nan)
     for start in range(0, num_classes, _CLASSES_AT_ONCE):
         block = slice(start, start + _CLASSES_AT_ONCE)
         # Half precision is widened: exact, and NumPy sorts float32 ten times faster.
@@ -230,28 +361,36 @@ def _ap_and_auc(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np
         own = [np.sort(row[chosen]) for row, chosen in zip(by_class, true, strict=True)]
         by_class.sort(axis=1)
         figures[:, block] = np.array([_from_ranks(*pair) for pair in zip(by_class, own, strict=True)]).T
-    return figures[0], figures[1]
+    return figures
 
 
-def _from_ranks(ordered: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """AP and AUC of one class from the ascending scores of all clips and of the true ones.
+def _from_ranks(ordered: np.ndarray, true: np.ndarray) -> tuple[float, float, float]:
+    """AP, AUC and the best threshold of one class from the ascending scores of all clips and of the true ones.
 
     AP: the mean, over true clips, of the precision among all clips scored at least as high (so ties share one threshold).
     AUC: the share of (true, untrue) pairs ranked rightly, a tie counting half. Counts are integers, hence exact.
+    Threshold: half way between the true clip's score that gives the best F1 (of several the highest) and the next lower one.
     """
     positives, negatives = len(true), len(ordered) - len(true)
     if not positives:
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), float("nan")
     at_least = len(ordered) - np.searchsorted(ordered, true, "left")
     true_at_least = positives - np.searchsorted(true, true, "left")
     precision = float((true_at_least / at_least).mean())
+    f1 = 2 * true_at_least / (at_least + positives)
+    best = len(f1) - 1 - int(f1[::-1].argmax())
+    below = len(ordered) - at_least[best] - 1
+    threshold = float(true[best])
+    if below >= 0:
+        # in the scores' own precision: half way must not round up to where this clip is not found
+        threshold = min(threshold, float(ordered[below] + (true[best] - ordered[below]) / 2))
     if not negatives:
-        return precision, float("nan")
+        return precision, float("nan"), threshold
     above = len(ordered) - np.searchsorted(ordered, true, "right")
     true_above = positives - np.searchsorted(true, true, "right")
     untrue_at_least, untrue_above = at_least - true_at_least, above - true_above
     halves = int((2 * negatives - untrue_at_least - untrue_above).sum())  # 2 a right pair, 1 a tied one
-    return precision, halves / (2 * positives * negatives)
+    return precision, halves / (2 * positives * negatives), threshold
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,239 +1,243 @@
 """Writes report.html: all of a run on one page that opens from disk, from the files in its work directory.
 
-Letters: N clips, T frames, F mel bins, C classes. Names from outside (labels, clip ids, settings) are escaped wherever they appear.
+What the page shows is gathered here and in `report_scores` as plain data; templates/report.html.j2 turns it
+into HTML and escapes every name from outside (labels, clip ids, settings).
 """
 
+import base64
 import json
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ast_jax.evaluation import metrics
-from ast_jax.evaluation.plots import METRIC_NAMES, pictures
-from ast_jax.evaluation.report_classes import classes_section
-from ast_jax.evaluation.report_clips import clips_section
-from ast_jax.evaluation.report_page import page
-from ast_jax.evaluation.report_pieces import duration_text, figure, figure_text, not_yet, plain_table
-from ast_jax.evaluation.run_files import RunFiles, is_figure, read_run
-from ast_jax.evaluation.style import DARK, LIGHT
+from ast_jax.evaluation.plots import metric_names, pictures
+from ast_jax.evaluation.report_scores import CLASS_COLUMNS, classes_of, clips_of, mixed_up, stored_classes
+from ast_jax.evaluation.run_files import RunFiles, entry, is_figure, read_run
+from ast_jax.evaluation.style import DARK, LIGHT, Picture
 
 _SHOWN_ELSEWHERE = ("metrics", "per_class", "best", "last", "interval", "versions", "seconds")
 
 
 def write_report(workdir: str | Path) -> Path:
-    """Writes `workdir`/report.html and returns its path. What the run has not written yet is named on the page.
+    """Writes plots/*.png and report.html into `workdir` as far as the run's files reach; returns the page.
 
-    Raises InputError when `workdir` is no directory or one of its files cannot be understood.
+    What the run has not written yet, or what is damaged, is named on the page.
+    Raises InputError when `workdir` is no directory.
     """
     run = read_run(workdir)
     light, dark = pictures(run, LIGHT), pictures(run, DARK)
-    images = {one.name: figure(one, other) for one, other in zip(light, dark, strict=True)}
-    sections = [
-        ("curves", "Curves", _curves(run, images)),
-        ("classes", "Classes", classes_section(run, images)),
-        ("clips", "Best and worst clips", clips_section(run)),
-        ("seen", "What the model sees", _seen(images)),
-        ("settings", "Settings", _settings(run)),
-        ("speed", "Speed and data", _speed(run, images)),
-        ("versions", "Versions and run", _versions(run)),
-    ]
-    name = run.directory.resolve().name
-    footer = "<p>Written by ast_jax from the files of the work directory; this page loads nothing from anywhere else.</p>"
+    plots = run.directory / "plots"
+    plots.mkdir(exist_ok=True)
+    for picture in light:
+        (plots / f"{picture.name}.png").write_bytes(picture.png)
     path = run.directory / "report.html"
-    path.write_text(page(f"{name} · ast_jax", _headline(run, name), sections, footer), encoding="utf-8")
+    path.write_text(page(run, list(zip(light, dark, strict=True))), encoding="utf-8")
     return path
+
+
+def page(run: RunFiles, drawn: Sequence[tuple[Picture, Picture]] = ()) -> str:
+    """The whole document; `drawn` holds each picture in light and in dark."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = data_uri
+    images = {light.name: (light, dark) for light, dark in drawn}
+    return environment.get_template("report.html.j2").render(contents(run), images=images).lstrip()
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """The content itself as an address, for a page that loads nothing."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def contents(run: RunFiles) -> dict[str, Any]:
+    """Everything the page shows but the plots."""
+    published = run.published.metric if run.published else ""
+    return {
+        "name": run.directory.resolve().name,
+        "facts": facts(run),
+        "problems": run.problems,
+        "headline": headline(run),
+        "standing": standing(run),
+        "published_name": name_of(published),
+        "gaps": gaps(run),
+        "curves": ["loss", *metric_names(run), "learning_rate"],
+        "class_columns": CLASS_COLUMNS,
+        "classes": classes_of(run),
+        "mixed_up": mixed_up(run),
+        "clips": clips_of(run),
+        "has_sounds": (run.directory / "audio").is_dir(),
+        "has_settings": bool(run.config),
+        "settings": config_difference(run.config),
+        "versions": versions(run),
+    }
 
 
 # --- headline
 
 
-def _headline(run: RunFiles, name: str) -> str:
-    figures, source = _headline_figures(run)
-    parts = [f"<h1>{escape(name)}</h1>", f'<p class="faint">{escape(_in_a_line(run))}</p>']
-    if not figures:
-        return "\n".join(
-            [*parts, not_yet("No evaluation yet", "metrics.jsonl holds the first one after the first epoch")]
-        )
-    main = _main_metric(run)
-    order = [main, *(metric for metric in METRIC_NAMES if metric != main)]
-    cells = [
-        f"<div{' class=main' if metric == main else ''}><dt>{METRIC_NAMES[metric]}</dt>"
-        f"<dd>{figure_text(metric, figures.get(metric))}{_interval(run, metric, figures.get(metric)) if metric == main else ''}</dd></div>"
-        for metric in order
-    ]
-    return "\n".join(
-        [
-            *parts,
-            f'<dl class="figures">{"".join(cells)}</dl>',
-            f"<p>{source}</p>",
-            *_standing(run),
-            *_gap_line(run),
-        ]
-    )
-
-
-def _headline_figures(run: RunFiles) -> tuple[Mapping[str, Any], str]:
-    """The final figures; before there are any, those of the last evaluation. And where they come from, as HTML."""
-    if run.results.get("metrics"):
-        epoch = run.results.get("epoch")
-        return run.results[
-            "metrics"
-        ], f"Figures of epoch {escape(str(epoch))}.{_left_out(run)}{_coverage(run.results)}"
-    if run.evals:
-        row = run.evals[-1]
-        return (
-            row,
-            f"Figures of the last evaluation so far, epoch {escape(str(row.get('epoch')))}; results.json is not written yet.{_coverage(row)}",
-        )
-    return {}, ""
-
-
-def _in_a_line(run: RunFiles) -> str:
-    dataset, model = run.config.get("dataset") or {}, run.config.get("model") or {}
-    parts = [
-        f"data set {dataset['name']}" if dataset.get("name") else "",
-        f"AST {model['variant']}" if model.get("variant") else "",
+def facts(run: RunFiles) -> list[str]:
+    """What was trained on what, for the line under the page's title."""
+    dataset = entry(run.config, "dataset").get("name")
+    clips, seconds = run.results.get("num_examples"), run.results.get("seconds")
+    known = [
+        f"data set {dataset}" if dataset else "",
+        model_name(run.config, run.card),
         f"{len(run.labels)} classes" if run.labels else "",
-        f"{run.results['num_examples']:,} clips evaluated"
-        if is_figure(run.results.get("num_examples"))
-        else "",
-        f"took {duration_text(run.results['seconds'])}" if is_figure(run.results.get("seconds")) else "",
+        f"{clips:,} clips evaluated" if is_figure(clips) else "",
+        f"took {duration_text(seconds)}" if is_figure(seconds) else "",
     ]
-    return ", ".join(part for part in parts if part)
+    return [fact for fact in known if fact]
 
 
-def _main_metric(run: RunFiles) -> str:
-    best = run.results.get("best") or {}
-    wanted = run.config.get("metric") or best.get("metric")
-    return wanted if wanted in METRIC_NAMES else "mAP"
+def model_name(config: Mapping[str, Any], card: Mapping[str, Any]) -> str:
+    """'AST base', or 'AST, 3 blocks of width 128' where no variant has that shape; '' where nothing is known.
 
+    The model card says what was built; config.json is asked where there is none. Another family is called by
+    its name.
+    """
+    from ast_jax.models.ast import VARIANTS
 
-def _interval(run: RunFiles, metric: str, value: Any) -> str:
-    """The bootstrap interval that results.json has of this figure."""
-    known = run.results.get("interval") or {}
-    low, high = known.get("low"), known.get("high")
-    if known.get("metric") != metric or not (is_figure(value) and is_figure(low) and is_figure(high)):
+    settings, built = entry(config, "model"), entry(card, "model")
+    family = card.get("family") or settings.get("family") or "ast"
+    if family != "ast":
+        return str(family)
+    variant = VARIANTS.get(str(settings.get("variant")), {})
+    keys = ("width", "depth", "num_heads")
+    shape = {key: built.get(key) or settings.get(key) or variant.get(key) for key in keys}
+    if None in shape.values():
         return ""
-    return f"<small>{figure_text(metric, low)} to {figure_text(metric, high)}<br>(95 % over clips)</small>"
+    named = [name for name, own in VARIANTS.items() if own == shape]
+    blocks = "1 block" if shape["depth"] == 1 else f"{shape['depth']} blocks"
+    return f"AST {named[0]}" if named else f"AST, {blocks} of width {shape['width']}"
 
 
-def _left_out(run: RunFiles) -> str:
-    left_out = sum(row.get("ap") is None for row in run.results.get("per_class") or [])
-    return f" {left_out} classes without a true clip are left out of mAP and AUC." if left_out else ""
+def headline(run: RunFiles) -> dict[str, Any] | None:
+    """The final figures; before there are any, those of the last evaluation; None before the first one."""
+    final = entry(run.results, "metrics")
+    figures = final or (run.evals[-1] if run.evals else {})
+    if not figures:
+        return None
+    source = run.results if final else figures
+    main = main_metric(run)
+    shown = [main, *(metric for metric in metric_names(run) if metric in figures and metric != main)]
+    there, expected = source.get("num_examples"), source.get("expected_examples")
+    return {
+        "cells": [
+            {
+                "name": name_of(metric),
+                "text": figure_text(metric, figures.get(metric)),
+                "is_main": metric == main,
+                "interval": interval(run, metric) if metric == main else None,
+            }
+            for metric in shown
+        ],
+        "epoch": source.get("epoch"),
+        "is_final": bool(final),
+        "left_out": sum(row.get("ap") is None for row in stored_classes(run)) if final else 0,
+        # For data that disappears from the net, such as AudioSet: how much of the evaluation set was there.
+        "coverage": (there, expected) if is_figure(there) and is_figure(expected) and expected else None,
+    }
 
 
-def _coverage(figures: Mapping[str, Any]) -> str:
-    """For data that disappears from the net, such as AudioSet: how much of the evaluation set was there."""
-    there, expected = figures.get("num_examples"), figures.get("expected_examples")
-    if not there or not expected:
-        return ""
-    return f" {there:,} of {expected:,} evaluation clips were there ({100 * there / expected:.1f} %)."
+def name_of(metric: str) -> str:
+    """What people call a metric; one of the user's own by its address."""
+    return metrics.METRICS[metric].label if metric in metrics.METRICS else metric
 
 
-def _standing(run: RunFiles) -> Iterable[str]:
-    for word, entry in (("Best", run.results.get("best")), ("Last", run.results.get("last"))):
-        if not isinstance(entry, dict) or "epoch" not in entry:
-            continue
-        metric = entry.get("metric") or _main_metric(run)
-        value = entry.get("value", entry.get(metric, (entry.get("metrics") or {}).get(metric)))
-        if is_figure(value) and metric in METRIC_NAMES:
-            epoch = escape(str(entry["epoch"]))
-            yield f"<p>{word} epoch {epoch}: {METRIC_NAMES[metric]} {figure_text(metric, value)}.</p>"
+def figure_text(metric: str, value: Any) -> str:
+    """A metric's value as people write it; a dash for null and NaN."""
+    if metric in metrics.METRICS:
+        return metrics.METRICS[metric].text(value)
+    return f"{value:.3f}" if is_figure(value) else "-"
 
 
-def _gaps(run: RunFiles) -> list[metrics.Gap]:
-    published = run.published
-    if not published:
+def main_metric(run: RunFiles) -> str:
+    """The metric that decided the best epoch."""
+    wanted = run.config.get("metric") or entry(run.results, "best").get("metric")
+    return wanted if isinstance(wanted, str) else "mAP"
+
+
+def interval(run: RunFiles, metric: str) -> dict[str, Any] | None:
+    """The bootstrap interval that results.json has of this metric."""
+    known = entry(run.results, "interval")
+    low, high, level = known.get("low"), known.get("high"), known.get("level", 0.95)
+    if known.get("metric") != metric or not all(map(is_figure, (low, high, level))):
+        return None
+    return {"low": figure_text(metric, low), "high": figure_text(metric, high), "percent": f"{100 * level:g}"}
+
+
+def standing(run: RunFiles) -> list[dict[str, Any]]:
+    """The best and the last epoch, with the metric that decides."""
+    found = []
+    for word in ("best", "last"):
+        row = entry(run.results, word)
+        metric = row.get("metric") or main_metric(run)
+        value = row.get("value", row.get(metric))
+        if "epoch" in row and is_figure(value):
+            text = figure_text(metric, value)
+            found.append({"word": word, "epoch": row["epoch"], "name": name_of(metric), "text": text})
+    return found
+
+
+def gaps(run: RunFiles) -> list[metrics.Gap]:
+    """Measured beside published, for each epoch evaluated so far that the published curve has."""
+    known = run.published
+    if known is None:
         return []
-    rows = [row for row in run.evals if is_figure(row.get("epoch"))]
-    values = [(int(row["epoch"]), row.get(published.metric)) for row in rows]
-    gaps = [
-        metrics.published_gap(
-            epoch, float("nan") if value is None else value, published.curve, published.band
-        )
-        for epoch, value in values
-    ]
-    return [gap for gap in gaps if gap]
+    found = []
+    for row in run.evals:
+        if is_figure(row.get("epoch")) and known.metric in row:
+            value = row[known.metric] if is_figure(row[known.metric]) else float("nan")
+            found.append(metrics.published_gap(int(row["epoch"]), value, known.curve, known.band))
+    return [gap for gap in found if gap]
 
 
-def _gap_line(run: RunFiles) -> Iterable[str]:
-    gaps = _gaps(run)
-    if gaps and run.published:
-        gap, metric = gaps[-1], run.published.metric
-        word, kind = ("inside", "good") if gap.inside else ("OUTSIDE", "bad")
-        yield (
-            f'<p class="{kind}"><strong>Epoch {gap.epoch}: {word} the published band.</strong> '
-            f"{METRIC_NAMES.get(metric, escape(metric))} {gap.measured:.4f}, published {gap.published:.4f}, "
-            f"difference {gap.difference:+.4f}, band ± {gap.band:g}.</p>"
-        )
-
-
-# --- curves
-
-
-def _curves(run: RunFiles, images: dict[str, str]) -> str:
-    shown = "".join(images[name] for name in ("loss", *METRIC_NAMES, "learning_rate") if name in images)
-    missing = not_yet("No curves yet", "metrics.jsonl is written while the run goes on")
-    return (f'<div class="grid">{shown}</div>' if shown else missing) + _gap_table(run)
-
-
-def _gap_table(run: RunFiles) -> str:
-    gaps = _gaps(run)
-    if not gaps or not run.published:
-        return ""
-    rows = [
-        [
-            str(gap.epoch),
-            f"{gap.measured:.4f}",
-            f"{gap.published:.4f}",
-            f"{gap.difference:+.4f}",
-            "yes" if gap.inside else "NO",
-        ]
-        for gap in gaps
-    ]
-    table = plain_table(["epoch", "measured", "published", "difference", "inside the band"], rows)
-    name = METRIC_NAMES.get(run.published.metric, run.published.metric)
-    return f"<details><summary>{escape(name)} beside the published curve, epoch by epoch</summary>{table}</details>"
-
-
-# --- examples
-
-
-def _seen(images: dict[str, str]) -> str:
-    if "spectrograms" not in images:
-        return not_yet("No examples yet", "examples.npz is written when training starts")
-    words = "Training clips after padding, masks and normalisation. Padding and masks lie above silence, as the reference has it."
-    return f'<p>{words}</p><div class="narrow">{images["spectrograms"]}</div>'
-
-
-# --- settings, speed, versions
-
-
-def _settings(run: RunFiles) -> str:
-    if not run.config:
-        return not_yet("No settings yet", "config.json is written when the run starts")
-    rows = config_difference(run.config)
-    if not rows:
-        return "<p>Nothing differs from the base settings.</p>"
-    cells = [[f"<code>{escape(key)}</code>", escape(old), escape(new)] for key, old, new in rows]
-    return f"<p>What differs from the base settings.</p>{plain_table(['setting', 'base', 'this run'], cells, raw=True)}"
+# --- settings, versions
 
 
 def config_difference(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(key, base value, this run's value) of every setting that differs from `ast_jax.config.base()`, as text.
+    """(key, base value, this run's value) of each setting that differs from `ast_jax.config.base()`, as text.
 
-    A key that only one side has stands against a dash: `dataset.options` are the data set's own, and versions differ.
+    A key that only one side has stands against a dash: `dataset.options` are the data set's own, and versions
+    differ. Nothing for an empty config.
     """
     from ast_jax.config import base, flatten
 
     ours, theirs = _flat(config), flatten(base())
     rows = []
-    for key in [*theirs, *(key for key in ours if key not in theirs)]:
+    for key in [*theirs, *(key for key in ours if key not in theirs)] if config else []:
         same = key in ours and key in theirs and ours[key] == theirs[key]
         if not same and not key.startswith("published.curve."):
             rows.append((key, _setting(theirs, key), _setting(ours, key)))
     return rows
+
+
+def versions(run: RunFiles) -> list[tuple[str, str]]:
+    """(what, value) of the versions, the time it took and whatever else results.json holds."""
+    rows = [(name, str(version)) for name, version in entry(run.results, "versions").items()]
+    seconds = run.results.get("seconds")
+    if is_figure(seconds):
+        rows.append(("time", f"{duration_text(seconds)} ({seconds:,.1f} s)"))
+    rest = _flat({key: value for key, value in run.results.items() if key not in _SHOWN_ELSEWHERE})
+    text = lambda value: value if isinstance(value, str) else json.dumps(value)
+    return rows + [(key, text(value)) for key, value in rest.items()]
+
+
+def duration_text(seconds: float) -> str:
+    """1234.5 s as `20 min 34 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _setting(side: Mapping[str, Any], key: str) -> str:
@@ -246,25 +250,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def _speed(run: RunFiles, images: dict[str, str]) -> str:
-    shown = [images[name] for name in ("data_wait", "clips_per_s") if name in images]
-    if not shown:
-        return not_yet("No log points yet", "metrics.jsonl is written while the run goes on")
-    return f'<div class="grid">{"".join(shown)}</div>'
-
-
-def _versions(run: RunFiles) -> str:
-    if not run.results:
-        return not_yet(
-            "Not finished yet", "results.json holds versions and seconds, and is written at the end"
-        )
-    rest = {key: value for key, value in run.results.items() if key not in _SHOWN_ELSEWHERE}
-    rows = [[name, str(version)] for name, version in (run.results.get("versions") or {}).items()]
-    if is_figure(run.results.get("seconds")):
-        rows.append(["time", f"{duration_text(run.results['seconds'])} ({run.results['seconds']:,.1f} s)"])
-    rows += [
-        [key, value if isinstance(value, str) else json.dumps(value)] for key, value in _flat(rest).items()
-    ]
-    return plain_table(["what", "value"], rows)

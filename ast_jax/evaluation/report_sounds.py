@@ -7,7 +7,7 @@ import numpy as np
 
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.waveforms import waveforms
-from ast_jax.evaluation.report_clips import clips_shown, sound_file
+from ast_jax.evaluation.report_scores import clips_shown, sound_file
 from ast_jax.evaluation.run_files import read_run
 from ast_jax.features import SAMPLE_RATE
 
@@ -20,10 +20,11 @@ def write_sounds(
     source_dir: str | None,
     num_samples: int,
 ) -> list[Path]:
-    """Writes audio/ID.flac, up to the model's own length, for the best and worst clips of predictions.npz; returns the paths.
+    """Writes audio/ID.flac for the best and worst clips of predictions.npz, and returns the paths.
 
-    FLAC keeps every sample, so that the spectrogram drawn from it is the model's, and every browser plays it. Where only
-    log-mel shards are left and no sound files, there is nothing to write.
+    At most `num_samples` of each, the model's own length. FLAC keeps every sample, so that the spectrogram
+    drawn from it is the model's, and every browser plays it. Where only log-mel shards are left and no sound
+    files, there is nothing to write.
     """
     import soundfile
 

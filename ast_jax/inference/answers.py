@@ -22,6 +22,12 @@ class Tags:
     ends_s: Float[np.ndarray, " W"]  # and ends: at the sound's end, where the window is longer
     window_s: float
     scores: Float[np.ndarray, "W C"]
+    label_names: Sequence[str] = ()
+
+    def best(self, count: int = 5) -> list[tuple[str, float]]:
+        """The labels with the highest scores over the whole sound, and these."""
+        order = np.argsort(-self.overall, kind="stable")[:count]
+        return [(self.label_names[i], float(self.overall[i])) for i in order]
 
     @property
     def overall(self) -> Float[np.ndarray, " C"]:
@@ -29,8 +35,9 @@ class Tags:
         return self.scores.mean(axis=0)
 
     @classmethod
-    def of(cls, heard: Heard, window_s: float) -> "Tags":
-        return cls(np.array(heard.starts_s), np.array(heard.ends_s), window_s, np.stack(heard.answers))
+    def of(cls, heard: Heard, window_s: float, label_names: Sequence[str] = ()) -> "Tags":
+        times = np.array(heard.starts_s), np.array(heard.ends_s)
+        return cls(*times, window_s, np.stack(heard.answers), label_names)
 
     @property
     def duration_s(self) -> float:

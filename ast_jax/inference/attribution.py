@@ -3,59 +3,44 @@
 T frames, F mel bins, N tokens (P class and distillation tokens, then patches), L layers, H heads, f x t the patch grid, K labels.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ast_jax.models import AST, ASTConfig
+from ast_jax.models import ASTConfig
 
 MARKED_SHARE = 0.15  # of a clip's cells
 _SMOOTHED = 9  # cells a side: single cells of a gradient say little (Smilkov et al. 2017)
 
 
-def attention_weights(model: AST, x: Float[Array, "B T F"]) -> Iterator[Float[Array, "B H N N"]]:
-    """Each layer's softmax weights, float32, query by key: what the fused attention never writes down."""
-    tokens = model.embed(x)
-    for block in model.blocks:
-        attention = block.attention
-        query, key, _ = jnp.split(attention.qkv(block.norm1(tokens)), 3, axis=-1)
-        heads = lambda y: y.reshape(*y.shape[:2], attention.num_heads, -1)  # noqa: B023 (used at once)
-        q, k = heads(query), heads(key)
-        scores = jnp.einsum("bqhk,bnhk->bhqn", q, k, preferred_element_type=jnp.float32)
-        yield jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)
-        tokens = block(tokens)
-
-
 def attention_maps(
-    model: AST, x: Float[Array, "B T F"]
+    weights: Float[Array, "B L H N N"], config: ASTConfig
 ) -> tuple[Float[Array, "B L H f t"], Float[Array, "B f t"]]:
     """How the class and distillation tokens (their mean) attend to each patch: head by head, and rolled out.
 
     Rollout (Abnar and Zuidema 2020): the product over layers of (mean over heads + identity) / 2, the identity standing for
     the residual connection. Rows stay sums to 1. It says where the answer may have come from, for no label in particular.
     """
-    config, prefix = model.config, model.config.num_prefix_tokens
-    identity = jnp.eye(config.num_tokens)
-    maps, rolled = [], jnp.broadcast_to(identity, (x.shape[0], *identity.shape))
-    for weights in attention_weights(model, x):
-        maps.append(weights[:, :, :prefix, prefix:].mean(axis=2))
-        rolled = (weights.mean(axis=1) + identity[None]) / 2 @ rolled
-    heads = jnp.stack(maps, axis=1)
+    prefix, identity = config.num_prefix_tokens, jnp.eye(config.num_tokens)
+    rolled = jnp.broadcast_to(identity, (len(weights), *identity.shape))
+    for layer in range(weights.shape[1]):
+        rolled = (weights[:, layer].mean(axis=1) + identity[None]) / 2 @ rolled
+    heads = weights[:, :, :, :prefix, prefix:].mean(axis=3)
     found = rolled[:, :prefix, prefix:].mean(axis=1)
     return heads.reshape(*heads.shape[:3], *config.grid), found.reshape(-1, *config.grid)
 
 
 def gradient_times_input(
-    model: AST, x: Float[Array, "T F"], labels: Int[Array, " K"]
+    model: Any, x: Float[Array, "T F"], labels: Int[Array, " K"]
 ) -> Float[Array, "K T F"]:
     """x times the gradient of each label's logit: to first order, what a cell adds to it beyond a cell of average level.
 
     `x` is normalised, so that 0 is the average level of the training set. Negative cells speak against the label.
     """
-    gradient = jax.grad(lambda clip, label: model(clip[None])[0, label])
+    gradient = jax.grad(lambda clip, label: model(clip[None])[0][0, label])
     return jax.lax.map(lambda label: x * gradient(x, label), labels)
 
 

@@ -19,8 +19,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ast_jax.errors import InputError
-from ast_jax.features import SAMPLE_RATE, num_frames
-from ast_jax.features.spec import FRAME_SHIFT, span
 from ast_jax.inference.files import (
     Failures,
     add_window_flags,
@@ -31,41 +29,31 @@ from ast_jax.inference.files import (
 )
 from ast_jax.inference.rows import KINDS, Kind, Rows, check_path
 from ast_jax.inference.windows import Forward, Grid, Heard, hear
-from ast_jax.models import AST, ASTConfig, merge, normalise, split
+from ast_jax.models import kernels_on, merge, split, using
 from ast_jax.weights import LoadedModel, load_model
 
 
-def tokens_at(model: AST, x: Float[Array, "B T F"], layer: int) -> Float[Array, "B N D"]:
-    """All tokens after `layer` blocks, float32; 0 is what the first block sees, and the last has the final norm, as the head reads it."""
-    if layer == model.config.depth:
-        return model.tokens(x)
-    x = model.embed(x)
-    for block in list(model.blocks)[:layer]:
-        x = block(x)
-    return x.astype(jnp.float32)
-
-
-def heard_steps(config: ASTConfig, lengths: Int[Any, " *B"]) -> Int[Any, " *B"]:
-    """How many of a window's t steps of time have their middle inside the sound; at least one."""
-    patch, stride = config.patch_shape[1], config.strides[1]
-    return ((lengths - (patch + 1) // 2) // stride + 1).clip(1, config.grid[1])
+def steps_with_sound(model: Any, lengths: Int[Any, " *B"]) -> Int[Any, " *B"]:
+    """How many of a window's steps of time have their middle inside `lengths` frames of sound; at least one."""
+    size, stride, most = model.time_steps
+    return ((lengths - (size + 1) // 2) // stride + 1).clip(1, most)
 
 
 def pooled(
-    config: ASTConfig, tokens: Float[Array, "B N D"], lengths: Int[Array, " B"]
+    model: Any, layer: dict[str, Array], lengths: Int[Array, " B"]
 ) -> dict[str, Float[Array, "B ... D"]]:
-    """Every kind of embedding of the same tokens: {token [B, D], mean [B, D], frames [B, t, D]}.
+    """Every kind of embedding of one layer: {token [B, D], mean [B, D], frames [B, t, D]}.
 
-    'token' is the mean of the class and distillation tokens. 'frames' is the mean over frequency at each step of time;
-    'mean' is the mean of those steps that hold sound, so that padding a short clip changes it little.
+    'token' is what the head reads there. 'frames' is the mean over frequency at each step of time; 'mean' is the mean of
+    those steps that hold sound, so that padding a short clip changes it little. A family without steps has the first alone.
     """
-    prefix = config.num_prefix_tokens
-    patches = tokens[:, prefix:].reshape(tokens.shape[0], *config.grid, tokens.shape[-1])
-    frames = patches.mean(axis=1)
-    steps = heard_steps(config, lengths)[:, None]
-    heard = (jnp.arange(config.grid[1])[None] < steps).astype(frames.dtype)
-    mean = jnp.einsum("btd,bt->bd", frames, heard) / steps
-    return {"token": tokens[:, :prefix].mean(axis=1), "mean": mean, "frames": frames}
+    kinds = {"token": layer["embedding"]}
+    if "sequence" not in layer:
+        return kinds
+    frames = layer["sequence"]
+    steps = steps_with_sound(model, lengths)[:, None]
+    heard = (jnp.arange(frames.shape[1])[None] < steps).astype(frames.dtype)
+    return kinds | {"mean": jnp.einsum("btd,bt->bd", frames, heard) / steps, "frames": frames}
 
 
 def embedder(
@@ -75,35 +63,51 @@ def embedder(
 
     Raises InputError: no such layer.
     """
-    depth = loaded.model.config.depth
-    chosen = depth if layer is None else layer
-    if not 0 <= chosen <= depth:
-        raise InputError(
-            f"layer is {layer}: this model has 0 (its patches) to {depth} (the last, the default)"
-        )
-    graphdef, params = split(loaded.model)
+    graphdef, params, statistics = split(loaded.model)
+    front_end, forms = loaded.front_end, kernels_on(jax.devices()[0])
 
     @jax.jit
-    def forward(params, fbank, lengths):
-        model = merge(graphdef, params)
-        tokens = tokens_at(model, normalise(fbank, loaded.mean, loaded.std), chosen)
-        return choose(pooled(model.config, tokens, lengths))
+    def forward(arrays, fbank, lengths):
+        model = merge(graphdef, arrays)
+        with using(forms):
+            _, out = model(front_end.normalise(fbank))
+        layers = out.get("layers", [out])
+        chosen = len(layers) - 1 if layer is None else layer
+        if not 0 <= chosen < len(layers):
+            raise InputError(
+                f"layer is {layer}: this model has 0 (its patches) to {len(layers) - 1} (the last, the default)"
+            )
+        kinds = pooled(model, layers[chosen], lengths)
+        try:
+            return choose(kinds)
+        except KeyError as error:
+            raise InputError(
+                f"this model has no embeddings of the kind {error}: choose {', '.join(kinds)}"
+            ) from None
 
-    return lambda fbank, lengths: forward(params, fbank, lengths)
+    arrays = params | statistics
+    jax.eval_shape(forward, arrays, *_one_window(loaded))  # a wrong layer is told before files are opened
+    return lambda fbank, lengths: forward(arrays, fbank, lengths)
 
 
-def rows_of(heard: Heard, config: ASTConfig, kind: Kind) -> Rows:
+def _one_window(loaded: LoadedModel) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    shape = (1, loaded.model.config.num_frames, loaded.front_end.num_mel_bins)
+    return jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+
+
+def rows_of(heard: Heard, loaded: LoadedModel, kind: Kind) -> Rows:
     """The embeddings of one file with their times; steps of time that only pad a window are left out."""
     name, starts, ends = str(heard.file), np.array(heard.starts_s), np.array(heard.ends_s)
     if kind != "frames":
         return Rows([name] * len(starts), starts, ends, np.stack(heard.answers))
-    shift_s = FRAME_SHIFT / SAMPLE_RATE
-    step_s, patch_s = config.strides[1] * shift_s, span(config.patch_shape[1]) / SAMPLE_RATE
-    frames = np.array([num_frames(round(length * SAMPLE_RATE)) for length in ends - starts])
-    steps = heard_steps(config, frames)
+    front_end, (size, stride, _) = loaded.front_end, loaded.model.time_steps
+    rate = front_end.sample_rate_hz
+    step_s, size_s = front_end.seconds(stride), front_end.span(size) / rate
+    frames = np.array([front_end.num_frames(round(length * rate)) for length in ends - starts])
+    steps = steps_with_sound(loaded.model, frames)
     begins = np.concatenate([start + step_s * np.arange(n) for start, n in zip(starts, steps, strict=True)])
     vectors = np.concatenate([answer[:n] for answer, n in zip(heard.answers, steps, strict=True)])
-    return Rows([name] * len(begins), begins, np.minimum(begins + patch_s, ends[-1]), vectors)
+    return Rows([name] * len(begins), begins, np.minimum(begins + size_s, ends[-1]), vectors)
 
 
 def embed_files(files: Sequence[Path], grid: Grid, forward: Forward, failures: Failures) -> Iterator[Heard]:
@@ -132,14 +136,11 @@ def main(argv: Sequence[str]) -> None:
     forward = embedder(loaded, itemgetter(args.kind), args.layer)
     files = sound_files(args.files)
     failures = Failures(len(files), "embedded")
-    found = [
-        rows_of(heard, loaded.model.config, args.kind)
-        for heard in embed_files(files, grid, forward, failures)
-    ]
+    found = [rows_of(heard, loaded, args.kind) for heard in embed_files(files, grid, forward, failures)]
     if found:
         rows = Rows.join(found)
-        layer = loaded.model.config.depth if args.layer is None else args.layer
-        rows.save(args.out, {"model": args.model, "kind": args.kind, "layer": str(layer)})
+        layer = "last" if args.layer is None else str(args.layer)
+        rows.save(args.out, {"model": args.model, "kind": args.kind, "layer": layer})
         print(f"{rows.vectors.shape[0]} rows of {rows.vectors.shape[1]} in {args.out}")
     failures.exit_if_any()
 
@@ -160,12 +161,12 @@ def load_from(args: argparse.Namespace) -> tuple[LoadedModel, Grid]:
     options = {name: getattr(args, name) for name in ("num_frames", "strides", "mean", "std")}
     given = {name: value for name, value in options.items() if value is not None}
     loaded = load_model(args.model, which=args.which, **given)
-    print(f"{args.model}: mean {loaded.mean:.5g}, std {loaded.std:.5g}", file=sys.stderr)
-    config = loaded.model.config
+    front_end, num_frames = loaded.front_end, loaded.model.config.num_frames
+    print(f"{args.model}: mean {front_end.mean:.5g}, std {front_end.std:.5g}", file=sys.stderr)
     window_s = getattr(args, "window_s", None)
-    longest = span(config.num_frames) / SAMPLE_RATE
+    longest = front_end.span(num_frames) / front_end.sample_rate_hz
     hop_s = getattr(args, "hop_s", None) or window_s or longest
-    return loaded, Grid.of(config, window_s=window_s, hop_s=hop_s, channels=loaded.channels)
+    return loaded, Grid.of(front_end, num_frames, window_s=window_s, hop_s=hop_s, channels=loaded.channels)
 
 
 def _pair(text: str) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from ast_jax.inference.attribution import (
     smoothed,
 )
 from ast_jax.inference.predict import Tagger
-from ast_jax.models import merge, normalise, split
+from ast_jax.models import ASTConfig, family_name, merge, split
 from ast_jax.weights import LoadedModel
 from ast_jax.weights.pretrained import fit_frames
 
@@ -53,17 +53,27 @@ class Explainer:
 
     def __init__(self, loaded: LoadedModel):
         self.loaded, self.config = loaded, loaded.model.config
-        graphdef, self._params = split(loaded.model)
-        self._attend = jax.jit(lambda params, x: attention_maps(merge(graphdef, params), x))
-        self._gradient = jax.jit(lambda params, x, c: gradient_times_input(merge(graphdef, params), x, c))
+        if not isinstance(self.config, ASTConfig):
+            raise InputError(
+                f"explain shows an AST's attention, the model is of the family {family_name(loaded.model)}"
+            )
+        graphdef, params, statistics = split(loaded.model)
+        self._arrays = params | statistics
+
+        def attend(arrays, x):
+            _, out = merge(graphdef, arrays)(x, attention=True)
+            return attention_maps(out["attention"], self.config)
+
+        self._attend = jax.jit(attend)
+        self._gradient = jax.jit(lambda arrays, x, c: gradient_times_input(merge(graphdef, arrays), x, c))
 
     def explain(self, fbank: Float[np.ndarray, "t F"], labels: Sequence[int]) -> Explanation:
         """Explains the score of each label on one window, of which what lies past the model's length is cut off."""
         fbank, chosen = fbank[: self.config.num_frames], np.asarray(labels, np.int32)
         padded, own = jnp.asarray(fit_frames(fbank[None], self.config.num_frames)), len(fbank)
-        x = normalise(padded, self.loaded.mean, self.loaded.std)
-        attention, rolled = jax.device_get(self._attend(self._params, x))
-        gradient = np.asarray(self._gradient(self._params, x[0], jnp.asarray(chosen)))
+        x = self.loaded.front_end.normalise(padded)
+        attention, rolled = jax.device_get(self._attend(self._arrays, x))
+        gradient = np.asarray(self._gradient(self._arrays, x[0], jnp.asarray(chosen)))
         rollout = over_cells(rolled[0], self.config)[:own]
         scores = np.asarray(self.loaded.scores(fbank[None]))[0]
         return Explanation(fbank, scores, chosen, rollout, gradient[:, :own], attention[0])

@@ -14,10 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ast_jax.errors import InputError
-from ast_jax.features import SAMPLE_RATE, AudioError, log_mel, stream_audio
+from ast_jax.features import AudioError, FrontEnd, stream_audio
 from ast_jax.features.audio import SoundSource
-from ast_jax.features.spec import FRAME_LENGTH, span
-from ast_jax.models import ASTConfig
 
 BATCH = 8  # windows computed at a time
 Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object]  # features, frames of sound
@@ -25,44 +23,60 @@ Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object] 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a sound is cut: `window` samples, `hop` samples apart, each as [num_frames, num_mel_bins] features."""
+    """How a sound is cut: `window` samples, `hop` samples apart, each as `num_frames` of the front end's features."""
 
     window: int
     hop: int
     num_frames: int
-    num_mel_bins: int
+    front_end: FrontEnd
     channels: str = "mean"
 
     @classmethod
     def of(
-        cls, config: ASTConfig, *, window_s: float | None = None, hop_s: float | None = None, channels="mean"
+        cls,
+        front_end: FrontEnd,
+        num_frames: int,
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        channels: str = "mean",
     ) -> "Grid":
         """Windows of the model's own length, half of one apart, unless it is said otherwise.
 
         Raises InputError: a window longer than the model, or so short that it holds no frame; a hop that leaves sound out.
         """
-        longest = span(config.num_frames)
-        window = longest if window_s is None else round(window_s * SAMPLE_RATE)
-        if not FRAME_LENGTH <= window <= longest:
+        rate, shortest, longest = front_end.sample_rate_hz, front_end.frame_length, front_end.span(num_frames)
+        window = longest if window_s is None else round(window_s * rate)
+        if not shortest <= window <= longest:
             raise InputError(
-                f"window_s is {window_s:g}: the model hears 0.025 to {longest / SAMPLE_RATE:g} s at once "
+                f"window_s is {window_s:g}: the model hears {shortest / rate:g} to {longest / rate:g} s at once "
                 "(`convert --num_frames` adapts a model to another length)"
             )
-        hop = window // 2 if hop_s is None else round(hop_s * SAMPLE_RATE)
+        hop = window // 2 if hop_s is None else round(hop_s * rate)
         if not 1 <= hop <= window:
             raise InputError(
-                f"hop_s is {hop_s:g}: wanted more than 0 and at most the window, {window / SAMPLE_RATE:g} s, "
+                f"hop_s is {hop_s:g}: wanted more than 0 and at most the window, {window / rate:g} s, "
                 "or sound between two windows would go unheard"
             )
-        return cls(window, hop, config.num_frames, config.num_mel_bins, channels)
+        return cls(window, hop, num_frames, front_end, channels)
 
     @property
     def window_s(self) -> float:
-        return self.window / SAMPLE_RATE
+        return self.window / self.front_end.sample_rate_hz
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of a window's features."""
+        return self.num_frames, self.front_end.num_mel_bins
 
     def count(self, duration_s: float) -> int:
         """How many windows a sound of that length gives."""
-        return 1 + max(0, math.ceil((duration_s * SAMPLE_RATE - self.window) / self.hop))
+        samples = duration_s * self.front_end.sample_rate_hz
+        return 1 + max(0, math.ceil((samples - self.window) / self.hop))
+
+    def empty(self, rows: int) -> Float[np.ndarray, "B T F"]:
+        """Features of nothing but padding: a window's own go in front, as in training."""
+        return np.full((rows, *self.shape), self.front_end.padding, np.float32)
 
 
 class Window(NamedTuple):
@@ -84,8 +98,8 @@ def cut(blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Windo
 
 
 def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
-    fbank = log_mel(sound, num_mel_bins=grid.num_mel_bins)
-    return Window(start / SAMPLE_RATE, (start + len(sound)) / SAMPLE_RATE, fbank)
+    rate = grid.front_end.sample_rate_hz
+    return Window(start / rate, (start + len(sound)) / rate, grid.front_end.features(sound))
 
 
 @dataclass
@@ -141,23 +155,22 @@ class _Batches:
     """Collects windows, whosever they are; while one batch is computed the next is decoded."""
 
     def __init__(self, grid: Grid, forward: Forward, batch_size: int):
-        self._shape = (batch_size, grid.num_frames, grid.num_mel_bins)
-        self._forward = forward
+        self._grid, self._size, self._forward = grid, batch_size, forward
         self._owners: list[Heard] = []
         self._computing: tuple[list[Heard], object] | None = None
         self._fresh()
 
     def _fresh(self) -> None:
         self._owners = []
-        self._fbank = np.zeros(self._shape, np.float32)  # rows past a clip's end are 0, as in training
-        self._lengths = np.ones(self._shape[0], np.int32)
+        self._fbank = self._grid.empty(self._size)
+        self._lengths = np.ones(self._size, np.int32)
 
     def add(self, owner: Heard, fbank: Float[np.ndarray, "t F"]) -> None:
         row = len(self._owners)
         self._fbank[row, : len(fbank)] = fbank
         self._lengths[row] = len(fbank)
         self._owners.append(owner)
-        if len(self._owners) == self._shape[0]:
+        if len(self._owners) == self._size:
             self._compute()
 
     def _compute(self) -> None:

@@ -1,5 +1,33 @@
-"""The model: what it computes, from normalised features to logits. Knows nothing of files, training or checkpoints."""
+"""Models: what they compute, from normalised features to logits. They know nothing of files, training or checkpoints."""
 
-from ast_jax.models.ast import AST, ASTConfig, flat_params, merge, normalise, set_params, split
+from ast_jax.models.ast import AST, ASTConfig
+from ast_jax.models.base import (
+    abstract,
+    build,
+    family,
+    family_name,
+    host_variables,
+    merge,
+    num_parameters,
+    set_variables,
+    split,
+    variables,
+)
+from ast_jax.models.kernels import kernels_on, using
 
-__all__ = ["AST", "ASTConfig", "flat_params", "merge", "normalise", "set_params", "split"]
+__all__ = [
+    "AST",
+    "ASTConfig",
+    "abstract",
+    "build",
+    "family",
+    "family_name",
+    "host_variables",
+    "kernels_on",
+    "merge",
+    "num_parameters",
+    "set_variables",
+    "split",
+    "using",
+    "variables",
+]

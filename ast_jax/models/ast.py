@@ -1,6 +1,7 @@
 """The Audio Spectrogram Transformer: a ViT over overlapping patches of a log-mel spectrogram (Gong et al. 2021).
 
-B batch, T frames, F mel bins, N tokens (P class and distillation tokens, then patches), D width, C classes.
+B batch, T frames, F mel bins, N tokens (P class and distillation tokens, then patches), D width, C classes,
+f x t the patch grid, K patches left in, L layers, H heads.
 """
 
 import dataclasses
@@ -11,14 +12,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from ast_jax.errors import InputError
-from ast_jax.models.attention import Attend, attend
-from ast_jax.models.layers import gelu, linear, product, with_stored_gradient
+from ast_jax.features.front_end import Kaldi
+from ast_jax.models.kernels import current
+from ast_jax.models.layers import gelu, linear, uniform_fan_in
 from ast_jax.models.patches import grid_shape
+from ast_jax.settings import Settings
 
 VARIANTS = {
     "tiny": {"width": 192, "depth": 12, "num_heads": 3},
@@ -26,8 +28,8 @@ VARIANTS = {
     "base": {"width": 768, "depth": 12, "num_heads": 12},
 }
 
-# What the backward pass finds stored, and so need not recompute. "dots": less memory than "none" for little time, where attention
-# is fused; "blocks": the least memory, about a third more time.
+# What the backward pass finds stored, and so need not recompute. "dots": less memory than "none" for little time, where
+# attention is fused; "blocks": the least memory, about a third more time.
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
@@ -40,21 +42,29 @@ class ASTConfig:
     """Everything that decides the model's shape and arithmetic. The default is the paper's AudioSet model."""
 
     num_classes: int = 527
-    num_frames: int = 1024  # 10 ms each
+    # 10 ms each
+    num_frames: int = 1024
     num_mel_bins: int = 128
-    patch_shape: tuple[int, int] = (16, 16)  # mel bins, frames
-    strides: tuple[int, int] = (10, 10)  # mel bins, frames
+    # mel bins, frames
+    patch_shape: tuple[int, int] = (16, 16)
+    strides: tuple[int, int] = (10, 10)
     width: int = 768
     depth: int = 12
     num_heads: int = 12
-    mlp_ratio: int = 4
-    distilled: bool = True  # a distillation token beside the class token, as in DeiT
-    norm_eps: float = 1e-6  # blocks and final norm
-    head_norm_eps: float = 1e-5  # the head's own norm: PyTorch's default in the reference
-    dtype: str = (
-        "float32"  # of the blocks' arithmetic; parameters, softmax, norm statistics and head stay float32
-    )
-    remat: str = "none"  # what the backward pass recomputes: "none"; "dots", all but the linear layers' products; "blocks"
+    # None becomes four times the width
+    mlp_width: int | None = None
+    # a distillation token beside the class token, as in DeiT
+    distilled: bool = True
+    # of blocks and final norm
+    norm_eps: float = 1e-6
+    # of the head's own norm: PyTorch's default in the reference
+    head_norm_eps: float = 1e-5
+    # of the blocks' arithmetic; parameters, softmax, norm statistics and head stay float32
+    dtype: str = "float32"
+    # what the backward pass recomputes: "none"; "dots", all but the linear layers' products; "blocks"
+    remat: str = "none"
+    # rows, columns and single patches of the grid left out of each training clip
+    patchout: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self):
         if self.remat not in REMAT:
@@ -65,18 +75,55 @@ class ASTConfig:
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype {self.dtype!r} is not offered: choose 'float32' or 'bfloat16'")
-        if min(self.num_classes, self.depth, *self.strides) < 1:
+        if self.mlp_width is None:
+            object.__setattr__(self, "mlp_width", 4 * self.width)
+        if min(self.num_classes, self.depth, self.mlp_width or 0, *self.strides) < 1:
             raise InputError(
-                f"num_classes {self.num_classes}, depth {self.depth} and strides {self.strides} must all be at least 1"
+                f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.mlp_width} and strides "
+                f"{self.strides} must all be at least 1"
             )
-        _ = self.grid  # raises where not one patch fits
+        (rows, columns), (freq, time, patches) = self.grid, self.patchout
+        left = (rows - freq) * (columns - time) - patches
+        if min(freq, time, patches, rows - freq - 1, columns - time - 1, left - 1) < 0:
+            raise InputError(
+                f"config.patchout takes {freq} rows, {time} columns and {patches} patches of {rows} x {columns}: "
+                "leave at least one, and take none below 0"
+            )
 
     @classmethod
-    def variant(cls, name: str, **changes) -> "ASTConfig":
+    def variant(cls, name: str, **changes: Any) -> "ASTConfig":
         """The tiny, small or base width, depth and heads (DeiT's), with any other field changed."""
         if name not in VARIANTS:
             raise InputError(f"there is no variant {name!r}: choose one of {', '.join(VARIANTS)}")
         return cls(**{**VARIANTS[name], **changes})
+
+    @staticmethod
+    def upgraded(stated: Mapping[str, Any]) -> dict[str, Any]:
+        """What an older card states, in today's fields."""
+        fields = dict(stated)
+        if isinstance(fields.get("remat"), bool):  # from before there were policies
+            fields["remat"] = "blocks" if fields["remat"] else "none"
+        ratio, width = fields.pop("mlp_ratio", None), fields.get("width")
+        if isinstance(ratio, int) and isinstance(width, int):
+            fields.setdefault("mlp_width", ratio * width)
+        return fields
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, num_classes: int) -> "ASTConfig":
+        """The variant's shape, where a recipe does not say another width, depth or number of heads."""
+        model, out = settings.model, settings.patchout
+        if model.options:
+            raise InputError(f"config.model.options {dict(model.options)}: the family ast has none")
+        own = {key: getattr(model, key) for key in ("width", "depth", "num_heads")}
+        same = ("patch_shape", "strides", "distilled", "dtype", "remat")
+        return cls.variant(
+            model.variant,
+            num_classes=num_classes,
+            num_frames=settings.run.num_frames,
+            patchout=(out.freq, out.time, out.patches),
+            **{key: getattr(model, key) for key in same},
+            **{key: value for key, value in own.items() if value is not None},
+        )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -92,11 +139,6 @@ class ASTConfig:
         return self.num_prefix_tokens + self.grid[0] * self.grid[1]
 
 
-def normalise(fbank: Array, mean: float, std: float) -> Array:
-    """(fbank - mean) / (2 std), the reference's scale: features come to the model with standard deviation 1/2."""
-    return (fbank - mean) / (2 * std)
-
-
 class AST(nnx.Module):
     """Log-mel spectrogram in, logits out.
 
@@ -104,6 +146,8 @@ class AST(nnx.Module):
     and tokens normal .02, biases 0, patch projection and head uniform within +-1/sqrt(fan in).
     timm truncates its normal at +-2, a hundred standard deviations: the plain normal is the same distribution.
     """
+
+    Config = ASTConfig
 
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -119,7 +163,7 @@ class AST(nnx.Module):
         self.head_norm = nnx.LayerNorm(
             width, epsilon=config.head_norm_eps, use_fast_variance=False, rngs=rngs
         )
-        uniform = _uniform_fan_in(width)
+        uniform = uniform_fan_in(width)
         self.head = nnx.Linear(
             width,
             config.num_classes,
@@ -133,55 +177,103 @@ class AST(nnx.Module):
         self,
         x: Float[Array, "B T F"],
         *,
-        attend: Attend = attend,
-        keep: Int[Array, "B K"] | None = None,
-    ) -> Float[Array, "B C"]:
-        """Normalised features to logits. `attend` is the form of attention that the device runs best (attention.py).
+        key: Key[Array, " B"] | None = None,
+        mask: Float[Array, " B"] | None = None,
+        attention: bool = False,
+    ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
+        """Normalised features to logits and what was computed on the way (`base.py` says what).
 
-        `keep` numbers the patches that are left in, by clip, frequency-major (patchout, in training; all of them where it is None).
-        The last block computes its queries, projection and MLP for the class and distillation tokens alone:
-        nobody reads its other rows. Exact, and about 7 % of the forward pass saved (base, 10 s).
+        With `key` the recipe's patchout leaves patches out; `mask` means nothing here, for no statistic is gathered.
+        `out["tokens"]` [B, N, D] are all tokens after the last block and the final norm: class, distillation, patches
+        frequency-major. With `attention`, `out["attention"]` [B, L, H, N, N] are each layer's softmax weights, query by
+        key, which fused kernels never write down.
+
+        The last block computes its projection and MLP for the class and distillation tokens alone where only logits are
+        read. Exact, and about 7 % of the forward pass saved (base, 10 s).
         """
-        prefix = self.config.num_prefix_tokens
-        x = self.embed(x, keep)
-        for block in list(self.blocks)[:-1]:
-            x = self._run(block, x, None, attend)
-        x = self._run(self.blocks[-1], x, prefix, attend)
-        return self.classify(self.norm(x.astype(jnp.float32)))
-
-    def tokens(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
-        """All tokens after the last block and the final norm, float32: class, distillation, patches frequency-major."""
-        x = self.embed(x)
+        del mask
+        x = self._embed(x)
+        if key is not None and any(self.config.patchout):
+            x = self._keep(x, key)
+        layers, weights = [x], []
         for block in self.blocks:
-            x = self._run(block, x, None, attend)
-        return self.norm(x.astype(jnp.float32))
+            if attention:
+                weights.append(block.attention.weights(block.norm1(layers[-1])))
+            layers.append(self._run(block, layers[-1], None))
+        read = self._run(self.blocks[-1], layers[-2], self.config.num_prefix_tokens)
+        embedding = self.norm(read.astype(jnp.float32)).mean(axis=1)
+        tokens = self.norm(layers[-1].astype(jnp.float32))
+        steps = [self._pooled(y.astype(jnp.float32)) for y in layers[:-1]] + [self._pooled(tokens)]
+        out = {"embedding": embedding, "tokens": tokens, "sequence": steps[-1]["sequence"], "layers": steps}
+        if attention:
+            out["attention"] = jnp.stack(weights, axis=1)
+        return self.head(self.head_norm(embedding)), out
 
-    def embed(self, x: Float[Array, "B T F"], keep: Int[Array, "B K"] | None = None) -> Float[Array, "B N D"]:
-        """Prefix tokens and patches (those that `keep` numbers, or all) with their positions: what the first block sees."""
+    @property
+    def front_end(self) -> Kaldi:
+        return Kaldi(num_mel_bins=self.config.num_mel_bins)
+
+    @property
+    def time_steps(self) -> tuple[int, int, int]:
+        """Of `out["sequence"]`: frames a step sees, frames from one to the next, steps in a whole window."""
+        return self.config.patch_shape[1], self.config.strides[1], self.config.grid[1]
+
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """What feeds the first block, each block, the final norm, the head."""
+        blocks = [(f"blocks/{i}",) for i in range(self.config.depth)]
+        below = ("patch_embed", "cls_token", "dist_token", "pos_embed")
+        return (below, *blocks, ("norm",), ("head_norm", "head"))
+
+    def _embed(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
+        """Prefix tokens and patches with their positions: what the first block sees."""
         config = self.config
         if x.shape[1:] != (config.num_frames, config.num_mel_bins):
             raise InputError(
-                f"the model takes [batch, {config.num_frames} frames, {config.num_mel_bins} mel bins], got {list(x.shape)}: "
-                "pad or cut the clip, or load the model with another num_frames"
+                f"the model takes [batch, {config.num_frames} frames, {config.num_mel_bins} mel bins], got "
+                f"{list(x.shape)}: pad or cut the clip, or load the model with another num_frames"
             )
         names = ["cls_token", "dist_token"] if config.distilled else ["cls_token"]
         prefix = [jnp.broadcast_to(getattr(self, name)[...], (x.shape[0], 1, config.width)) for name in names]
         patches = self.patch_embed(x)
         tokens = jnp.concatenate([*prefix, patches.astype(jnp.float32)], axis=1) + self.pos_embed[...]
-        if keep is not None:
-            kept = jnp.take_along_axis(tokens, keep[..., None] + config.num_prefix_tokens, axis=1)
-            tokens = jnp.concatenate([tokens[:, : config.num_prefix_tokens], kept], axis=1)
         return tokens.astype(config.dtype)
 
-    def classify(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B C"]:
-        """The mean of the class and distillation tokens, normed and projected."""
-        return self.head(self.head_norm(tokens[:, : self.config.num_prefix_tokens].mean(axis=1)))
+    def _keep(self, tokens: Float[Array, "B N D"], key: Key[Array, " B"]) -> Float[Array, "B M D"]:
+        """The prefix tokens and the patches that patchout leaves of each clip."""
+        prefix = self.config.num_prefix_tokens
+        draw = functools.partial(patchout, grid=self.config.grid, out=self.config.patchout)
+        kept = jnp.take_along_axis(tokens, jax.vmap(draw)(key)[..., None] + prefix, axis=1)
+        return jnp.concatenate([tokens[:, :prefix], kept], axis=1)
 
-    def _run(self, block: "Block", x: Array, num_queries: int | None, attend: Attend) -> Array:
+    def _pooled(self, tokens: Float[Array, "B N D"]) -> dict[str, Array]:
+        """The mean of the prefix tokens, and at each step of time the mean over frequency (but after patchout)."""
+        prefix, grid = self.config.num_prefix_tokens, self.config.grid
+        pooled = {"embedding": tokens[:, :prefix].mean(axis=1)}
+        patches = tokens[:, prefix:]
+        if patches.shape[1] != math.prod(grid):
+            return pooled | {"sequence": patches}
+        return pooled | {"sequence": patches.reshape(len(tokens), *grid, -1).mean(axis=1)}
+
+    def _run(self, block: "Block", x: Array, num_queries: int | None) -> Array:
         policy = REMAT[self.config.remat]
         if policy is None:
-            return block(x, num_queries, attend)
-        return nnx.remat(Block.__call__, static_argnums=(2, 3), policy=policy)(block, x, num_queries, attend)
+            return block(x, num_queries)
+        return nnx.remat(Block.__call__, static_argnums=(2,), policy=policy)(block, x, num_queries)
+
+
+def patchout(key: Key[Array, ""], *, grid: tuple[int, int], out: tuple[int, int, int]) -> Int[Array, " K"]:
+    """PaSST's patchout (Koutini et al. 2022, section 3): the numbers of patches left in, frequency-major and ascending.
+
+    Structured: `out[0]` whole rows and `out[1]` whole columns of the grid (frequency, time) go, drawn without replacement;
+    then unstructured: `out[2]` of the rest. Always K = (rows - out[0]) (columns - out[1]) - out[2] of them.
+    """
+    freq, time, patches = out
+    row_key, column_key, patch_key = jax.random.split(key, 3)
+    draw = lambda key, size, out: jnp.sort(jax.random.permutation(key, size)[: size - out])
+    rows, columns = draw(row_key, grid[0], freq), draw(column_key, grid[1], time)
+    left = (rows[:, None] * grid[1] + columns[None]).reshape(-1)
+    return left[draw(patch_key, left.shape[0], patches)] if patches else left
 
 
 class PatchEmbed(nnx.Module):
@@ -190,7 +282,7 @@ class PatchEmbed(nnx.Module):
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
         self.config = config
         shape = config.patch_shape
-        uniform = _uniform_fan_in(math.prod(shape))
+        uniform = uniform_fan_in(math.prod(shape))
         self.kernel = nnx.Param(uniform(rngs.params(), (*shape, 1, config.width)))
         self.bias = nnx.Param(uniform(rngs.params(), (config.width,)))
 
@@ -226,12 +318,11 @@ class Block(nnx.Module):
         self.norm2 = norm()
         self.mlp = MLP(config, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "B N D"], num_queries: int | None = None, attend: Attend = attend
-    ) -> Float[Array, "B Q D"]:
+    def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
         """Returns the first `num_queries` tokens, or all of them."""
-        x = with_stored_gradient(x[:, :num_queries] + self.attention(self.norm1(x), num_queries, attend))
-        return with_stored_gradient(x + self.mlp(self.norm2(x)))
+        residual = current().residual
+        x = residual(x[:, :num_queries] + self.attention(self.norm1(x), num_queries))
+        return residual(x + self.mlp(self.norm2(x)))
 
 
 class Attention(nnx.Module):
@@ -242,87 +333,29 @@ class Attention(nnx.Module):
         self.qkv = linear(config.width, 3 * config.width, config.dtype, rngs)
         self.proj = linear(config.width, config.width, config.dtype, rngs)
 
-    def __call__(
-        self, x: Float[Array, "B N D"], num_queries: int | None = None, attend: Attend = attend
-    ) -> Float[Array, "B Q D"]:
-        batch, _, width = x.shape
-        if num_queries is None:
-            q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
-        else:
-            qkv: Any = self.qkv  # flax types a bias as optional
-            kernel, bias = qkv.kernel[...].astype(x.dtype), qkv.bias[...].astype(x.dtype)[None, None]
-            q = product(x[:, :num_queries], kernel[:, :width]) + bias[..., :width]
-            k, v = jnp.split(product(x, kernel[:, width:]) + bias[..., width:], 2, axis=-1)
-        heads = lambda y: y.reshape(batch, -1, self.num_heads, width // self.num_heads)
-        return self.proj(attend(heads(q), heads(k), heads(v)).reshape(batch, -1, width))
+    def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
+        q, k, v = self._heads(x)
+        y = current().attend(q[:, :num_queries], k, v)
+        return self.proj(y.reshape(*y.shape[:2], -1))
+
+    def weights(self, x: Float[Array, "B N D"]) -> Float[Array, "B H N N"]:
+        """The softmax weights alone, float32, query by key."""
+        q, k, _ = self._heads(x)
+        scores = jnp.einsum("bqhk,bnhk->bhqn", q, k, preferred_element_type=jnp.float32)
+        return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)
+
+    def _heads(self, x: Float[Array, "B N D"]) -> list[Float[Array, "B N H K"]]:
+        """Query, key and value."""
+        return [y.reshape(*y.shape[:2], self.num_heads, -1) for y in jnp.split(self.qkv(x), 3, axis=-1)]
 
 
 class MLP(nnx.Module):
     """Two linear layers with the exact (erf) GELU between them."""
 
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
-        self.fc1 = linear(config.width, config.mlp_ratio * config.width, config.dtype, rngs)
-        self.fc2 = linear(config.mlp_ratio * config.width, config.width, config.dtype, rngs)
+        hidden = config.mlp_width or 0  # an int by now; see ASTConfig
+        self.fc1 = linear(config.width, hidden, config.dtype, rngs)
+        self.fc2 = linear(hidden, config.width, config.dtype, rngs)
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         return self.fc2(gelu(self.fc1(x)))
-
-
-def _uniform_fan_in(fan_in: int):
-    """U(+-1/sqrt(fan in)), PyTorch's default for the weight and bias of linear and convolution layers."""
-    bound = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-# ---- Parameters by name: one flat dictionary of '/'-joined paths, for training, checkpoints and converters alike
-
-
-def split(model: AST) -> tuple[nnx.GraphDef, dict[str, Any]]:
-    """The model as its structure and its parameters, `{"blocks/0/norm1/scale": array, ...}`; `merge` is the inverse."""
-    graphdef, state = nnx.split(model)
-    return graphdef, _flatten(nnx.as_pure(state))
-
-
-def merge(graphdef: nnx.GraphDef, params: Mapping[str, Any]) -> AST:
-    """The model from its structure and flat parameters; works on tracers, inside jit."""
-    nested: dict = {}
-    for path, value in params.items():
-        *parents, leaf = [int(part) if part.isdigit() else part for part in path.split("/")]
-        node = nested
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[leaf] = value
-    return nnx.merge(graphdef, nested)
-
-
-def flat_params(model: AST) -> dict[str, np.ndarray]:
-    """The parameters as NumPy arrays under '/'-joined paths."""
-    return {path: np.asarray(value) for path, value in split(model)[1].items()}
-
-
-def set_params(model: AST, params: Mapping[str, np.ndarray]) -> None:
-    """Replaces every parameter of `model`.
-
-    Raises:
-      InputError: a path is missing or unknown, or a shape differs; all of them in one message.
-    """
-    graphdef, old = split(model)
-    wrong = [f"{path} is missing" for path in old if path not in params]
-    wrong += [f"{path} is unknown" for path in params if path not in old]
-    wrong += [
-        f"{path} has shape {tuple(params[path].shape)}, wanted {tuple(value.shape)}"
-        for path, value in old.items()
-        if path in params and params[path].shape != value.shape
-    ]
-    if wrong:
-        raise InputError(f"{len(wrong)} parameters do not fit the model: {'; '.join(wrong)}")
-    new = {path: jnp.asarray(params[path], value.dtype) for path, value in old.items()}
-    nnx.update(model, nnx.state(merge(graphdef, new)))
-
-
-def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        flat |= _flatten(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
-    return flat

@@ -1,8 +1,6 @@
-"""Softmax attention, the plain form and the fused ones: one function of (query, key, value), chosen by device.
+"""Softmax attention, the plain form and the fused ones: one function of (query, key, value), chosen by `kernels.py`.
 
-B batch, H heads, Q query tokens, N tokens, K head size. Which one runs is never part of a model: it is handed to its call
-(`model(x, attend=attention_on(device))`), so that parameters, checkpoints and exports know nothing of it. The plain form is
-the default everywhere, and the only one that every backend can lower.
+B batch, H heads, Q query tokens, N tokens, K head size. The plain form is the only one that every backend can lower.
 """
 
 from collections.abc import Callable
@@ -11,8 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
-
-from ast_jax.models.attention_cpu import attend_on_cpu
 
 Attend = Callable[[Array, Array, Array], Array]
 
@@ -33,21 +29,6 @@ def attend(
     scores = jnp.matmul(q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return by_head(weights @ v)
-
-
-def attention_on(device: jax.Device, mesh: Mesh | None = None) -> Attend:
-    """The fastest form for a device: of the mesh the program is compiled for, not of the machine that compiles it.
-
-    cuDNN's flash attention on NVIDIA (Ampere and later), splash attention on TPUs, a form of its own on CPUs, the plain one
-    elsewhere. `mesh` is that of the jit the call stands in, if it is over several devices; under pmap, and on one device, there
-    is none. The batch is taken to be split over all of its axes.
-    """
-    if device.platform == "tpu":
-        return splash_attention if mesh is None or mesh.size == 1 else on_each_device(splash_attention, mesh)
-    capability = getattr(device, "compute_capability", None) or ""  # "9.0" on NVIDIA, "gfx942" on AMD
-    if device.platform == "gpu" and capability[:1].isdigit() and float(capability) >= 8:
-        return flash_attention
-    return attend_on_cpu if device.platform == "cpu" else attend
 
 
 def flash_attention(

@@ -1,11 +1,8 @@
-"""Linear layers, the GELU and the residual stream's gradient, written so that XLA compiles them well on CPUs.
+"""Layers that several families share, in PyTorch's conventions: the published models are PyTorch's.
 
-Left alone, XLA for CPUs joins cheap operations to those that read their result, even where one that reads column by column computes
-them anew each time, or slowly. What is `stored` is computed once and written to memory first. Other devices keep XLA's own choice.
-`docs/benchmarks.md` has what each of these brought.
+B batch, C channels.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -13,15 +10,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-# True while jax2onnx reads the traced program: nothing in it depends on the device then. Part of jit's cache keys.
-device_free = jax.make_user_context(default_value=False)
+from ast_jax.models.kernels import current
 
 
-def linear(inputs: int, outputs: int, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(inputs: int, outputs: int, dtype: str, rngs: nnx.Rngs, *, use_bias: bool = True) -> nnx.Linear:
     """A linear layer that computes in `dtype`; its kernel is normal .02, its bias 0, both float32."""
     return nnx.Linear(
         inputs,
         outputs,
+        use_bias=use_bias,
         dtype=jnp.dtype(dtype),
         kernel_init=nnx.initializers.normal(0.02),
         dot_general=_dot_general,
@@ -29,15 +26,8 @@ def linear(inputs: int, outputs: int, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(
-    x: Float[Array, "... I"], kernel: Float[Array, "I O"], options: tuple = ()
-) -> Float[Array, "... O"]:
-    """x @ kernel, whose kernel's gradient is x^T g; reverse-mode derivatives only.
-
-    JAX's own derivative is (g^T x)^T, for which XLA transposes g in memory. `options`: of `jax.lax.dot_general`, as pairs.
-    """
-    return _forward(x, kernel, options)[0]
+def _dot_general(x: Array, kernel: Array, dimension_numbers: Any, **options: Any) -> Array:
+    return current().linear(x, kernel, dimension_numbers, **options)
 
 
 def gelu(x: Array) -> Array:
@@ -47,47 +37,49 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)  # 1 + erf cancels in fewer bits
 
 
-def stored(x: Any) -> Any:
-    """`x`, an array or a tree of them; on CPUs they are written to memory before they are used."""
-    if device_free.value:
-        return x
-    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+def uniform_fan_in(fan_in: int):
+    """U(+-1/sqrt(fan in)), PyTorch's default for the weight and bias of linear and convolution layers."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-@jax.custom_vjp
-def with_stored_gradient(x: Array) -> Array:
-    """`x`, whose gradient is `stored`.
+class BatchNorm(nnx.Module):
+    """Batch normalisation of the last axis, as torch.nn.BatchNorm has it: running statistics move by `momentum` towards
+    a batch's, whose variance counts n - 1.
 
-    For a residual stream: the sum over its branches, LayerNorm's backward pass in it, is else computed once more, column by
-    column, inside every transposition it is read by: a third of AST-base's training step.
+    In training the statistics are of the whole batch over all devices, without the rows that only fill it.
     """
-    return x
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1):
+        self.eps, self.momentum = eps, momentum
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.var = nnx.BatchStat(jnp.ones(channels))
+
+    def __call__(
+        self, x: Float[Array, "B *rest C"], *, training: bool = False, mask: Float[Array, " B"] | None = None
+    ) -> Float[Array, "B *rest C"]:
+        mean, var = self.mean[...], self.var[...]
+        if training:
+            mean, var, count = batch_moments(x, mask)
+            unbiased = var * count / jnp.maximum(count - 1, 1)
+            self.mean[...] += self.momentum * (mean - self.mean[...])
+            self.var[...] += self.momentum * (unbiased - self.var[...])
+        channels = (1,) * (x.ndim - 1) + (-1,)
+        scale = self.scale[...] * jax.lax.rsqrt(var + self.eps)
+        return x * scale.reshape(channels) + (self.bias[...] - mean * scale).reshape(channels)
 
 
-with_stored_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (stored(gradient),))
-
-
-def _dot_general(x: Array, kernel: Array, dimension_numbers: Any, **options: Any) -> Array:
-    """What nnx.Linear asks of `jax.lax.dot_general`: the last axis of `x` against the first of `kernel`."""
-    return product(x, kernel, tuple(options.items()))
-
-
-def _forward(x, kernel, options):
-    x = stored(x)
-    return _contract(x, kernel, (x.ndim - 1,), (0,), options), (x, kernel)
-
-
-def _backward(options, kept, gradient):
-    x, kernel = kept
-    rows = tuple(range(x.ndim - 1))
-    return (
-        _contract(gradient, kernel, (x.ndim - 1,), (1,), options),
-        _contract(x, gradient, rows, rows, options),
-    )
-
-
-product.defvjp(_forward, _backward)
-
-
-def _contract(a, b, a_axes, b_axes, options):
-    return jax.lax.dot_general(a, b, ((a_axes, b_axes), ((), ())), **dict(options))
+def batch_moments(
+    x: Float[Array, "B *rest C"], mask: Float[Array, " B"] | None
+) -> tuple[Float[Array, " C"], Float[Array, " C"], Float[Array, ""]]:
+    """Mean and variance of each channel over a batch's real rows on all devices, and how many values they are of."""
+    weights = jnp.ones((*x.shape[:-1], 1)) if mask is None else mask.reshape(-1, *(1,) * (x.ndim - 1))
+    weights = jnp.broadcast_to(weights, (*x.shape[:-1], 1))
+    axes, axis_name = tuple(range(x.ndim - 1)), current().batch_axis
+    total = (lambda y: y) if axis_name is None else (lambda y: jax.lax.psum(y, axis_name))
+    count = jnp.maximum(total(weights.sum()), 1)
+    mean = total((x * weights).sum(axes)) / count
+    centred = x - mean.reshape((1,) * (x.ndim - 1) + (-1,))
+    return mean, total((jnp.square(centred) * weights).sum(axes)) / count, count

@@ -3,42 +3,33 @@
 B batch.
 """
 
-import functools
-import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from ast_jax.models import AST, ASTConfig, merge, split
-from ast_jax.models.attention import Attend
-
-
-def num_parameters(config: ASTConfig) -> int:
-    return sum(math.prod(param.shape) for param in _abstract(config)[1].values())
+from ast_jax.models import merge, split
+from ast_jax.models.kernels import Kernels, using
 
 
-def activation_bytes(config: ASTConfig, attend: Attend) -> int:
+def activation_bytes(model: Any, forms: Kernels) -> int:
     """Bytes that automatic differentiation keeps of one clip between the forward and the backward pass.
 
-    From shapes alone: what a batch of two keeps beyond a batch of one, so that parameters, kept once, drop out. The compiler
-    fuses and recomputes some of it, and adds what it works in: the compiled step's own figure is the one to plan with.
+    From shapes alone: what a batch of two keeps beyond a batch of one, so that parameters, kept once, drop out. The
+    compiler fuses and recomputes some of it, and adds what it works in: the compiled step's own figure is the one to plan
+    with.
     """
-    one, two = (_residual_bytes(config, attend, batch) for batch in (1, 2))
+    one, two = (_residual_bytes(model, forms, batch) for batch in (1, 2))
     return two - one
 
 
-def _residual_bytes(config: ASTConfig, attend: Attend, batch: int) -> int:
-    graphdef, params = _abstract(config)
-    x = jax.ShapeDtypeStruct((batch, config.num_frames, config.num_mel_bins), jnp.float32)
+def _residual_bytes(model: Any, forms: Kernels, batch: int) -> int:
+    graphdef, params, statistics = split(model)
+    shape = (batch, model.config.num_frames, model.front_end.num_mel_bins)
 
-    def backward(params, x):
-        return jax.vjp(lambda params: merge(graphdef, params)(x, attend=attend), params)[1]
+    def backward(params, statistics, x):
+        return jax.vjp(lambda params: merge(graphdef, params, statistics)(x)[0], params)[1]
 
-    kept = jax.tree.leaves(jax.eval_shape(backward, params, x))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
-
-
-@functools.lru_cache(maxsize=8)
-def _abstract(config: ASTConfig):
-    return split(nnx.eval_shape(lambda: AST(config, rngs=nnx.Rngs(0))))
+    with using(forms):
+        kept = jax.eval_shape(backward, params, statistics, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))

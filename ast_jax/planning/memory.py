@@ -18,10 +18,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ast_jax.models.attention import attention_on
-from ast_jax.planning.costs import activation_bytes, num_parameters
+from ast_jax.models import abstract, kernels_on, num_parameters
+from ast_jax.models.base import config_from
+from ast_jax.planning.costs import activation_bytes
 from ast_jax.planning.slices import Devices
-from ast_jax.training import setup
+from ast_jax.settings import Settings
 from ast_jax.training.program import train_program
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -53,7 +54,7 @@ def measure(
     """
     config = config.copy_and_resolve_references()
     config.batch_size = clips * len(where.devices)
-    program = train_program(config, num_classes, devices=where.devices)
+    program = train_program(Settings.of(config), num_classes, devices=where.devices)
     step: Any = program.step  # jitted or pmapped
     lowered = step.lower(program.state, program.rows)
     key = _key(lowered.as_text(), where)
@@ -75,10 +76,20 @@ def first_guess(config: ConfigDict, num_classes: int, where: Devices) -> int:
 
     A clip takes what is kept of it for the backward pass, and one block's part of that when nothing is recomputed.
     """
-    model, attend = setup.model_config(config, num_classes), attention_on(where.devices[0])
-    whole = activation_bytes(dataclasses.replace(model, remat="none"), attend)
+    settings = Settings.of(config)
+    outline = lambda remat: with_remat(settings, num_classes, remat)
+    forms, model = kernels_on(where.devices[0]), outline(settings.model.remat)
+    whole = activation_bytes(outline("none"), forms)
     room = (where.capacity or 0) - 4 * 4 * num_parameters(model)
-    return max(1, room // (activation_bytes(model, attend) + whole // model.depth) // 4)
+    return max(1, room // (activation_bytes(model, forms) + whole // (len(model.levels) - 1)) // 4)
+
+
+def with_remat(settings: Settings, num_classes: int, remat: str) -> Any:
+    """The recipe's model, abstract, with another choice of what the backward pass recomputes, if its family has one."""
+    config = config_from(settings, num_classes)
+    if any(field.name == "remat" for field in dataclasses.fields(config)):
+        config = dataclasses.replace(config, remat=remat)
+    return abstract(settings.model.family, config)
 
 
 def largest(

@@ -1,16 +1,30 @@
 """Augmentation of one example at a time, keyed by (seed, step, position in the stream), so that it does not depend on
 how many devices there are or on whether a run was resumed.
 
-B batch, T frames, F mel bins, S samples.
+B batch, T frames, F mel bins, S samples. `AUGMENTATIONS` is the list, in the reference's order; mixup comes before all.
 """
 
+import dataclasses
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ast_jax.features.spec import LOG_FLOOR
+from ast_jax.errors import InputError
+from ast_jax.features.front_end import FrontEnd
+from ast_jax.settings import Augment
+from ast_jax.tables import look_up
+
+# Streams of random numbers: each example's key is folded with one, and no two uses share one.
+MODEL_STREAM = 5
+_OWN_STREAMS = 1000
+# Where a row is applied: on features as they are, the rows past a clip's end meaning nothing yet; on padded ones; on
+# normalised ones.
+STAGES = ("sound", "padded", "normalised")
 
 
 def example_keys(seed: int, step: Int[Array, ""], index: Int[Array, " B"]) -> Key[Array, " B"]:
@@ -44,15 +58,20 @@ def mix_power(
     partner: Float[Array, "T F"],
     partner_length: Int[Array, ""],
     share: Float[Array, ""],
+    *,
+    front_end: FrontEnd,
 ) -> Float[Array, "T F"]:
     """Mixup of log-mels, log(l^2 e^a + (1-l)^2 e^b): the expectation of mixing the waveforms, whose cross term has mean zero.
 
-    Rows of the partner past its own end add no power; the floor of log_mel holds again afterwards; rows past `length` mean
-    nothing here and are padded by the caller. `share` 1 returns the clip as it is.
+    Rows of the partner past its own end add no power; the front end's floor holds again afterwards; rows past `length`
+    mean nothing here and are padded by the caller. `share` 1 returns the clip as it is.
     """
+    nats = front_end.nats
+    power = lambda x: jnp.exp(nats * x)
     rows = jnp.arange(fbank.shape[0])[:, None]
-    other = jnp.where(rows < partner_length, jnp.exp(partner), 0.0)
-    mixed = jnp.log(jnp.maximum(share**2 * jnp.exp(fbank) + (1 - share) ** 2 * other, LOG_FLOOR))
+    other = jnp.where(rows < partner_length, power(partner), 0.0)
+    floor = math.exp(nats * front_end.silence)
+    mixed = jnp.log(jnp.maximum(share**2 * power(fbank) + (1 - share) ** 2 * other, floor)) / nats
     return jnp.where(share < 1, mixed, fbank)
 
 
@@ -74,10 +93,12 @@ def mix_waveforms(
     return jnp.where(share < 1, mixed, waveform)
 
 
-def gain(key: Key[Array, ""], fbank: Float[Array, "T F"], *, most_db: float) -> Float[Array, "T F"]:
+def gain(
+    key: Key[Array, ""], fbank: Float[Array, "T F"], *, most_db: float, front_end: FrontEnd
+) -> Float[Array, "T F"]:
     """Louder or softer by U(-most, most) dB: a constant added to the log power, the floor kept."""
     db = jax.random.uniform(key, minval=-most_db, maxval=most_db)
-    return jnp.maximum(fbank + db * (math.log(10) / 10), math.log(LOG_FLOOR))
+    return jnp.maximum(fbank + db * (math.log(10) / 10) / front_end.nats, front_end.silence)
 
 
 def noise(key: Key[Array, ""], x: Float[Array, "T F"]) -> Float[Array, "T F"]:
@@ -86,32 +107,88 @@ def noise(key: Key[Array, ""], x: Float[Array, "T F"]) -> Float[Array, "T F"]:
     return x + jax.random.uniform(cells, x.shape) * jax.random.uniform(strength) / 10
 
 
-def patchout(
-    key: Key[Array, ""], grid: tuple[int, int], *, freq: int = 0, time: int = 0, patches: int = 0
-) -> Int[Array, " K"]:
-    """PaSST's patchout (Koutini et al. 2022, section 3): the numbers of the patches left in, frequency-major and ascending.
-
-    Structured: `freq` whole rows and `time` whole columns of the grid (frequency, time) go, drawn without replacement; then
-    unstructured: `patches` of the rest. Always K = (rows - freq) (columns - time) - patches of them.
-    """
-    row_key, column_key, patch_key = jax.random.split(key, 3)
-    draw = lambda key, size, out: jnp.sort(jax.random.permutation(key, size)[: size - out])
-    rows, columns = draw(row_key, grid[0], freq), draw(column_key, grid[1], time)
-    left = (rows[:, None] * grid[1] + columns[None]).reshape(-1)
-    return left[draw(patch_key, left.shape[0], patches)] if patches else left
-
-
 def roll(key: Key[Array, ""], x: Float[Array, "T F"], *, most: int) -> Float[Array, "T F"]:
     """A circular shift by -most .. most - 1 frames, padding included, as in the reference (most 10)."""
     return jnp.roll(x, jax.random.randint(key, (), -most, most), axis=0)
 
 
-def time_shift(key: Key[Array, ""], x: Float[Array, "T F"], *, most: int) -> Float[Array, "T F"]:
-    """Earlier or later by up to `most` frames each way; what leaves is lost and padding, 0 before normalisation, comes in.
+def time_shift(
+    key: Key[Array, ""], x: Float[Array, "T F"], *, most: int, padding: float = 0.0
+) -> Float[Array, "T F"]:
+    """Earlier or later by up to `most` frames each way; what leaves is lost and padding, before normalisation, comes in.
 
     Unlike `roll`, which is the reference's and turns the padded clip in a circle.
     """
     shift = jax.random.randint(key, (), -most, most + 1)
     source = jnp.arange(x.shape[0]) - shift
     inside = (source >= 0) & (source < x.shape[0])
-    return jnp.where(inside[:, None], jnp.roll(x, shift, axis=0), 0.0)
+    return jnp.where(inside[:, None], jnp.roll(x, shift, axis=0), padding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """A row of the list: at which stage, on which random stream, whether a recipe asks for it, and what it does.
+
+    `apply(key, features [T, F], settings, front_end)` gives features of the same shape.
+    """
+
+    name: str
+    stage: str
+    stream: int
+    wanted: Callable[[Augment], bool]
+    apply: Callable[[Key[Array, ""], Float[Array, "T F"], Augment, FrontEnd], Float[Array, "T F"]]
+
+
+AUGMENTATIONS: tuple[Augmentation, ...] = (
+    Augmentation(
+        "gain", "sound", 1, lambda s: s.gain_db > 0,
+        lambda key, x, s, front_end: gain(key, x, most_db=s.gain_db, front_end=front_end),
+    ),
+    Augmentation(
+        "time_shift", "padded", 4, lambda s: s.time_shift > 0,
+        lambda key, x, s, front_end: time_shift(key, x, most=s.time_shift, padding=front_end.padding),
+    ),
+    Augmentation(
+        "masks", "padded", 0, lambda s: s.freq_mask > 0 or s.time_mask > 0,
+        lambda key, x, s, _: spec_mask(key, x, freq_mask=s.freq_mask, time_mask=s.time_mask),
+    ),
+    Augmentation("noise", "normalised", 2, lambda s: s.noise, lambda key, x, s, _: noise(key, x)),
+    Augmentation("roll", "normalised", 3, lambda s: s.roll > 0, lambda key, x, s, _: roll(key, x, most=s.roll)),
+)  # fmt: skip
+
+
+def rows_of(settings: Augment) -> tuple[Augmentation, ...]:
+    """The rows that a recipe asks for: of the list, then its own. Raises InputError for one that is none."""
+    own: list[Augmentation] = []
+    for number, name in enumerate(settings.augment):
+        row: Any = look_up({}, name, "augmentation")
+        if not isinstance(row, Augmentation) or row.stage not in STAGES:
+            raise InputError(f"config.augment {name!r} is no Augmentation of a stage {' or '.join(STAGES)}")
+        # its own stream, whatever number it chose
+        own.append(dataclasses.replace(row, stream=_OWN_STREAMS + number, wanted=lambda _: True))
+    return tuple(row for row in (*AUGMENTATIONS, *own) if row.wanted(settings))
+
+
+def augmented(
+    stage: str,
+    x: Float[Array, "B T F"],
+    keys: Key[Array, " B"],
+    rows: tuple[Augmentation, ...],
+    settings: Augment,
+    front_end: FrontEnd,
+) -> Float[Array, "B T F"]:
+    """A batch after the rows of one stage, each example by its own key."""
+    for row in rows:
+        if row.stage == stage:
+            apply = functools.partial(_applied, row=row, settings=settings, front_end=front_end)
+            x = jax.vmap(apply)(stream(keys, row.stream), x)
+    return x
+
+
+def _applied(key, clip, *, row: Augmentation, settings: Augment, front_end: FrontEnd):
+    return row.apply(key, clip, settings, front_end)
+
+
+def stream(keys: Key[Array, " B"], number: int) -> Key[Array, " B"]:
+    """Each example's key for one use."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)

@@ -2,13 +2,13 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ast_jax.evaluation.metrics import for_json
+from ast_jax.evaluation import metrics
+from ast_jax.terminal import Bar, duration
 from ast_jax.training import hosts
 
 
@@ -25,38 +25,27 @@ class Journal:
     """
 
     def __init__(self, workdir: Path, *, offset: int = 0, first_step: int = 0, total_steps: int = 0):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from tensorboardX import SummaryWriter
 
         self._file = open(workdir / "metrics.jsonl", "ab")  # noqa: SIM115 (open for the run's whole life)
-        self._file.truncate(offset)
-        self._file.seek(offset)
+        # A file that was cut from outside is shorter than that: what is left of it stays, and nothing is made up.
+        self._file.truncate(min(offset, self._file.seek(0, os.SEEK_END)))
+        self._file.seek(0, os.SEEK_END)
         self._events = SummaryWriter(str(workdir), purge_step=first_step or None)
-        console = Console(stderr=True)
-        self.terminal = console.is_terminal
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=console, disable=not self.terminal)
-        self._task = self._bar.add_task("training", total=total_steps, completed=first_step, figures="")
-        self._bar.start()
+        self._bar = Bar()
+        self._task = self._bar.task("training", total_steps, first_step)
+        self._bar.__enter__()
 
     @property
     def offset(self) -> int:
         return self._file.tell()
 
     def advance(self, step: int) -> None:
-        self._bar.update(self._task, completed=step)
+        self._task.show(completed=step)
 
     def write(self, row: dict[str, Any]) -> None:
         """One log point. A figure that is not a number (a metric without positives) is written as null: JSON has no NaN."""
-        clean = for_json(row)
+        clean = metrics.for_json(row)
         self._file.write(json.dumps(clean).encode() + b"\n")
         self._file.flush()
         for key, value in clean.items():
@@ -67,14 +56,14 @@ class Journal:
         """The figures of a log point beside the bar, or as a line where there is no terminal."""
         if row["kind"] == "train":
             figures = f"loss {row['loss']:.4f}  {row['clips_per_s']:.1f} clips/s"
-            self._bar.update(self._task, description=f"epoch {row['epoch']}", figures=figures)
-            if not self.terminal:
+            self._task.show(description=f"epoch {row['epoch']}", figures=figures)
+            if not self._bar.terminal:
                 left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
                 self.say(f"step {row['step']}/{total_steps}  epoch {row['epoch']}  {figures}{left}")
         else:
-            names = {"loss": "loss", "accuracy": "accuracy", "mAP": "mAP", "auc": "AUC", "d_prime": "d'"}
+            known = {name: metrics.METRICS[name] for name in metrics.HEADLINES if row.get(name) is not None}
             figures = "  ".join(
-                f"{label} {row[key]:.4f}" for key, label in names.items() if row.get(key) is not None
+                [f"loss {row['loss']:.4f}", *(f"{m.word} {row[name]:.4f}" for name, m in known.items())]
             )
             there = f" ({row['coverage']:.1%} of {row['expected_examples']})" if "coverage" in row else ""
             self.say(f"epoch {row['epoch']} on {row['num_examples']} clips{there}: {figures}")
@@ -86,18 +75,13 @@ class Journal:
 
     def say(self, line: str) -> None:
         """A line on stderr, above the bar where there is one."""
-        if self.terminal:
-            self._bar.console.print(line, highlight=False, markup=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        self._bar.say(line)
 
     def watch(self, batches: Iterable, *, what: str, total: int) -> Iterator:
-        """Passes `batches` on under a bar of their own."""
-        task = self._bar.add_task(what, total=total, figures="")
-        for batch in batches:
-            yield batch
-            self._bar.advance(task)
-        self._bar.remove_task(task)
+        """Passes `batches` on under a line of their own."""
+        task = self._bar.task(what, total)
+        yield from task.watch(batches)
+        task.end()
 
     def sync(self) -> None:
         """Makes sure that what a checkpoint is about to vouch for is on disk."""
@@ -105,13 +89,13 @@ class Journal:
         self._events.flush()
 
     def close(self) -> None:
-        self._bar.stop()
+        self._bar.__exit__()
         self._events.close()
         self._file.close()
 
 
 class SilentJournal:
-    """A journal's face without its voice."""
+    """Says and keeps nothing: for hosts that do not write."""
 
     offset = 0
 
@@ -153,13 +137,3 @@ class Clock:
             "clips_per_s": batch_size * self._steps / seconds,
             "data_wait": self._waited / seconds,
         }
-
-
-def duration(seconds: float) -> str:
-    """4 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-    )

@@ -1,6 +1,7 @@
 """The reference's optimiser: Adam with weight decay coupled into the gradient, under a rate that moves in stairs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ast_jax.errors import InputError
+from ast_jax.models.base import level_of
+from ast_jax.settings import Optimizer
 
 
 def rate_stairs(
@@ -21,12 +24,13 @@ def rate_stairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The learning rate as stairs: (first step of each stair, rate on it), by replaying what the reference does.
 
-    At steps 0, stair, 2 stair ... warmup_steps the rate is *written* as step / warmup_steps x lr; at the first step of
+    At steps 0, stair, 2 stair ... the rate is *written* as step / warmup_steps x lr, at warmup_steps as lr (which the
+    reference's 1000 and 50 do, and where the reference with other numbers would end below it); at the first step of
     each epoch in `decay_epochs` (the first epoch is 1) it is *multiplied* by `decay`. So a warm-up that outlasts the first
     decay undoes it, as it does in the reference, whose first `stair` steps run at rate 0.
     """
     writes = (
-        {step: step / warmup_steps for step in range(0, warmup_steps + 1, warmup_stair)}
+        {step: step / warmup_steps for step in range(0, warmup_steps, warmup_stair)} | {warmup_steps: 1.0}
         if warmup_steps
         else {0: 1.0}
     )
@@ -58,7 +62,7 @@ def rate_ramp(
     )
 
 
-def taken(decay_epochs: Sequence[int], decay_end: int = 0) -> tuple[int, ...]:
+def active_decays(decay_epochs: Sequence[int], decay_end: int = 0) -> tuple[int, ...]:
     """The decays that are taken: those before the epoch `decay_end`, from which on the rate is frozen; 0: all of them."""
     return tuple(epoch for epoch in decay_epochs if not decay_end or epoch < decay_end)
 
@@ -95,27 +99,46 @@ def adam(
 
 
 def layer_factors(
-    paths: Iterable[str], *, depth: int, decay: float = 1.0, freeze: str = ""
+    paths: Iterable[str], *, levels: tuple[tuple[str, ...], ...], decay: float = 1.0, freeze: str = ""
 ) -> dict[str, float]:
-    """What each parameter's rate is multiplied by: decay^(blocks above it), and 0 where it is frozen.
+    """What each parameter's rate is multiplied by: decay^(levels above it), and 0 where it is frozen.
 
-    `freeze`: 'backbone' is everything but the head and its norm; a number N is the patches, tokens, positions and the
-    first N blocks. Raises InputError for anything else.
+    `levels` are the model's, from what reads the input to the head. `freeze`: 'backbone' is everything but the head; a
+    number N is what reads the input and the N levels after it (of an AST: patches, tokens, positions and the first N
+    blocks). Raises InputError for anything else.
     """
-    if freeze and freeze != "backbone" and not (freeze.isdigit() and int(freeze) <= depth):
+    head = len(levels) - 1
+    # between what reads the input and the head there may be a final norm, which no number reaches
+    most = max(head - 2, 0)
+    if freeze and freeze != "backbone" and not (freeze.isdigit() and int(freeze) <= most):
         raise InputError(
-            f"config.freeze is {freeze!r}: choose 'backbone' or a number of blocks from 0 to {depth}"
+            f"config.freeze is {freeze!r}: choose 'backbone' or a number of blocks from 0 to {most}"
         )
-    frozen_below = {"": 0, "backbone": depth + 2}[freeze] if not freeze.isdigit() else int(freeze) + 1
-    factors = {}
-    for path in paths:
-        level = _level(path, depth)
-        factors[path] = 0.0 if level < frozen_below else decay ** (depth + 2 - level)
-    return factors
+    frozen_below = int(freeze) + 1 if freeze.isdigit() else {"": 0, "backbone": head}[freeze]
+    found = {path: level_of(levels, path) for path in paths}
+    return {path: 0.0 if level < frozen_below else decay ** (head - level) for path, level in found.items()}
 
 
-def _level(path: str, depth: int) -> int:
-    """0 for what feeds the first block, 1 .. depth for the blocks, then the final norm, then the head."""
-    if path.startswith("blocks/"):
-        return int(path.split("/")[1]) + 1
-    return {"norm": depth + 1, "head_norm": depth + 2, "head": depth + 2}.get(path.split("/")[0], 0)
+def from_settings(
+    settings: Optimizer, steps_per_epoch: int, factors: Mapping[str, float]
+) -> tuple[Callable, optax.GradientTransformation]:
+    """Step -> rate, and the optimiser, of a recipe. `factors` multiply the rate, by parameter path."""
+    same: dict[str, Any] = {
+        "steps_per_epoch": steps_per_epoch,
+        "warmup_steps": settings.lr_warmup_steps,
+        "decay": settings.lr_decay,
+        "decay_epochs": active_decays(settings.lr_decay_epochs, settings.lr_decay_end),
+    }
+    if settings.lr_warmup == "linear":
+        rate = schedule(*rate_ramp(settings.lr, **same))
+    else:
+        rate = schedule(*rate_stairs(settings.lr, warmup_stair=settings.lr_warmup_stair, **same))
+    return rate, adam(
+        rate,
+        b1=settings.adam_b1,
+        b2=settings.adam_b2,
+        eps=settings.adam_eps,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        factors=None if set(factors.values()) == {1.0} else factors,
+    )

@@ -1,15 +1,15 @@
 """A profiler trace of a few training steps, and the share of the devices' peak that steps reach."""
 
+import functools
 from pathlib import Path
 
 import jax
 
-from ast_jax.models import ASTConfig
 from ast_jax.models.cost import forward_flops, matrix_peak
-from ast_jax.training.sharding import Layout
-from ast_jax.training.step import Recipe
+from ast_jax.training.program import Program
 
-FIRST = 2  # steps of this process before the trace: the first compiles, the second may still wait for data
+# steps of this process before the trace: the first compiles, the second may still wait for data
+FIRST = 2
 
 
 class Profiler:
@@ -39,18 +39,23 @@ class Profiler:
 
 
 class PeakShare:
-    """Training's clips/s as a share of what one matrix product reaches on the same devices, measured once, here.
+    """Training's clips/s as a share of what one matrix product reaches on the same devices, measured at the first question.
 
-    Counted: the published model's floating-point operations on the tokens that patchout leaves, backward pass twice the forward.
+    Counted: the operations of the training program's forward pass, the backward pass twice those.
     """
 
-    def __init__(self, model: ASTConfig, recipe: Recipe, layout: Layout):
-        freq, time, patches = recipe.patchout
-        rows, columns = model.grid
-        tokens = model.num_prefix_tokens + (rows - freq) * (columns - time) - patches
-        self._clip = 3 * forward_flops(model, tokens)
-        on_cpu = layout.mesh.devices.flat[0].platform == "cpu"  # its devices are one processor's cores
-        self._peak = matrix_peak(model.dtype) * (1 if on_cpu else layout.num_devices)
+    def __init__(self, program: Program):
+        self._model, self._layout = program.model, program.layout
+
+    @functools.cached_property
+    def _clips_per_s_at_peak(self) -> float:
+        on_cpu = self._layout.mesh.devices.flat[0].platform == "cpu"  # its devices are one processor's cores
+        peak = matrix_peak(getattr(self._model.config, "dtype", "float32"))
+        return (
+            peak
+            * (1 if on_cpu else self._layout.num_devices)
+            / (3 * forward_flops(self._model, training=True))
+        )
 
     def __call__(self, clips_per_s: float) -> float:
-        return clips_per_s * self._clip / self._peak
+        return clips_per_s / self._clips_per_s_at_peak

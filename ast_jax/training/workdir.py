@@ -3,22 +3,24 @@
 import functools
 import importlib.metadata
 import json
-import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from ast_jax.config import base, flatten
 from ast_jax.datasets.pipeline import TrainStream, fit
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
+from ast_jax.evaluation.predictions import Predictions
+from ast_jax.settings import Settings, defaults, flat
+from ast_jax.terminal import write_json, write_whole
 from ast_jax.training import hosts
-from ast_jax.training.step import Recipe, inputs
+from ast_jax.training.step import Step, inputs
+from ast_jax.weights.model_card import CARD
 
 # What may differ between a run and its continuation: none of these changes what was already computed.
 FREE_TO_CHANGE = (
@@ -35,41 +37,88 @@ FREE_TO_CHANGE = (
 )
 
 
-def open_workdir(workdir: Path, config: ConfigDict, card: dict[str, Any]) -> None:
+def open_workdir(workdir: Path, settings: Settings, card: Mapping[str, Any], prepared: PreparedSet) -> None:
     """Writes what a run is, once for all hosts: config.json, labels.txt, model_card.json.
 
-    Raises InputError if the directory holds a run with other settings.
+    Raises InputError, before a byte is written, if the directory holds a run with other settings or on other data.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        stored = ConfigDict(json.loads(path.read_text()))
-        old, new = (
-            flatten(base()) | flatten(stored),
-            flatten(config),
-        )  # settings that came later had their default
-        differs = [key for key in sorted({*old, *new} - set(FREE_TO_CHANGE)) if old.get(key) != new.get(key)]
-        if differs:
-            listed = ", ".join(f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in differs)
-            raise InputError(
-                f"{workdir} holds a run with other settings ({listed}): give another --workdir, or the same settings"
-            )
+    tree = settings.tree()
+    config, own = workdir / "config.json", {**card, "data": identity(prepared)}
+    if config.exists():
+        _compare_settings(workdir, json.loads(config.read_text()), tree)
+        if (workdir / CARD).exists():
+            _compare_data(workdir, json.loads((workdir / CARD).read_text()), own)
     if not hosts.writes():
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, json.loads(config.to_json_best_effort()))
-    write_json(workdir / "model_card.json", card)
-    (workdir / "labels.txt").write_text("".join(f"{name}\n" for name in card["label_names"]))
+    write_json(config, tree)
+    if not (workdir / CARD).exists():  # that of a run that goes on knows its thresholds
+        write_json(workdir / CARD, own)
+    write_whole(workdir / "labels.txt", "".join(f"{name}\n" for name in card["label_names"]))
 
 
-def write_examples(workdir: Path, stream: TrainStream, recipe: Recipe, **clip_shape) -> None:
+def identity(prepared: PreparedSet) -> dict[str, Any]:
+    """What tells a prepared set from another: its name, the fingerprint in its directory's, its splits' sizes."""
+    sizes = {split: prepared.num_examples(split) for split in prepared.splits}
+    return {"name": prepared.name, "set": prepared.directory.parent.name, "examples": sizes}
+
+
+def _compare_settings(workdir: Path, stored: dict[str, Any], tree: Mapping[str, Any]) -> None:
+    old, new = flat(defaults()) | flat(stored), flat(tree)  # settings that came later had their default
+    # as JSON has them
+    old, new = json.loads(json.dumps(old)), json.loads(json.dumps(new))
+    differs = [key for key in sorted({*old, *new} - set(FREE_TO_CHANGE)) if old.get(key) != new.get(key)]
+    if differs:
+        listed = ", ".join(f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in differs)
+        raise InputError(
+            f"{workdir} holds a run with other settings ({listed}): give another --workdir, or the same settings"
+        )
+
+
+def _compare_data(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    wrong = []
+    if list(old["label_names"]) != list(new["label_names"]):
+        gone, come = (set(a["label_names"]) - set(b["label_names"]) for a, b in ((old, new), (new, old)))
+        changes = [f"without {', '.join(sorted(gone))}"] * bool(gone) + [
+            f"with {', '.join(sorted(come))}"
+        ] * bool(come)
+        wrong.append(f"classes {' and '.join(changes) or 'in another order'}")
+    before, now = old.get("data") or new["data"], new["data"]  # older runs did not say
+    for split in sorted({*before["examples"], *now["examples"]}):
+        counts = [sizes["examples"].get(split, 0) for sizes in (before, now)]
+        if counts[0] != counts[1]:
+            wrong.append(f"{counts[1]} clips in {split} where there were {counts[0]}")
+    if not wrong and before["set"] != now["set"]:
+        wrong.append(f"shards {now['set']} where it had {before['set']}")
+    if wrong:
+        raise InputError(
+            f"{workdir} holds a run on other data ({'; '.join(wrong)}): give another --workdir, or the same data"
+        )
+
+
+def write_card(workdir: Path, card: Mapping[str, Any], predictions: Predictions) -> None:
+    """The card again, with each class's threshold: from which score on it is found, best by F1 on the evaluation clips."""
+    known = json.loads((workdir / CARD).read_text()) if (workdir / CARD).exists() else dict(card)
+    thresholds = metrics.Scored(predictions.scores, predictions.targets).thresholds
+    write_json(workdir / CARD, {**known, "thresholds": metrics.for_json([float(t) for t in thresholds])})
+
+
+def write_examples(workdir: Path, stream: TrainStream, step: Step, **clip_shape) -> None:
     """examples.npz: up to 8 clips of the first batch as the model sees them: augmented, padded, normalised."""
     clips = [stream[position] for position in range(min(8, stream.batch_size))]
     clips = [clip for clip in clips if "id" in clip]
     rows = [fit(clip, **clip_shape) for clip in clips]
     few = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    fbank = jax.jit(functools.partial(inputs, recipe=recipe))(few, np.int32(0))
+    fbank = jax.jit(functools.partial(inputs, step=step))(few, np.int32(0))
     ids = [clip["id"] for clip in clips]
     np.savez_compressed(workdir / "examples.npz", fbank=np.asarray(fbank), ids=ids, labels=few["labels"])
+
+
+def keep(workdir: Path, name: str, predictions: Predictions) -> dict[str, Any]:
+    """Saves an evaluation that is made once, and returns its figures."""
+    if hosts.writes():
+        predictions.save(workdir / f"predictions_{name}.npz")
+    return predictions.summary()
 
 
 def write_results(
@@ -79,26 +128,24 @@ def write_results(
 
     `interval` is the 95 % bootstrap interval of `metric`, over clips.
     """
-    from ast_jax.evaluation.plots import write_plots
     from ast_jax.evaluation.report import write_report
 
-    with np.load(workdir / "predictions.npz") as last:
-        scores, targets = last["scores"], last["targets"]
-    low, high = metrics.interval_of(scores, targets, metric)
+    last = Predictions.read(workdir / "predictions.npz")
+    low, high = metrics.interval_of(last.scores, last.targets, metric)
     final = found["last"]
     results = {
-        "metrics": {key: final[key] for key in ("accuracy", "mAP", "auc", "d_prime")},
+        "metrics": {key: final[key] for key in (*metrics.METRICS, metric) if key in final},
         "epoch": final["epoch"],
         "step": final["step"],
         **{key: final[key] for key in ("num_examples", "expected_examples", "coverage") if key in final},
         "interval": {"metric": metric, "low": low, "high": high, "level": 0.95},
         **found,
-        "per_class": metrics.per_class(scores, targets, label_names),
+        "per_class": metrics.per_class(last.scores, last.targets, label_names),
         "versions": versions(),
         "devices": [str(device) for device in jax.devices()],
     }
-    write_json(workdir / "results.json", metrics.for_json(results))
-    write_plots(workdir)
+    results = metrics.for_json(results)
+    write_json(workdir / "results.json", results)
     write_report(workdir)
     return results
 
@@ -108,10 +155,3 @@ def versions() -> dict[str, str]:
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), "platform": platform.platform(), **found}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ast_jax.features.spec import FRAME_SHIFT, SAMPLE_RATE
-from ast_jax.models import flat_params
+from ast_jax.models import num_parameters
 from ast_jax.weights.pretrained import LoadedModel
 
 README = "README.md"
@@ -26,10 +25,10 @@ def facts_of(src: str | os.PathLike, which: str) -> dict[str, Any]:
 
 def text(loaded: LoadedModel, *, to: str, name: str, facts: Mapping[str, Any]) -> str:
     """The card of a model written as `to`; `facts` from `facts_of`. What nobody knows is said to be unknown."""
-    kind = "several labels a clip" if loaded.multi_label else "one label a clip"
+    kind = "several labels a clip" if loaded.activation == "sigmoid" else "one label a clip"
     config = loaded.model.config
-    length_s = config.num_frames * FRAME_SHIFT / SAMPLE_RATE
-    millions = sum(value.size for value in flat_params(loaded.model).values()) / 1e6
+    length_s = loaded.front_end.seconds(config.num_frames)
+    millions = num_parameters(loaded.model) / 1e6
     sections = [
         "---\npipeline_tag: audio-classification\nlibrary_name: ast_jax\ntags: [audio, audio-spectrogram-transformer]\n---",
         f"# {name}",
@@ -52,12 +51,12 @@ def text(loaded: LoadedModel, *, to: str, name: str, facts: Mapping[str, Any]) -
 
 
 def _input(loaded: LoadedModel) -> str:
-    config = loaded.model.config
+    config, front_end = loaded.model.config, loaded.front_end
     mixed = "the mean of the channels" if loaded.channels == "mean" else "the first channel"
     return (
-        f"{loaded.sample_rate_hz} Hz mono ({mixed}); log-mel features of Kaldi's kind, {config.num_mel_bins} bins, 25 ms windows "
-        f"every 10 ms (`ast_jax.log_mel`), [batch, {config.num_frames}, {config.num_mel_bins}], zero rows past a clip's end. "
-        f"The features go to the model as (x - {loaded.mean:g}) / (2 x {loaded.std:g})."
+        f"{front_end.sample_rate_hz} Hz mono ({mixed}); log-mel features of Kaldi's kind, {front_end.num_mel_bins} bins, 25 ms windows "
+        f"every 10 ms (`ast_jax.log_mel`), [batch, {config.num_frames}, {front_end.num_mel_bins}], zero rows past a clip's end. "
+        f"The features go to the model as (x - {front_end.mean:g}) / (2 x {front_end.std:g})."
     )
 
 

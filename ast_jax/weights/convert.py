@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ast_jax.errors import InputError
-from ast_jax.models import flat_params
+from ast_jax.models import ASTConfig, family_name, host_variables
 from ast_jax.weights import card, layouts, onnx_file, parity, stablehlo, torch_file
+from ast_jax.weights.model_card import CARD
 from ast_jax.weights.pretrained import LoadedModel, load_model, with_config
-from ast_jax.weights.source import CARD
 
 LAYOUTS = ("flax", "reference", "huggingface", "npz", "safetensors")  # of weights, read back bit for bit
 FORMATS = (*LAYOUTS, "stablehlo", "onnx")
@@ -100,21 +100,21 @@ def _onnx(loaded: LoadedModel, path: Path) -> list[str]:
 def _safetensors(loaded: LoadedModel, path: Path) -> list[str]:
     from safetensors.numpy import save_file
 
-    save_file(flat_params(loaded.model), path, metadata={CARD: json.dumps(loaded.card())})
+    save_file(host_variables(loaded.model), path, metadata={CARD: json.dumps(loaded.card())})
     return _read_back(loaded, path)
 
 
 def _npz(loaded: LoadedModel, path: Path) -> list[str]:
     with open(path, "wb") as file:  # given a name, NumPy would put .npz behind it
-        arrays: dict[str, Any] = {**flat_params(loaded.model), CARD: np.array(json.dumps(loaded.card()))}
+        arrays: dict[str, Any] = {**host_variables(loaded.model), CARD: np.array(json.dumps(loaded.card()))}
         np.savez(file, **arrays)
     return _read_back(loaded, path)
 
 
 def _read_back(loaded: LoadedModel, path: Path) -> list[str]:
-    again = flat_params(load_model(path).model)
+    again = host_variables(load_model(path).model)
     differ = [
-        name for name, value in flat_params(loaded.model).items() if not np.array_equal(value, again[name])
+        name for name, value in host_variables(loaded.model).items() if not np.array_equal(value, again[name])
     ]
     if differ:
         raise OSError(f"{path} reads back differently ({differ[0]}): is the disk full or failing?")
@@ -122,13 +122,15 @@ def _read_back(loaded: LoadedModel, path: Path) -> list[str]:
 
 
 def _reference(loaded: LoadedModel, path: Path) -> list[str]:
-    config = loaded.model.config
+    config = _ast_config(loaded, "reference")
     if tuple(config.patch_shape) != (16, 16):
         raise InputError(f"the reference's class has 16 x 16 patches only, the model {config.patch_shape}")
     if not config.distilled:
         raise InputError("the reference's class always has a distillation token, the model has none")
     rows = layouts.reference(config.depth, distilled=True)
-    state = {f"module.{key}": value for key, value in layouts.write(rows, flat_params(loaded.model)).items()}
+    state = {
+        f"module.{key}": value for key, value in layouts.write(rows, host_variables(loaded.model)).items()
+    }
     for name in ("head", "head_dist"):
         state[f"module.v.{name}.weight"] = np.zeros((_UNUSED_CLASSES, config.width), np.float32)
         state[f"module.v.{name}.bias"] = np.zeros(_UNUSED_CLASSES, np.float32)
@@ -141,16 +143,26 @@ def _reference(loaded: LoadedModel, path: Path) -> list[str]:
     return [*lines, parity.with_reference(loaded, path)]
 
 
+def _ast_config(loaded: LoadedModel, to: str) -> ASTConfig:
+    """Raises InputError for a model that such a layout has no keys for."""
+    config = loaded.model.config
+    if not isinstance(config, ASTConfig):
+        raise InputError(
+            f"--to={to} is for the AST, the model is of the family {family_name(loaded.model)}: take flax, npz or safetensors"
+        )
+    return config
+
+
 def _hugging_face(loaded: LoadedModel, path: Path) -> list[str]:
     from safetensors.numpy import save_file
 
-    config = loaded.model.config
+    config = _ast_config(loaded, "huggingface")
     if config.patch_shape[0] != config.patch_shape[1]:
         raise InputError(f"Hugging Face's AST has square patches only, the model {tuple(config.patch_shape)}")
     if not config.distilled:
         raise InputError("Hugging Face's AST always has a distillation token, the model has none")
     path.mkdir()
-    arrays = layouts.write(layouts.hugging_face_ast(config.depth), flat_params(loaded.model))
+    arrays = layouts.write(layouts.hugging_face_ast(config.depth), host_variables(loaded.model))
     save_file(arrays, path / "model.safetensors", metadata={"format": "pt"})
     _write_json(path / "config.json", _model_config(loaded))
     _write_json(path / "preprocessor_config.json", _preprocessor_config(loaded))
@@ -166,14 +178,14 @@ def _hugging_face(loaded: LoadedModel, path: Path) -> list[str]:
 
 def _model_config(loaded: LoadedModel) -> dict[str, Any]:
     config, names = loaded.model.config, loaded.label_names
-    kind = "multi_label_classification" if loaded.multi_label else "single_label_classification"
+    kind = "multi_label_classification" if loaded.activation == "sigmoid" else "single_label_classification"
     return {
         "architectures": ["ASTForAudioClassification"],
         "model_type": "audio-spectrogram-transformer",
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.num_heads,
-        "intermediate_size": config.mlp_ratio * config.width,
+        "intermediate_size": config.mlp_width,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
@@ -199,13 +211,13 @@ def _preprocessor_config(loaded: LoadedModel) -> dict[str, Any]:
         "do_normalize": True,
         "feature_size": 1,
         "max_length": config.num_frames,
-        "mean": loaded.mean,
-        "std": loaded.std,
+        "mean": loaded.front_end.mean,
+        "std": loaded.front_end.std,
         "num_mel_bins": config.num_mel_bins,
         "padding_side": "right",
         "padding_value": 0.0,
         "return_attention_mask": False,
-        "sampling_rate": loaded.sample_rate_hz,
+        "sampling_rate": loaded.front_end.sample_rate_hz,
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ast_jax.errors import InputError
 from ast_jax.weights import torch_file
-from ast_jax.weights.source import CARD
+from ast_jax.weights.model_card import CARD
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:

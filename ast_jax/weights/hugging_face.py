@@ -6,7 +6,8 @@ from typing import Any
 from ast_jax.errors import InputError
 from ast_jax.weights import layouts, published
 from ast_jax.weights.files import read_arrays, read_json
-from ast_jax.weights.source import Source, check, get, image_source
+from ast_jax.weights.model_card import get
+from ast_jax.weights.source import Source, check, image_source
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -52,14 +53,22 @@ def read_ast(path: Path, config: dict, arrays: dict) -> Source:
         names = _label_names(where, config, model["num_classes"])
     check(where, model, params)
     mean, std, notes = _preprocessor(path)
-    multi_label = config.get("problem_type") == "multi_label_classification"
-    if config.get("problem_type") is None and model.get("num_classes") == 527:
-        multi_label = True
+    kinds = {
+        "multi_label_classification": "sigmoid",
+        "single_label_classification": "softmax",
+        None: "softmax",
+    }
+    problem = config.get("problem_type")
+    if problem not in kinds:
+        raise InputError(f"{where}: problem_type {problem!r} gives no scores of classes: taggers are read")
+    activation = kinds[problem]
+    if problem is None and model.get("num_classes") == 527:
+        activation = "sigmoid"
         notes.append(
             "config.json names no problem_type: taken as multi-label, for AudioSet's 527 classes are"
         )
     return Source(
-        where, "Hugging Face AST", False, params, model, names, mean, std, multi_label, "mean", notes
+        where, "Hugging Face AST", False, params, model, names, mean, std, activation, "mean", notes
     )
 
 
@@ -97,15 +106,13 @@ def _shapes(where: str, config: dict) -> dict[str, Any]:
         raise InputError(
             f"{where}: hidden_act {config['hidden_act']!r} is another function than ours, the exact 'gelu'"
         )
-    if hidden % width or config.get("head_dim", width // heads) != width // heads:
-        raise InputError(
-            f"{where}: intermediate_size {hidden} or head_dim does not go with hidden_size {width}"
-        )
+    if config.get("head_dim", width // heads) != width // heads:
+        raise InputError(f"{where}: head_dim {config['head_dim']} does not go with hidden_size {width}")
     return {
         "width": width,
         "depth": get(config, "num_hidden_layers", where),
         "num_heads": heads,
-        "mlp_ratio": hidden // width,
+        "mlp_width": hidden,
         "norm_eps": get(config, "layer_norm_eps", where, float),
     }
 

@@ -30,8 +30,9 @@ class Row(NamedTuple):
 # ---- Rows
 
 
-def _same(ours: str, theirs: str) -> Row:
-    return Row(ours, (theirs,), lambda x: x, lambda x: (x,))
+def same(ours: str, theirs: str = "") -> Row:
+    """An array as it is, under another name or under its own."""
+    return Row(ours, (theirs or ours,), lambda x: x, lambda x: (x,))
 
 
 def _transposed(ours: str, theirs: str) -> Row:
@@ -39,11 +40,11 @@ def _transposed(ours: str, theirs: str) -> Row:
 
 
 def _norm(ours: str, theirs: str, scale: str = ".weight", bias: str = ".bias") -> list[Row]:
-    return [_same(f"{ours}/scale", theirs + scale), _same(f"{ours}/bias", theirs + bias)]
+    return [same(f"{ours}/scale", theirs + scale), same(f"{ours}/bias", theirs + bias)]
 
 
 def _torch_linear(ours: str, theirs: str) -> list[Row]:
-    return [_transposed(f"{ours}/kernel", f"{theirs}.weight"), _same(f"{ours}/bias", f"{theirs}.bias")]
+    return [_transposed(f"{ours}/kernel", f"{theirs}.weight"), same(f"{ours}/bias", f"{theirs}.bias")]
 
 
 def _torch_convolution(ours: str, theirs: str) -> list[Row]:
@@ -51,7 +52,7 @@ def _torch_convolution(ours: str, theirs: str) -> list[Row]:
     read, write = lambda x: x.transpose(2, 3, 1, 0), lambda x: (x.transpose(3, 2, 0, 1),)
     return [
         Row(f"{ours}/kernel", (f"{theirs}.weight",), read, write),
-        _same(f"{ours}/bias", f"{theirs}.bias"),
+        same(f"{ours}/bias", f"{theirs}.bias"),
     ]
 
 
@@ -79,7 +80,7 @@ def _torch_qkv(ours: str, theirs: Iterable[str]) -> list[Row]:
 
 def timm(depth: int, *, distilled: bool, prefix: str = "") -> list[Row]:
     """timm's ViT and DeiT; torch.hub's DeiT and DINOv2 use the same names."""
-    rows = [_same(name, prefix + name) for name in _tokens(distilled)]
+    rows = [same(name, prefix + name) for name in _tokens(distilled)]
     rows += _torch_convolution("patch_embed", f"{prefix}patch_embed.proj")
     for i in range(depth):
         ours, theirs = f"blocks/{i}", f"{prefix}blocks.{i}"
@@ -101,7 +102,7 @@ def reference(depth: int, *, distilled: bool) -> list[Row]:
 def hugging_face(depth: int, *, distilled: bool, prefix: str = "") -> list[Row]:
     """transformers' AST, ViT and DeiT without their heads, as their files name them (versions 4 and 5 alike)."""
     names = {"dist_token": "distillation_token", "pos_embed": "position_embeddings", "cls_token": "cls_token"}
-    rows = [_same(name, f"{prefix}embeddings.{names[name]}") for name in _tokens(distilled)]
+    rows = [same(name, f"{prefix}embeddings.{names[name]}") for name in _tokens(distilled)]
     rows += _torch_convolution("patch_embed", f"{prefix}embeddings.patch_embeddings.projection")
     for i in range(depth):
         ours, theirs = f"blocks/{i}", f"{prefix}encoder.layer.{i}"
@@ -123,8 +124,8 @@ def hugging_face_ast(depth: int, *, prefix: str = HUGGING_FACE_AST) -> list[Row]
 
 def google(depth: int, *, num_heads: int) -> list[Row]:
     """Google's ViT, in the names of the vision_transformer project: kernels as ours, heads on an axis of their own."""
-    rows = [_same("cls_token", "cls"), _same("pos_embed", "Transformer/posembed_input/pos_embedding")]
-    rows += [_same(f"patch_embed/{name}", f"embedding/{name}") for name in ("kernel", "bias")]
+    rows = [same("cls_token", "cls"), same("pos_embed", "Transformer/posembed_input/pos_embedding")]
+    rows += [same(f"patch_embed/{name}", f"embedding/{name}") for name in ("kernel", "bias")]
     for i in range(depth):
         ours, theirs = f"blocks/{i}", f"Transformer/encoderblock_{i}"
         rows += _norm(f"{ours}/norm1", f"{theirs}/LayerNorm_0", "/scale", "/bias")
@@ -132,7 +133,7 @@ def google(depth: int, *, num_heads: int) -> list[Row]:
         rows += _norm(f"{ours}/norm2", f"{theirs}/LayerNorm_2", "/scale", "/bias")
         for j in (0, 1):
             dense = f"{theirs}/MlpBlock_3/Dense_{j}"
-            rows += [_same(f"{ours}/mlp/fc{j + 1}/{name}", f"{dense}/{name}") for name in ("kernel", "bias")]
+            rows += [same(f"{ours}/mlp/fc{j + 1}/{name}", f"{dense}/{name}") for name in ("kernel", "bias")]
     return [*rows, *_norm("norm", "Transformer/encoder_norm", "/scale", "/bias")]
 
 
@@ -158,14 +159,8 @@ def _google_attention(ours: str, theirs: str, num_heads: int) -> list[Row]:
             lambda x: x.reshape(-1, x.shape[-1]),
             lambda x: (x.reshape(num_heads, -1, x.shape[-1]),),
         ),
-        _same(f"{ours}/proj/bias", f"{theirs}/out/bias"),
+        same(f"{ours}/proj/bias", f"{theirs}/out/bias"),
     ]
-
-
-def ours(depth: int, *, distilled: bool) -> list[Row]:
-    """Our own paths, head included."""
-    paths = [row.ours for row in reference(depth, distilled=distilled)]
-    return [_same(path, path) for path in paths]
 
 
 def _tokens(distilled: bool) -> list[str]:

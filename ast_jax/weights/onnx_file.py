@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
-from ast_jax.models.layers import device_free
+from ast_jax.models import base
 from ast_jax.weights.pretrained import LoadedModel, with_config
 from ast_jax.weights.stablehlo import pure_function
 
@@ -41,15 +41,14 @@ def write_onnx(loaded: LoadedModel, path: Path) -> None:
     loaded = with_config(loaded, dtype="float32")
     config = loaded.model.config
     run, params = pure_function(loaded)
-    with device_free(True):  # jax2onnx knows no choice between devices
-        model: Any = jax2onnx.to_onnx(
-            lambda fbank: run(params, fbank),
-            inputs=[("B", config.num_frames, config.num_mel_bins)],
-            model_name="ast",
-            opset=OPSET,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-        )
+    model: Any = jax2onnx.to_onnx(
+        lambda fbank: run(params, fbank),
+        inputs=[("B", config.num_frames, loaded.front_end.num_mel_bins)],
+        model_name=base.family_name(loaded.model).replace(":", "."),
+        opset=OPSET,
+        input_names=[INPUT],
+        output_names=list(OUTPUTS),
+    )
     onnx.save(model, path)
 
 

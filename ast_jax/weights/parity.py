@@ -51,9 +51,9 @@ def with_other_head_eps(loaded: LoadedModel, eps: float) -> float:
 
 def with_function(loaded: LoadedModel, whose: str, run: Callable[[Float[np.ndarray, "B T F"]], Any]) -> str:
     """A written program that takes log-mels as `log_mel` gives them, at two batch sizes."""
-    config = loaded.model.config
-    shape = (3, config.num_frames, config.num_mel_bins)
-    fbank = np.random.default_rng(0).normal(loaded.mean, loaded.std, shape).astype(np.float32)
+    front_end = loaded.front_end
+    shape = (3, loaded.model.config.num_frames, front_end.num_mel_bins)
+    fbank = np.random.default_rng(0).normal(front_end.mean, front_end.std, shape).astype(np.float32)
     with jax.default_matmul_precision("float32"):
         ours = loaded.logits(fbank)
         theirs = np.concatenate([np.asarray(run(fbank[:1])), np.asarray(run(fbank))])
@@ -75,9 +75,9 @@ def _features(config: ASTConfig) -> Float[np.ndarray, "2 T F"]:
 
 def _logits(loaded: LoadedModel, x: Float[np.ndarray, "B T F"], **changes: Any) -> Float[np.ndarray, "B C"]:
     """Ours, in float32 whatever the model's compute type and the chip's default."""
-    graphdef, params = split(with_config(loaded, dtype="float32", **changes).model)
+    graphdef, params, statistics = split(with_config(loaded, dtype="float32", **changes).model)
     with jax.default_matmul_precision("float32"):
-        return np.asarray(jax.jit(lambda p, x: merge(graphdef, p)(x))(params, x))
+        return np.asarray(jax.jit(lambda p, x: merge(graphdef, p)(x)[0])(params | statistics, x))
 
 
 def _reference_forward(torch: Any, p: Mapping[str, Any], x: Any, config: ASTConfig) -> Any:

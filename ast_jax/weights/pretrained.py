@@ -1,11 +1,11 @@
-"""Any checkpoint into this model: this length, these strides, these mel bins, with or without its head.
+"""Any checkpoint as a model ready for use, and any checkpoint as the start of another.
 
-f x t patch grids, P class and distillation tokens, D width, B batch, T frames, F mel bins, C classes.
+D width, B batch, T frames, F mel bins, C classes.
 """
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,80 +14,107 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
+from ast_jax import objectives
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig, flat_params, merge, normalise, set_params, split
-from ast_jax.models.attention import attention_on
-from ast_jax.models.patches import adapt_kernel, adapt_positions, positions_by_place
+from ast_jax.features.front_end import FrontEnd
+from ast_jax.models import (
+    abstract,
+    build,
+    family,
+    family_name,
+    host_variables,
+    kernels_on,
+    merge,
+    set_variables,
+    split,
+    using,
+)
+from ast_jax.models.base import level_of
+from ast_jax.weights.adapt import adapted
+from ast_jax.weights.model_card import model_card
 from ast_jax.weights.recognise import read_source
-from ast_jax.weights.source import Source, model_card
-
-_SHAPE = (
-    "width",
-    "depth",
-    "num_heads",
-    "mlp_ratio",
-)  # must be the source's own: there is no rule to change them
-_HEAD = ("head_norm/scale", "head_norm/bias", "head/kernel", "head/bias")
+from ast_jax.weights.source import Source
 
 
 @dataclasses.dataclass
 class LoadedModel:
-    """A model with what it takes to use it: its classes, its normalisation and how its clips were mixed down."""
+    """A model with what it takes to use it: its classes, what it hears, what its logits mean."""
 
-    model: AST
+    model: Any
     label_names: list[str]
-    mean: float
-    std: float
-    multi_label: bool
-    sample_rate_hz: int = 16_000
-    channels: str = "mean"  # 'mean' or 'first', as `load_audio` takes it
-    notes: list[str] = dataclasses.field(default_factory=list)  # what was taken, adapted, left new or assumed
+    # with the mean and deviation that features are normalised by
+    front_end: FrontEnd
+    # of objectives.ACTIVATIONS
+    activation: str
+    # 'mean' or 'first', as `load_audio` takes it
+    channels: str = "mean"
+    # from which score on each class is found; None where nobody has chosen
+    thresholds: list[float | None] | None = None
+    # what was taken, adapted, left new or assumed
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def logits(self, fbank: Float[np.ndarray, "B T F"]) -> Float[np.ndarray, "B C"]:
-        """Logits of log-mel features as `log_mel` gives them, not normalised.
+        """Logits of features as the front end gives them, not normalised.
 
-        Clips are cut to the model's `num_frames`, or filled with zero rows before normalisation as in training.
+        Clips are cut to the model's `num_frames`, or padded before normalisation as in training.
         """
-        return np.asarray(self._forward(fit_frames(fbank, self.model.config.num_frames)))
+        return np.asarray(self._logits(fbank))
 
     def scores(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B C"]:
         """What the logits say of each class, 0 to 1; not waited for: the caller may prepare the next batch meanwhile."""
-        return self.activation(self._forward(fit_frames(fbank, self.model.config.num_frames)))
-
-    @property
-    def activation(self) -> Callable[[jax.Array], jax.Array]:
-        """From logits to scores: sigmoids where a clip may have several labels, else a softmax."""
-        return jax.nn.sigmoid if self.multi_label else jax.nn.softmax
+        return objectives.activation(self.activation)(self._logits(fbank))
 
     def card(self) -> dict[str, Any]:
         """What model_card.json says."""
-        names = ("label_names", "mean", "std", "multi_label", "sample_rate_hz", "channels")
-        return model_card(self.model.config, **{name: getattr(self, name) for name in names})
+        return model_card(
+            self.model,
+            label_names=self.label_names,
+            front_end=self.front_end,
+            activation=self.activation,
+            channels=self.channels,
+            thresholds=self.thresholds,
+        )
+
+    def _logits(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B C"]:
+        """Of the model as it is now: it may have been trained, or wrapped, since the last call."""
+        graphdef, params, statistics = split(self.model)
+        padded = fit_frames(fbank, self.model.config.num_frames, self.front_end.padding)
+        return self._forward(graphdef, params | statistics, padded)
 
     @cached_property
     def _forward(self):
-        graphdef, params = split(self.model)
-        attend = attention_on(jax.devices()[0])
+        forms = kernels_on(jax.devices()[0])
 
-        @jax.jit
-        def forward(params, fbank):
-            return merge(graphdef, params)(normalise(fbank, self.mean, self.std), attend=attend)
+        def forward(graphdef, arrays, fbank):
+            with using(forms):
+                return merge(graphdef, arrays)(self.front_end.normalise(fbank))[0]
 
-        return lambda fbank: forward(params, fbank)
+        return jax.jit(forward, static_argnums=0)
 
 
 def with_config(loaded: LoadedModel, **changes: Any) -> LoadedModel:
-    """The same parameters under other arithmetic: ASTConfig fields that change no shape, such as dtype='float32'."""
-    config = dataclasses.replace(loaded.model.config, **changes)
-    model = nnx.eval_shape(lambda: AST(config, rngs=nnx.Rngs(0)))
-    set_params(model, flat_params(loaded.model))
-    return dataclasses.replace(loaded, model=model)
+    """The same arrays under other arithmetic: fields of the model's Config that change no shape, such as dtype='float32'.
+    A field that its family does not have is left out."""
+    config, name = loaded.model.config, family_name(loaded.model)
+    known = {field.name for field in dataclasses.fields(config)}
+    config = dataclasses.replace(config, **{key: value for key, value in changes.items() if key in known})
+    return dataclasses.replace(loaded, model=filled(name, config, host_variables(loaded.model)))
 
 
-def fit_frames(fbank: Float[np.ndarray, "B T F"], num_frames: int) -> Float[np.ndarray, "B U F"]:
-    """The first `num_frames` frames, zero rows appended where there are fewer (the reference's way)."""
+def filled(name: str, config: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """A model of a family with these arrays: no number is drawn for what is replaced."""
+    model = nnx.eval_shape(lambda: build(name, config))
+    set_variables(model, arrays)
+    return model
+
+
+def fit_frames(
+    fbank: Float[np.ndarray, "B T F"], num_frames: int, padding: float = 0.0
+) -> Float[np.ndarray, "B U F"]:
+    """The first `num_frames` frames, rows of `padding` appended where there are fewer."""
     short = max(num_frames - fbank.shape[1], 0)
-    return np.pad(fbank[:, :num_frames], ((0, 0), (0, short), (0, 0))).astype(np.float32)
+    cut = fbank[:, :num_frames]
+    return np.pad(cut, ((0, 0), (0, short), (0, 0)), constant_values=padding).astype(np.float32)
 
 
 def load_model(
@@ -110,37 +137,43 @@ def load_model(
         label_names: names of the classes, instead of the checkpoint's own; also for a head of another size.
         rgb, positions: how an ImageNet kernel folds and how positions are resized, see `initialise`.
         seed: of what is left new.
-        **changes: ASTConfig fields (`num_frames`, `strides`, `num_classes`, `dtype`, ...) that differ from the
-            checkpoint's: positions and kernel are adapted, and a head of another size is new. An ImageNet model
-            with no change of geometry takes "spectrograms" of its image size; with any, the paper's geometry
-            (128 mel bins, 1024 frames, 16 x 16 patches, strides 10) with those changes.
+        **changes: fields of the family's Config (`num_frames`, `num_classes`, `strides`, `dtype`, ...) that differ from
+            the checkpoint's: an AST's positions and kernel are adapted, and a head of another size is new. An ImageNet
+            model with no change of geometry takes "spectrograms" of its image size; with any, the paper's geometry (128
+            mel bins, 1024 frames, 16 x 16 patches, strides 10) with those changes.
 
     Raises:
         InputError: the checkpoint cannot be read, or does not fit what is asked for.
     """
-    source = read_source(
-        src, which=which, facts=dict(facts or {}) | {k: changes[k] for k in ("num_heads",) if k in changes}
-    )
+    given = {key: changes[key] for key in ("num_heads",) if key in changes}
+    source = read_source(src, which=which, facts=dict(facts or {}) | given)
     if label_names is not None:
         changes.setdefault("num_classes", len(label_names))
-    _known(changes)
+    kind = family(source.family).Config
+    _known(changes, kind)
     changes = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-    config = ASTConfig(**_base(source, changes) | changes)
-    head = "keep" if source.has_head and config.num_classes == source.params["head/bias"].size else "new"
-    params, account = _adapted(
-        source, config, _fresh(config, seed, head, positions), rgb=rgb, positions=positions, head=head
+    config = kind(**_base(source, changes) | changes)
+    same_classes = source.has_head and config.num_classes == source.model.get(
+        "num_classes", config.num_classes
     )
-    model = nnx.eval_shape(lambda: AST(config, rngs=nnx.Rngs(0)))  # no numbers drawn for what is replaced
-    set_params(model, params)
+    head = "keep" if same_classes else "new"
+    fresh = _fresh(source.family, config, seed, head, positions)
+    arrays, account = _started(source, config, fresh, rgb=rgb, positions=positions, head=head)
     mean, std, origin = _normalisation(source, mean, std)
+    notes = [account, f"features normalised by mean {mean:g}, std {std:g} ({origin})", *source.notes]
+    if source.activation is None and not source.image:
+        notes.append(
+            "the checkpoint does not say whether clips have one label or several: taken as one (softmax)"
+        )
+    model = filled(source.family, config, arrays)
     return LoadedModel(
         model,
         _names(source, label_names, config.num_classes, head),
-        mean,
-        std,
-        bool(source.multi_label),
+        (source.front_end if source.family != "ast" else model.front_end).with_statistics(mean, std),
+        source.activation or "softmax",
         channels=source.channels,
-        notes=[account, f"features normalised by mean {mean:g}, std {std:g} ({origin})", *source.notes],
+        thresholds=source.thresholds if head == "keep" else None,
+        notes=notes,
     )
 
 
@@ -171,7 +204,7 @@ def _names(source: Source, given: list[str] | None, classes: int, head: str) -> 
 
 
 def initialise(
-    model: AST,
+    model: Any,
     src: str | os.PathLike | Source,
     *,
     which: str = "best",
@@ -182,11 +215,10 @@ def initialise(
 ) -> str:
     """Starts `model` from a checkpoint, as AST papers do: ImageNet ViT to AudioSet, AudioSet to any task.
 
-    What has no counterpart keeps the model's own initial values. A class-only source gives a distilled model its class
-    token and position twice; a class-only model leaves a source's distillation token aside.
+    What has no counterpart keeps the model's own initial values.
 
     Args:
-        model: changed in place; width, depth, heads and MLP ratio must be the source's.
+        model: changed in place; of the checkpoint's family, width and depth.
         rgb: 'sum' (the published code) or 'mean' (the paper's wording) of the three colour kernels.
         positions: 'bilinear' or 'nearest' to a longer axis, or 'reinit': the model keeps its own new positions.
         head: 'new', or 'keep' for a source with the same classes.
@@ -198,122 +230,51 @@ def initialise(
         InputError: the checkpoint cannot be read or is of another shape.
     """
     source = src if isinstance(src, Source) else read_source(src, which=which, facts=facts)
-    params, account = _adapted(
-        source, model.config, flat_params(model), rgb=rgb, positions=positions, head=head
-    )
-    set_params(model, params)
+    fresh = host_variables(model)
+    name = family_name(model)
+    if name != source.family:
+        raise InputError(
+            f"{source.where} is of the family {source.family}, the model of {name}: choose the same"
+        )
+    arrays, account = _started(source, model.config, fresh, rgb=rgb, positions=positions, head=head)
+    set_variables(model, arrays)
     return account
 
 
-def _adapted(
-    source: Source, config: ASTConfig, params: dict[str, np.ndarray], *, rgb: str, positions: str, head: str
+def _started(
+    source: Source, config: Any, fresh: dict[str, np.ndarray], *, rgb: str, positions: str, head: str
 ) -> tuple[dict[str, np.ndarray], str]:
-    """`params` with everything that the source has for such a model, and the account of it."""
-    _same_shape(source, config)
+    """The arrays to start from, and the account of them: by the AST's own rules, of other families what fits as it is."""
     if head not in ("new", "keep"):
         raise InputError(f"head={head!r}: choose 'new' or 'keep'")
-    account = [f"{config.depth} blocks of width {config.width} from {source.where}"]
-    same = {
-        p: x
-        for p, x in source.params.items()
-        if p.startswith(("blocks/", "norm/", "cls_token", "patch_embed/bias"))
-    }
-    params = params | same
-    params["patch_embed/kernel"] = _kernel(source, config, rgb, account)
-    if config.distilled:
-        params["dist_token"] = source.params.get("dist_token", source.params["cls_token"])
-    if config.distilled and not source.model["distilled"]:
-        account.append("distillation token and its position copied from the class token's")
-    if source.model["distilled"] and not config.distilled:
-        account.append("distillation token left aside")
-    if positions == "reinit":
-        account.append("positions new")
-    else:
-        params["pos_embed"] = _positions(source, config, positions, account)
-    _head(source, config.num_classes, params, head, account)
-    if config.norm_eps != source.model["norm_eps"]:
-        account.append(f"LayerNorm eps {config.norm_eps:g} where the source has {source.model['norm_eps']:g}")
-    return params, ", ".join(account)
-
-
-def _same_shape(source: Source, config: ASTConfig) -> None:
-    differs = [
-        f"{name} {source.model[name]} against {getattr(config, name)}"
-        for name in _SHAPE
-        if source.model[name] != getattr(config, name)
-    ]
-    if differs:
+    if source.family == "ast":
+        return adapted(source, config, fresh, rgb=rgb, positions=positions, head=head)
+    levels = abstract(source.family, config).levels
+    taken, new, wrong = dict(fresh), [], []
+    for path, value in fresh.items():
+        own = source.arrays.get(path)
+        of_head = level_of(levels, path) == len(levels) - 1
+        if own is not None and own.shape == value.shape and not (of_head and head == "new"):
+            taken[path] = own
+        elif of_head:
+            new.append(path)
+        else:
+            wrong.append(f"{path} has shape {getattr(own, 'shape', None)}, wanted {value.shape}")
+    if wrong:
         raise InputError(
-            f"{source.where} is another size than the model: {', '.join(differs)}; choose the same"
+            f"{source.where} is another size than the model: {'; '.join(wrong)}: choose the same"
         )
+    return taken, f"{len(taken) - len(new)} arrays from {source.where}" + (", head new" if new else "")
 
 
-def _kernel(source: Source, config: ASTConfig, rgb: str, account: list[str]) -> np.ndarray:
-    kernel = source.params["patch_embed/kernel"]
-    if kernel.shape[2] > 1:
-        account.append(f"{kernel.shape[2]} colour kernels {'summed' if rgb == 'sum' else 'averaged'}")
-    if kernel.shape[:2] != tuple(config.patch_shape):
-        account.append(f"patch kernel PI-resized from {_by(kernel.shape[:2])} to {_by(config.patch_shape)}")
-    elif kernel.shape[2] == 1:
-        return kernel
-    return adapt_kernel(kernel, config.patch_shape, rgb=rgb)
-
-
-def _positions(source: Source, config: ASTConfig, mode: str, account: list[str]) -> np.ndarray:
-    """Prefix positions copied; patch positions by place where an AST's strides or patches change, then by the reference's rule."""
-    own = source.config
-    table, width, grid = source.params["pos_embed"][0], config.width, own.grid
-    prefix, patches = table[: own.num_prefix_tokens], table[own.num_prefix_tokens :].reshape(*grid, width)
-    laid = [tuple(c.patch_shape) + tuple(c.strides) for c in (own, config)]
-    if not source.image and laid[0] != laid[1]:
-        patches = positions_by_place(
-            patches,
-            extent=(own.num_mel_bins, own.num_frames),
-            patch_shape=own.patch_shape,
-            strides=own.strides,
-            new_patch_shape=config.patch_shape,
-            new_strides=config.strides,
-            mode=mode,
-        )
-        account.append(f"positions {_by(grid)} moved to the new patch centres {_by(patches.shape[:2])}")
-    before = patches.shape[:2]
-    patches = adapt_positions(patches, config.grid, mode=mode)
-    ways = [
-        _way(axis, old, new, mode)
-        for axis, old, new in zip(("frequency", "time"), before, config.grid, strict=True)
-    ]
-    if any(ways):
-        account.append(f"positions {_by(before)} to {_by(config.grid)} ({' and '.join(filter(None, ways))})")
-    if config.distilled and not own.distilled:
-        prefix = np.concatenate([prefix, prefix])
-    return np.concatenate([prefix[: config.num_prefix_tokens], patches.reshape(-1, width)])[None]
-
-
-def _way(axis: str, old: int, new: int, mode: str) -> str:
-    if old == new:
-        return ""
-    return f"{axis} cut" if new < old else f"{axis} {mode}"
-
-
-def _head(source: Source, classes: int, params: dict[str, np.ndarray], head: str, account: list[str]) -> None:
-    if head == "new":
-        account.append("head new")
-        return
-    if not source.has_head or source.params["head/bias"].size != classes:
-        has = f"{source.params['head/bias'].size} classes" if source.has_head else "no AST head"
-        raise InputError(
-            f"{source.where} has {has}, the model {classes} classes: only a new head is possible"
-        )
-    for path in _HEAD:
-        params[path] = source.params[path]
-
-
-def _fresh(config: ASTConfig, seed: int, head: str, positions: str) -> dict[str, np.ndarray]:
-    """Initial values of all that may stay new: a model of one block has it, compiled once."""
+def _fresh(name: str, config: Any, seed: int, head: str, positions: str) -> dict[str, np.ndarray]:
+    """Initial values of all that may stay new: an AST of one block has it, compiled once."""
+    if name != "ast":
+        return host_variables(build(name, config, seed=seed))
     if head == "keep" and positions != "reinit":
         return {}
     shallow = dataclasses.replace(config, depth=1)
-    return jax.device_get(jax.jit(lambda: split(AST(shallow, rngs=nnx.Rngs(seed)))[1])())
+    return jax.device_get(jax.jit(lambda: split(build(name, shallow, seed=seed))[1])())
 
 
 def _base(source: Source, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -324,13 +285,9 @@ def _base(source: Source, changes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in source.model.items() if name not in geometry}
 
 
-def _known(changes: Mapping[str, Any]) -> None:
-    unknown = changes.keys() - {field.name for field in dataclasses.fields(ASTConfig)}
+def _known(changes: Mapping[str, Any], kind: type) -> None:
+    unknown = changes.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
         raise InputError(
-            f"{', '.join(sorted(unknown))}: neither an argument of load_model nor a field of ASTConfig"
+            f"{', '.join(sorted(unknown))}: neither an argument of load_model nor a field of {kind.__name__}"
         )
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

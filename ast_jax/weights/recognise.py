@@ -8,7 +8,8 @@ from typing import Any
 from ast_jax.errors import InputError
 from ast_jax.weights import catalogue, hugging_face, state_dicts
 from ast_jax.weights.files import read_arrays, read_json
-from ast_jax.weights.source import CARD, Source, our_source
+from ast_jax.weights.model_card import CARD
+from ast_jax.weights.source import Source, our_source
 
 
 def read_source(
@@ -31,7 +32,7 @@ def read_source(
     if path.is_dir():
         return _read_directory(path, which, facts)
     arrays, card = read_arrays(path)
-    if card and "patch_embed/kernel" in arrays:
+    if card and not any("." in key for key in arrays):
         return our_source(str(path), arrays, card)
     return state_dicts.read_state_dict(str(path), arrays, card, facts)
 
@@ -41,7 +42,8 @@ def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:
     source = read_source(catalogue.fetch(entry.name), facts=entry.facts | facts)
     source.where = entry.name
     if entry.labels is not None:
-        source.mean, source.std, source.multi_label = entry.mean, entry.std, entry.multi_label
+        source.mean, source.std = entry.mean, entry.std
+        source.activation = "sigmoid" if entry.multi_label else "softmax"
         source.channels = entry.channels or source.channels
         source.label_names = source.label_names or entry.label_names()
         source.notes = [f"normalisation and classes are those published with {entry.name}"]
@@ -52,9 +54,10 @@ def _read_directory(path: Path, which: str, facts: dict) -> Source:
     if (path / CARD).exists():
         card = read_json(path / CARD)
         if (path / "checkpoints").is_dir():
-            from ast_jax.checkpoints import load_params
+            from ast_jax.checkpoints import load_variables
 
-            return our_source(f"{path} ({which})", dict(load_params(path, which)), card)
+            recipe = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+            return our_source(f"{path} ({which})", load_variables(path, which), card, loss=recipe.get("loss"))
         return our_source(str(path), read_arrays(path / "model.safetensors")[0], card)
     if not (path / "config.json").exists():
         raise InputError(

@@ -1,65 +1,52 @@
-"""A checkpoint as read: parameters under our paths, and the facts that come with them, held against each other.
+"""A checkpoint as read: arrays under our paths, and the facts that come with them, held against each other.
 
-Positions are [1, P + f t, D], P class and distillation tokens first.
+An AST's positions are [1, P + f t, D], P class and distillation tokens first.
 """
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ast_jax.errors import InputError
-from ast_jax.features import SAMPLE_RATE
-from ast_jax.models import ASTConfig
+from ast_jax.features.front_end import FrontEnd, Kaldi
+from ast_jax.models import ASTConfig, abstract, variables
+from ast_jax.models.base import misfits
+from ast_jax.objectives import stated_activation
 from ast_jax.weights import layouts
+from ast_jax.weights.model_card import stated_config, stated_front_end
 
-CARD = "model_card.json"  # beside our parameters, or inside their file
-_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}  # of the ViT family; a state dict does not say
-
-
-def model_card(
-    model: ASTConfig,
-    *,
-    label_names: Sequence[str],
-    mean: float,
-    std: float,
-    multi_label: bool,
-    channels: str,
-    sample_rate_hz: int = SAMPLE_RATE,
-) -> dict[str, Any]:
-    """What it takes to use the weights: what model_card.json says, in a run as in a converted directory."""
-    return {
-        "model": dataclasses.asdict(model),
-        "label_names": list(label_names),
-        "mean": mean,
-        "std": std,
-        "multi_label": multi_label,
-        "sample_rate_hz": sample_rate_hz,
-        "channels": channels,
-    }
+# of the ViT family; a state dict does not say
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
 
 
 @dataclasses.dataclass
 class Source:
-    """A checkpoint as read. `model` holds the ASTConfig fields under which `params` fit as they are.
+    """A checkpoint as read. `model` holds the fields of its family's Config under which `arrays` fit as they are.
 
     An image model is described as the AST it would be: its grid over image-sized "spectrograms", patches side by side,
     a kernel [p, p, 3, D] still in colour, no head.
     """
 
-    where: str  # as the user named it
+    # as the user named it
+    where: str
     layout: str
-    image: bool  # an ImageNet ViT; else an AST
-    params: dict[str, np.ndarray]
+    # an ImageNet ViT; else a model of sounds
+    image: bool
+    arrays: dict[str, np.ndarray]
     model: dict[str, Any]
     label_names: list[str] | None = None
     mean: float | None = None
     std: float | None = None
-    multi_label: bool | None = None
+    # None: nobody says
+    activation: str | None = None
     channels: str = "mean"
     notes: list[str] = dataclasses.field(default_factory=list)
+    family: str = "ast"
+    front_end: FrontEnd = dataclasses.field(default_factory=Kaldi)
+    thresholds: list[float | None] | None = None
 
     @property
     def config(self) -> ASTConfig:
@@ -67,66 +54,69 @@ class Source:
 
     @property
     def has_head(self) -> bool:
-        return "head/kernel" in self.params
-
-    def structure(self) -> dict[str, Any]:
-        """What a model must share with this source to start from it, for building one that follows."""
-        names = ("width", "depth", "num_heads", "mlp_ratio", "distilled", "norm_eps")
-        return {name: self.model[name] for name in names if name in self.model}
+        return not self.image and (self.family != "ast" or "head/kernel" in self.arrays)
 
 
 def image_source(
-    where: str, layout: str, params: dict, side: int, facts: dict, eps: float, notes: list[str]
+    where: str, layout: str, arrays: dict, side: int, facts: dict, eps: float, notes: list[str]
 ) -> Source:
     """An ImageNet ViT of `side` x `side` patches as the AST it would be."""
-    patch = params["patch_embed/kernel"].shape[:2]
-    model = shapes(where, params, facts) | {
+    patch = arrays["patch_embed/kernel"].shape[:2]
+    model = shapes(where, arrays, facts) | {
         "patch_shape": patch,
         "strides": patch,
         "num_mel_bins": side * patch[0],
         "num_frames": side * patch[1],
         "norm_eps": eps,
     }
-    return Source(where, layout, True, params, model, notes=notes)
+    return Source(where, layout, True, arrays, model, notes=notes)
 
 
-def our_source(where: str, params: Mapping[str, Any], card: dict, layout: str = "ast_jax") -> Source:
-    """Our parameters under our paths, with their card."""
-    stated = get(card, "model", where, dict)
-    model: dict[str, Any] = {
-        k: tuple(value) if isinstance(value, list) else value for k, value in stated.items()
-    }
-    fields = {field.name: type(field.default) for field in dataclasses.fields(ASTConfig)}
-    if unknown := model.keys() - fields.keys():
-        raise InputError(
-            f"{where}: its model card has unknown fields {', '.join(sorted(unknown))}, a newer version's?"
-        )
-    if isinstance(model.get("remat"), bool):  # cards from before there were policies
-        model["remat"] = "blocks" if model["remat"] else "none"
-    model = {key: get(model, key, where, kind) for key, kind in fields.items()}
-    rows = layouts.ours(model["depth"], distilled=model["distilled"])
-    params = layouts.read(rows, params, where=where)
-    check(where, model, params)
-    facts: dict[str, Any] = {name: card.get(name) for name in ("label_names", "mean", "std", "multi_label")}
-    return Source(where, layout, False, params, model, channels=card.get("channels", "mean"), **facts)
+def our_source(
+    where: str,
+    arrays: Mapping[str, Any],
+    card: dict,
+    *,
+    layout: str = "ast_jax",
+    loss: str | None = None,
+) -> Source:
+    """Our arrays under our paths, with their card, of any family; `loss` is what a run of ours was trained with."""
+    config, family = stated_config(card, where), str(card.get("family", "ast"))
+    front_end = stated_front_end(card, config, where)
+    wanted = variables(abstract(family, config))
+    found = layouts.read([layouts.same(path) for path in wanted], arrays, where=where)
+    if wrong := misfits(wanted, found):
+        raise InputError(f"{where} does not fit its config: {'; '.join(wrong)}")
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return Source(
+        where,
+        layout,
+        False,
+        found,
+        fields,
+        label_names=card.get("label_names"),
+        mean=front_end.mean,
+        std=front_end.std,
+        activation=stated_activation(card, loss),
+        channels=card.get("channels", "mean"),
+        family=family,
+        front_end=front_end,
+        thresholds=card.get("thresholds"),
+    )
 
 
-def shapes(where: str, params: Mapping[str, np.ndarray], facts: dict) -> dict[str, Any]:
+def shapes(where: str, arrays: Mapping[str, np.ndarray], facts: dict) -> dict[str, Any]:
     """The ASTConfig fields that the arrays' shapes tell."""
-    width, hidden = params["blocks/0/mlp/fc1/kernel"].shape
-    if hidden % width:
-        raise InputError(
-            f"{where}: the MLP is {hidden} wide, no multiple of the model's {width}: such models are not offered"
-        )
+    width, hidden = arrays["blocks/0/mlp/fc1/kernel"].shape
     heads = facts.get("num_heads", _HEADS.get(width))
     if heads is None:
         raise InputError(f"{where} is {width} wide and does not say its number of heads: give num_heads")
     return {
         "width": width,
-        "depth": depth(params, r"blocks/(\d+)/"),
+        "depth": depth(arrays, r"blocks/(\d+)/"),
         "num_heads": heads,
-        "mlp_ratio": hidden // width,
-        "distilled": "dist_token" in params,
+        "mlp_width": hidden,
+        "distilled": "dist_token" in arrays,
     }
 
 
@@ -135,16 +125,16 @@ def depth(arrays: Mapping[str, Any], pattern: str) -> int:
     return len({found[1] for key in arrays if (found := re.search(pattern, key))}) or 1
 
 
-def check(where: str, model: dict, params: Mapping[str, np.ndarray]) -> None:
+def check(where: str, model: dict, arrays: Mapping[str, np.ndarray]) -> None:
     """What the configuration says against what the arrays are."""
     found: dict[str, Any] = {
-        "width": params["norm/scale"].size,
-        "mlp_ratio": params["blocks/0/mlp/fc1/bias"].size / params["norm/scale"].size,
+        "width": arrays["norm/scale"].size,
+        "mlp_width": arrays["blocks/0/mlp/fc1/bias"].size,
     }
     if "num_frames" in model:
-        found["num_tokens"] = params["pos_embed"].shape[1]
-        found["patch_shape"] = params["patch_embed/kernel"].shape[:2]
-        found["num_classes"] = params["head/bias"].size if "head/bias" in params else model.get("num_classes")
+        found["num_tokens"] = arrays["pos_embed"].shape[1]
+        found["patch_shape"] = arrays["patch_embed/kernel"].shape[:2]
+        found["num_classes"] = arrays["head/bias"].size if "head/bias" in arrays else model.get("num_classes")
         model = model | {"num_tokens": ASTConfig(**model).num_tokens}
     wrong = [
         f"{key} {value} where its config says {model[key]}"
@@ -153,15 +143,3 @@ def check(where: str, model: dict, params: Mapping[str, np.ndarray]) -> None:
     ]
     if wrong:
         raise InputError(f"{where} does not fit its config: the arrays have {', '.join(wrong)}")
-
-
-def get(config: Mapping[str, Any], key: str, where: str, kind: type = int) -> Any:
-    """A field that a config must have, of the type that it must have; an int may stand for a float."""
-    if key not in config:
-        raise InputError(f"{where}: its config lacks {key}")
-    value = config[key]
-    if isinstance(value, bool) != (kind is bool) or not isinstance(
-        value, (int, float) if kind is float else kind
-    ):
-        raise InputError(f"{where}: its config has {key} {value!r}, wanted {kind.__name__}")
-    return value

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ast_jax.errors import InputError
-from ast_jax.models import merge, normalise, split
+from ast_jax.models import merge, split
+from ast_jax.objectives import activation
 from ast_jax.weights.files import read_arrays
 from ast_jax.weights.pretrained import LoadedModel
 
@@ -24,14 +25,14 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def pure_function(
     loaded: LoadedModel,
 ) -> tuple[Callable[[Mapping[str, Array], Float[Array, "B T F"]], tuple[Array, Array]], dict[str, Array]]:
-    """(parameters by path, features as `log_mel` gives them) -> (logits, scores), and the parameters."""
-    graphdef, params = split(loaded.model)
+    """(arrays by path, features before normalisation) -> (logits, scores), and the arrays."""
+    graphdef, params, statistics = split(loaded.model)
 
-    def run(params, fbank):
-        logits = merge(graphdef, params)(normalise(fbank, loaded.mean, loaded.std))
-        return logits, loaded.activation(logits)
+    def run(arrays, fbank):
+        logits, _ = merge(graphdef, arrays)(loaded.front_end.normalise(fbank))
+        return logits, activation(loaded.activation)(logits)
 
-    return run, params
+    return run, params | statistics
 
 
 def write_program(loaded: LoadedModel, path: Path) -> None:
@@ -47,7 +48,7 @@ def write_program(loaded: LoadedModel, path: Path) -> None:
     run, params = pure_function(loaded)
     (batch,) = jax.export.symbolic_shape("batch")
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in params.items()}
-    fbank = jax.ShapeDtypeStruct((batch, config.num_frames, config.num_mel_bins), np.float32)
+    fbank = jax.ShapeDtypeStruct((batch, config.num_frames, loaded.front_end.num_mel_bins), np.float32)
     path.write_bytes(jax.export.export(jax.jit(run), platforms=PLATFORMS)(shapes, fbank).serialize())
 
 

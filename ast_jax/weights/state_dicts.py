@@ -91,20 +91,20 @@ def _reference(where: str, arrays: dict, card: dict | None, facts: dict) -> Sour
         notes.append(
             f"strides {model['strides']} and {model['num_frames']} frames concluded from its number of positions"
         )
-    names, (mean, std), multi_label = _published_task(classes)
+    names, (mean, std), activation = _published_task(classes)
     if mean is not None:
         notes.append(f"normalisation and order of classes taken as the reference's for {classes} classes")
-    return Source(where, "reference AST", False, params, model, names, mean, std, multi_label, "first", notes)
+    return Source(where, "reference AST", False, params, model, names, mean, std, activation, "first", notes)
 
 
-def _published_task(classes: int) -> tuple[list[str] | None, tuple[float | None, float | None], bool | None]:
-    """Class names, normalisation and whether multi-label, of the reference's task with so many classes."""
+def _published_task(classes: int) -> tuple[list[str] | None, tuple[float | None, float | None], str | None]:
+    """Class names, normalisation and activation of the reference's task with so many classes."""
     if classes == 527:
-        return published.audioset_labels(), published.AUDIOSET, True
+        return published.audioset_labels(), published.AUDIOSET, "sigmoid"
     if classes == 35:
-        return published.speech_commands_labels(), published.SPEECH_COMMANDS, False
+        return published.speech_commands_labels(), published.SPEECH_COMMANDS, "softmax"
     if classes == 50:  # ESC-50's names are not published with the model
-        return None, published.ESC50, False
+        return None, published.ESC50, "softmax"
     return None, (None, None), None
 
 

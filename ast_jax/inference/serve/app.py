@@ -62,7 +62,7 @@ class Service:
     def __init__(self, tagger: Tagger, limits: Limits):
         self._tagger, self._limits = tagger, limits
         self._grid = tagger.grid()
-        shape = (BATCH, self._grid.num_frames, self._grid.num_mel_bins)
+        shape = (BATCH, *self._grid.shape)
         self.batcher = Batcher(functools.partial(_mean_score, tagger), shape)
         self._slots, self._waiting = asyncio.Semaphore(limits.at_once), 0
 

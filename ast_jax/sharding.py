@@ -18,10 +18,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ast_jax.errors import InputError
-from ast_jax.models.attention import Attend, attention_on
+from ast_jax.models.kernels import Kernels, kernels_on
 
 AXES = ("data", "fsdp")
-SMALL = 1024  # elements: a smaller array costs more to gather than to keep whole
+PMAP_AXIS = "data"
+# elements: a smaller array costs more to gather than to keep whole
+SMALL = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Layout:
         return self.mesh.size
 
     @property
-    def attend(self) -> Attend:
-        """The form of attention these devices run best."""
+    def kernels(self) -> Kernels:
+        """The forms of costly operations that these devices run best."""
         first = self.mesh.devices.flat[0]
-        return attention_on(first, self.mesh if self.parallel == "jit" else None)
+        return kernels_on(first, self.mesh) if self.parallel == "jit" else kernels_on(first, None, PMAP_AXIS)
 
     def num_rows(self, batch_size: int, parts: int = 1) -> int:
         """Rows a batch takes on these devices: `batch_size`, filled up so that each device has as many in each part."""
@@ -117,8 +119,8 @@ class Layout:
 
     def _pmap(self, step: Callable, **options) -> Callable:
         return jax.pmap(
-            functools.partial(step, axis_name="data"),
-            axis_name="data",
+            functools.partial(step, axis_name=PMAP_AXIS),
+            axis_name=PMAP_AXIS,
             in_axes=(None, 0),
             out_axes=None,
             devices=list(self.mesh.devices.flat),

@@ -1,0 +1,121 @@
+"""A model's scores over a whole data set, complete and in order: the one way there is, for training and for `evaluate`.
+
+B batch, T frames, F mel bins, C classes, N examples.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from ast_jax import objectives
+from ast_jax.datasets.pipeline import EvalStream, HostRows, batches
+from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.evaluation.predictions import Predictions
+from ast_jax.features.batches import features
+from ast_jax.features.front_end import FrontEnd
+from ast_jax.models import kernels, merge
+from ast_jax.sharding import Layout
+
+# (logits [B, C], labels [B, C]) to each clip's loss [B]
+Loss = Callable[[Array, Array], Array]
+
+
+def eval_step(
+    variables: Mapping[str, Array],
+    batch: Mapping[str, Array],
+    *,
+    graphdef: nnx.GraphDef,
+    front_end: FrontEnd,
+    activation: str,
+    loss: Loss,
+    columns: tuple[int, ...] | None = None,
+    forms: kernels.Kernels = kernels.PLAIN,
+) -> dict[str, Array]:
+    """{scores [B, C], loss [B]} of a batch, float32; the loss is on the logits.
+
+    `columns` says where each class of the data stands among the model's, if not in the same order.
+
+    With them its `labels` and `mask`: on several hosts each of them read only a part of the batch.
+    """
+    with kernels.using(forms):
+        logits, _ = merge(graphdef, variables)(front_end.normalise(features(batch, front_end)))
+    logits = logits if columns is None else logits[:, np.array(columns)]
+    out = {"scores": objectives.activation(activation)(logits), "loss": loss(logits, batch["labels"])}
+    return out | {key: batch[key] for key in ("labels", "mask")}
+
+
+class Scorer:
+    """A model's structure, compiled once to score batches; call it with variables and the splits of a set.
+
+    The batch is filled up to what the devices take. Every host calls it, and every host gets all scores.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        layout: Layout,
+        *,
+        front_end: FrontEnd,
+        activation: str,
+        loss: Loss,
+        num_frames: int,
+        batch_size: int,
+        columns: Sequence[int] | None = None,
+        num_threads: int = 4,
+    ):
+        self.layout, self.front_end = layout, front_end
+        self.num_frames, self.num_threads = num_frames, num_threads
+        self.rows = layout.num_rows(batch_size)
+        step = functools.partial(
+            eval_step,
+            graphdef=graphdef,
+            front_end=front_end,
+            activation=activation,
+            loss=loss,
+            columns=None if columns is None else tuple(map(int, columns)),
+            forms=layout.kernels,
+        )
+        self._step = layout.score(step)
+
+    def __call__(
+        self,
+        variables: Mapping[str, Array],
+        prepared: PreparedSet,
+        splits: Sequence[str],
+        *,
+        watch: Callable[[Iterable, int], Iterator] = lambda batches, total: iter(batches),
+    ) -> Predictions:
+        """Scores of every clip, in the set's order. `watch` is given the batches and their number, and passes them on."""
+        stream, hosts = EvalStream(prepared.source(splits), batch_size=self.rows), jax.process_count()
+        own = HostRows(stream, batch_size=self.rows, rows=self.rows, host=jax.process_index(), hosts=hosts)
+        read = batches(
+            own,
+            kind=prepared.kind,
+            batch_size=self.rows // hosts,
+            num_frames=self.num_frames,
+            num_classes=len(prepared.label_names),
+            num_threads=self.num_threads,
+        )
+        variables = self.layout.place(dict(variables))
+        with contextlib.closing(read):
+            outputs = (
+                self._step(variables, self.layout.place_rows(batch))
+                for batch in watch(read, len(stream) // self.rows)
+            )
+            return joined(outputs, prepared.ids(splits))
+
+
+def joined(outputs: Iterable[Mapping[str, Array]], ids: list[str]) -> Predictions:
+    """What `eval_step` gave for each batch, without the rows that only fill one."""
+    kept = []
+    for batch in outputs:
+        out = jax.device_get(dict(batch))
+        real = out.pop("mask") > 0
+        kept.append({key: value[real] for key, value in out.items()})
+    whole = {key: np.concatenate([out[key] for out in kept]) for key in ("scores", "labels", "loss")}
+    return Predictions(ids, whole["scores"], whole["labels"], float(whole["loss"].mean()))

@@ -1,0 +1,171 @@
+"""What every model family is to the rest of the program, and how a model becomes arrays by name.
+
+    logits, out = model(x, key=keys, mask=mask)
+
+B batch, T frames, F mel bins, C classes, D width, t steps of time. A family is one class (an nnx.Module) with
+
+- `Config`, a frozen dataclass with at least `num_classes` and `num_frames`, hashable;
+- `config`, and `front_end`: what `x` is before it is normalised;
+- `__call__(x, *, key=None, mask=None)`: `x` [B, T, F] normalised. `key` holds one random key a clip in training, None
+  everywhere else; `mask` is 0 on rows that only fill a batch. `out` holds what was computed on the way: `embedding` [B, D]
+  (what the head reads), `sequence` [B, t, D] where there is one, `layers` (the same two after each block), `frames`.
+  Under jit, what nobody reads costs nothing;
+- `time_steps`, where `out` has a `sequence`: frames a step sees, frames from one to the next, steps in `num_frames`;
+- `levels`: beginnings of parameter paths, from what reads the input to the head, for freezing and layer-wise decay.
+
+Parameters are `nnx.Param`, optimised and decayed; every other variable (`nnx.BatchStat`) is a *statistic*: stored, averaged,
+verified, sharded and exported with them, and changed by training's forward pass alone.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from ast_jax.errors import InputError
+from ast_jax.features.front_end import FrontEnd
+from ast_jax.settings import Settings
+from ast_jax.tables import look_up
+
+Arrays = Mapping[str, Any]  # by '/'-joined path
+
+# Where each family lives; another one is `module:Class`, in the recipe as in the card.
+FAMILIES: dict[str, Any] = {"ast": "ast_jax.models.ast:AST"}
+
+
+class Model(Protocol):
+    """See above."""
+
+    Config: ClassVar[type]
+    config: Any
+    front_end: FrontEnd
+    levels: tuple[tuple[str, ...], ...]
+
+    def __call__(self, x: Array, *, key: Any = None, mask: Any = None) -> tuple[Array, dict[str, Any]]: ...
+
+
+def family(name: str) -> Any:
+    """The class of a family, by its name or as `module:Class`. Raises InputError."""
+    return look_up(FAMILIES, name, "model family")
+
+
+def family_name(model: Any) -> str:
+    """The name under which `family` finds a model's class again."""
+    address = f"{type(model).__module__}:{type(model).__qualname__}"
+    return next((name for name, home in FAMILIES.items() if home == address), address)
+
+
+def config_from(settings: Settings, num_classes: int) -> Any:
+    """The configuration of the model that a recipe asks for.
+
+    A family's Config may say itself how (`from_settings(settings, num_classes)`); another one takes `config.model.options`
+    as its fields.
+
+    Raises:
+        InputError: unknown options, or settings of config.model that the family has no use for.
+    """
+    model, kind = settings.model, family(settings.model.family).Config
+    if hasattr(kind, "from_settings"):
+        return kind.from_settings(settings, num_classes=num_classes)
+    own = {field.name for field in dataclasses.fields(kind)}
+    default = type(model)()
+    fields = [field.name for field in dataclasses.fields(model) if field.name not in ("family", "options")]
+    unused = [f"config.model.{key}" for key in fields if getattr(model, key) != getattr(default, key)]
+    unused += [f"config.model.options.{key}" for key in model.options if key not in own]
+    if unused:
+        raise InputError(
+            f"the family {model.family} has no use for {', '.join(unused)}: its options are {', '.join(sorted(own))}"
+        )
+    return kind(num_classes=num_classes, num_frames=settings.run.num_frames, **model.options)
+
+
+def build(name: str, config: Any, *, seed: int = 0) -> Any:
+    """A new model of a family, its parameters drawn from `seed`."""
+    return family(name)(config, rngs=nnx.Rngs(seed))
+
+
+@functools.lru_cache(maxsize=16)
+def abstract(name: str, config: Any) -> Any:
+    """The same with shapes in the place of arrays: no number is drawn. Not to be changed: it is shared."""
+    return nnx.eval_shape(lambda: build(name, config))
+
+
+def split(model: Any) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
+    """The structure, the parameters and the statistics, `{"blocks/0/norm1/scale": array, ...}`; `merge` is the inverse."""
+    parts: Any = nnx.split(model, nnx.Param, ...)
+    graphdef, params, statistics = parts
+    return graphdef, _flat(nnx.as_pure(params)), _flat(nnx.as_pure(statistics))
+
+
+def merge(graphdef: nnx.GraphDef, *arrays: Arrays) -> Any:
+    """The model from its structure and flat arrays; works on tracers, inside jit."""
+    nested: dict = {}
+    for path, value in {path: value for part in arrays for path, value in part.items()}.items():
+        words = [int(word) if word.isdigit() else word for word in path.split("/")]
+        node = nested
+        for word in words[:-1]:
+            node = node.setdefault(word, {})
+        node[words[-1]] = value
+    return nnx.merge(graphdef, nested)
+
+
+def variables(model: Any) -> dict[str, Any]:
+    """All arrays of a model, parameters and statistics, under '/'-joined paths."""
+    _, params, statistics = split(model)
+    return params | statistics
+
+
+def host_variables(model: Any) -> dict[str, np.ndarray]:
+    """The same as NumPy arrays."""
+    return {path: np.asarray(value) for path, value in variables(model).items()}
+
+
+def set_variables(model: Any, arrays: Arrays) -> None:
+    """Replaces every array of `model`.
+
+    Raises:
+        InputError: a path is missing or unknown, or a shape differs; all of them in one message.
+    """
+    graphdef, params, statistics = split(model)
+    old = params | statistics
+    if wrong := misfits(old, arrays):
+        raise InputError(f"{len(wrong)} arrays do not fit the model: {'; '.join(wrong)}")
+    new = {path: jnp.asarray(arrays[path], value.dtype) for path, value in old.items()}
+    nnx.update(model, nnx.state(merge(graphdef, new)))
+
+
+def misfits(wanted: Arrays, arrays: Arrays) -> list[str]:
+    """What is missing, unknown or of another shape among `arrays`, where `wanted` has what should be there."""
+    wrong = [f"{path} is missing" for path in wanted if path not in arrays]
+    wrong += [f"{path} is unknown" for path in arrays if path not in wanted]
+    return wrong + [
+        f"{path} has shape {tuple(arrays[path].shape)}, wanted {tuple(value.shape)}"
+        for path, value in wanted.items()
+        if path in arrays and tuple(arrays[path].shape) != tuple(value.shape)
+    ]
+
+
+def level_of(levels: tuple[tuple[str, ...], ...], path: str) -> int:
+    """The level that a parameter belongs to: 0 reads the input, the last one is the head."""
+    for level, beginnings in enumerate(levels):
+        if any(path == name or path.startswith(f"{name}/") for name in beginnings):
+            return level
+    raise InputError(f"the parameter {path} is of no level of its model: name its beginning in `levels`")
+
+
+def num_parameters(model: Any) -> int:
+    return sum(int(np.prod(value.shape)) for value in jax.tree.leaves(split(model)[1]))
+
+
+def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat |= _flat(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
+    return flat

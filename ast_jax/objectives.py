@@ -1,0 +1,198 @@
+"""What is minimised, and what scores are: one row an objective. Nothing else asks which loss a model was trained with.
+
+B batch, C classes. A model's card stores the *activation* of its objective by name; everything after training reads that.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from ast_jax.errors import InputError
+from ast_jax.settings import Objective as ObjectiveSettings
+from ast_jax.tables import look_up
+
+Logits = Float[Array, "B C"]
+Labels = Float[Array, "B C"]
+
+# From logits to scores, 0 to 1: several labels may be true at once, or exactly one.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """An objective of the table.
+
+    `loss(logits, labels, settings)` gives each class's part [B, C]; a clip's loss is their mean for a sigmoid, their sum
+    for a softmax. `uniform(C)` is what label smoothing pulls labels towards.
+    """
+
+    loss: Callable[[Logits, Labels, ObjectiveSettings], Float[Array, "B C"]]
+    activation: str = "sigmoid"
+
+    def uniform(self, num_classes: int) -> float:
+        return 0.5 if self.activation == "sigmoid" else 1 / num_classes
+
+
+def _bce(logits: Logits, labels: Labels, _: ObjectiveSettings) -> Float[Array, "B C"]:
+    """Sigmoid cross-entropy; labels may be anything from 0 to 1."""
+    return optax.sigmoid_binary_cross_entropy(logits, labels)
+
+
+def _ce(logits: Logits, labels: Labels, _: ObjectiveSettings) -> Float[Array, "B C"]:
+    """Softmax cross-entropy against labels as a distribution."""
+    return -labels * jax.nn.log_softmax(logits)
+
+
+def _focal(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+    """(1 - p_t)^gamma times the cross-entropy, p_t the probability of what is true (Lin et al. 2017, equation 4)."""
+    p = jax.nn.sigmoid(logits)
+    wrong = p * (1 - labels) + (1 - p) * labels
+    return _powered(wrong, settings.focal_gamma) * _bce(logits, labels, settings)
+
+
+def _asymmetric(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+    """ASL (Ridnik et al. 2021, equations 4 to 7): absent labels are focused more than present ones, and cost nothing below
+    the margin. Soft labels count as both, by their shares."""
+    absent_gamma, present_gamma, margin = settings.asymmetric
+    p = jax.nn.sigmoid(logits)
+    present = _powered(1 - p, present_gamma) * -jax.nn.log_sigmoid(logits)
+    shifted = jnp.maximum(p - margin, 0)
+    absent = _powered(shifted, absent_gamma) * -jnp.log(jnp.maximum(1 - shifted, 1e-8))
+    return labels * present + (1 - labels) * absent
+
+
+def _soft_bce(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+    """For labels that are another model's scores: what the cross-entropy exceeds their own entropy by, 0 where they agree."""
+    entropy = -jax.scipy.special.xlogy(labels, labels) - jax.scipy.special.xlogy(1 - labels, 1 - labels)
+    return _bce(logits, labels, settings) - entropy
+
+
+def _soft_ce(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+    """The same for a distribution over classes; labels are brought to the sum 1."""
+    shares = labels / jnp.maximum(labels.sum(axis=-1, keepdims=True), 1e-8)
+    return _ce(logits, shares, settings) + jax.scipy.special.xlogy(shares, shares)
+
+
+OBJECTIVES: dict[str, Row] = {
+    "bce": Row(_bce),
+    "ce": Row(_ce, "softmax"),
+    "focal": Row(_focal),
+    "asymmetric": Row(_asymmetric),
+    "soft_bce": Row(_soft_bce),
+    "soft_ce": Row(_soft_ce, "softmax"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A row with its settings, ready for a step. Static under jit."""
+
+    row: Row
+    settings: ObjectiveSettings
+    class_weights: tuple[float, ...] = ()
+    pos_weight: tuple[float, ...] = ()
+
+    @property
+    def activation(self) -> str:
+        return self.row.activation
+
+    def per_clip(self, logits: Logits, labels: Labels) -> Float[Array, " B"]:
+        """Each clip's loss, as evaluation reports it: without smoothing or weights."""
+        return self._reduced(self.row.loss(logits, labels, self.settings))
+
+    def training(self, logits: Logits, labels: Labels) -> Float[Array, " B"]:
+        """The same with smoothed labels and weighted classes."""
+        smoothing = self.settings.label_smoothing
+        labels = labels + smoothing * (self.row.uniform(labels.shape[-1]) - labels)
+        parts = self.row.loss(logits, labels, self.settings)
+        if self.class_weights:
+            parts = parts * jnp.asarray(self.class_weights)[None]
+        if self.pos_weight:
+            # Of a soft label, the share that is there weighs more: 1 + label (weight - 1).
+            parts = parts * (1 + labels * (jnp.asarray(self.pos_weight)[None] - 1))
+        return self._reduced(parts)
+
+    def _reduced(self, parts: Float[Array, "B C"]) -> Float[Array, " B"]:
+        return parts.mean(axis=-1) if self.activation == "sigmoid" else parts.sum(axis=-1)
+
+
+def objective(
+    settings: ObjectiveSettings, class_counts: np.ndarray | None = None, clips: int = 0
+) -> Objective:
+    """The objective of a recipe. `class_counts` [C] of `clips` training clips decide weights that are to come from counts.
+
+    Raises:
+        InputError: no such loss or activation, or weights that are no numbers above 0 or not one a class.
+    """
+    row = look_up(OBJECTIVES, settings.loss, "loss")
+    if row.activation not in ACTIVATIONS:
+        raise InputError(f"config.loss {settings.loss} has the activation {row.activation!r}: {_known()}")
+    if settings.pos_weight and row.activation != "sigmoid":
+        raise InputError(f"config.pos_weight is for losses of sigmoids, and config.loss is {settings.loss}")
+    counts = None if class_counts is None else np.maximum(np.asarray(class_counts, np.float64), 1)
+    rules: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "class_weights": lambda counts: counts.mean() / counts,
+        "pos_weight": lambda counts: (clips - np.minimum(counts, clips - 1)) / counts,
+    }
+    weights = {key: _weights(key, getattr(settings, key), rule, counts) for key, rule in rules.items()}
+    return Objective(row, settings, **weights)
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """From logits to scores. Raises InputError for an unknown one."""
+    if name not in ACTIVATIONS:
+        raise InputError(f"activation {name!r}: {_known()}")
+    return ACTIVATIONS[name]
+
+
+def plain_loss(name: str) -> Callable[[Logits, Labels], Float[Array, " B"]]:
+    """Each clip's cross-entropy under an activation, where nobody says by what loss a model was trained."""
+    return objective(ObjectiveSettings(loss="bce" if name == "sigmoid" else "ce")).per_clip
+
+
+def stated_activation(card: Mapping[str, Any], loss: str | None = None) -> str | None:
+    """The activation that a card states. Cards from before it did say whether clips have several labels, which is not the
+    same where a run was trained by `bce` on one label a clip: its `loss`, where known, decides."""
+    if "activation" in card:
+        return card["activation"]
+    if loss is not None:
+        return {"bce": "sigmoid", "ce": "softmax"}.get(loss)
+    several = card.get("multi_label")
+    return None if several is None else "sigmoid" if several else "softmax"
+
+
+def _weights(key: str, text: str, rule: Callable, counts: np.ndarray | None) -> tuple[float, ...]:
+    if not text:
+        return ()
+    if text == "counts":
+        return () if counts is None else tuple(float(weight) for weight in rule(counts))
+    try:
+        given = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"config.{key} is {text!r}: wanted counts, or a number a class by commas") from None
+    if counts is not None and len(given) != len(counts):
+        raise InputError(
+            f"config.{key} has {len(given)} numbers for {len(counts)} classes: wanted one a class"
+        )
+    if not all(np.isfinite(weight) and weight >= 0 for weight in given):
+        raise InputError(f"config.{key} is {text!r}: weights are finite numbers, at least 0")
+    return given
+
+
+def _powered(base: Array, exponent: float) -> Array:
+    """base^exponent with a gradient of 0, not NaN, at 0."""
+    return (
+        jnp.ones_like(base)
+        if exponent == 0
+        else jnp.where(base > 0, jnp.maximum(base, 1e-30) ** exponent, 0.0)
+    )
+
+
+def _known() -> str:
+    return f"choose {' or '.join(ACTIVATIONS)}"

@@ -1,0 +1,106 @@
+"""A recipe's data: opened, checked against its settings, sampled."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ast_jax.datasets.pipeline import TrainStream, balanced_weights
+from ast_jax.datasets.prepare import BeamRun, find, prepare
+from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.datasets.relabel import relabelled
+from ast_jax.errors import InputError
+from ast_jax.features.front_end import FrontEnd
+from ast_jax.settings import Data, Settings
+
+
+def open_data(data: Data, front_end: FrontEnd, beam: BeamRun | None = None) -> PreparedSet:
+    """The prepared set a recipe names, preparing it first (on `beam`) where its sounds are at hand.
+
+    Raises InputError if there are neither shards nor sounds, and if there are no shards yet where several processes would
+    make them at once.
+    """
+    if not data.name:
+        raise InputError("the recipe names no data set: set config.dataset.name")
+    where: dict[str, Any] = {
+        "data_dir": data.data_dir,
+        "kind": data.kind,
+        "channels": data.channels,
+        "options": dict(data.options),
+    }
+    source_dir = sounds_dir(data)
+    if data.name == "synthetic":
+        from ast_jax.datasets import synthetic
+
+        synthetic.ensure_sounds(str(source_dir), **where["options"])
+    found = find(data.name, source_dir=source_dir, **where)
+    if found is not None:
+        return found
+    if jax.process_count() > 1:
+        raise InputError(
+            f"no prepared {data.kind} shards of {data.name!r} in {data.data_dir!r}: before several processes train, run "
+            "`python -m ast_jax prepare` once with the same --config flags"
+        )
+    if source_dir is None:
+        raise InputError(
+            f"no prepared {data.kind} shards of {data.name!r} in {data.data_dir!r} and no sounds to make them from: "
+            "set --config.dataset.source_dir to the directory of sounds"
+        )
+    return prepare(data.name, source_dir=source_dir, max_skipped=data.max_skipped, beam=beam, **where)
+
+
+def sounds_dir(data: Data) -> str | None:
+    """Where the sound files are, if the recipe says so; the built-in ones have a place of their own."""
+    own = str(Path(data.data_dir, "synthetic", "sounds")) if data.name == "synthetic" else None
+    return data.source_dir or own
+
+
+def statistics(data: Data, prepared: PreparedSet, front_end: FrontEnd) -> FrontEnd:
+    """The front end with the recipe's mean and deviation, or those measured on the clean training clips."""
+    mean, std = data.mean, data.std
+    if mean is None or std is None:
+        measured = prepared.statistics(data.train)
+        mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
+    return front_end.with_statistics(mean, std)
+
+
+def check(settings: Settings, activation: str, prepared: PreparedSet) -> None:
+    """Raises InputError for settings that do not fit the data."""
+    data = settings.data
+    if activation == "softmax" and prepared.multi_label:
+        raise InputError(
+            f"{prepared.name} has clips with several labels, and loss {settings.objective.loss} wants one: "
+            "set config.loss=bce"
+        )
+    for splits in (data.train, data.eval, data.test):
+        if splits:
+            prepared.num_examples(splits)  # raises for a split that is not there
+
+
+def train_stream(settings: Settings, prepared: PreparedSet) -> TrainStream:
+    """The sampled stream of the training splits."""
+    splits, weights = settings.data.train, None
+    if settings.data.labels:
+        prepared, counts = relabelled(prepared, settings.data.labels, splits)
+        told = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
+        print(f"labels of {settings.data.labels}: {told}", file=sys.stderr)
+    if settings.run.sampling == "balanced":
+        weights = balanced_weights(prepared.label_sets(splits), prepared.class_counts(splits))
+    return TrainStream(
+        prepared.source(splits),
+        batch_size=settings.run.batch_size,
+        epochs=settings.run.epochs,
+        seed=settings.run.seed,
+        mixup=settings.run.mixup,
+        weights=weights,
+    )
+
+
+def clip_shape(settings: Settings, prepared: PreparedSet) -> dict[str, Any]:
+    """What `fit` and `batches` bring every clip to."""
+    return {
+        "kind": prepared.kind,
+        "num_frames": settings.run.num_frames,
+        "num_classes": len(prepared.label_names),
+    }

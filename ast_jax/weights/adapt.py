@@ -1,0 +1,133 @@
+"""Any ViT or AST checkpoint into an AST of this length, these strides, these mel bins, with or without its head.
+
+f x t patch grids, P class and distillation tokens, D width.
+"""
+
+import numpy as np
+
+from ast_jax.errors import InputError
+from ast_jax.models import ASTConfig
+from ast_jax.models.patches import adapt_kernel, adapt_positions, positions_by_place
+from ast_jax.weights.source import Source
+
+# must be the source's own: there is no rule to change them
+_SHAPE = ("width", "depth", "num_heads", "mlp_width")
+_HEAD = ("head_norm/scale", "head_norm/bias", "head/kernel", "head/bias")
+
+
+def adapted(
+    source: Source, config: ASTConfig, params: dict[str, np.ndarray], *, rgb: str, positions: str, head: str
+) -> tuple[dict[str, np.ndarray], str]:
+    """`params` with everything that the source has for such a model, and the account of it in one line.
+
+    What has no counterpart keeps its value in `params`. A class-only source gives a distilled model its class token and
+    position twice; a class-only model leaves a source's distillation token aside.
+
+    Raises:
+        InputError: the source is of another width, depth, number of heads or MLP width, or has no such head.
+    """
+    if source.family != "ast":
+        raise InputError(
+            f"{source.where} is of the family {source.family}, the model an AST: choose the same"
+        )
+    _same_shape(source, config)
+    if head not in ("new", "keep"):
+        raise InputError(f"head={head!r}: choose 'new' or 'keep'")
+    account = [f"{config.depth} blocks of width {config.width} from {source.where}"]
+    same = {
+        p: x
+        for p, x in source.arrays.items()
+        if p.startswith(("blocks/", "norm/", "cls_token", "patch_embed/bias"))
+    }
+    params = params | same
+    params["patch_embed/kernel"] = _kernel(source, config, rgb, account)
+    if config.distilled:
+        params["dist_token"] = source.arrays.get("dist_token", source.arrays["cls_token"])
+    if config.distilled and not source.model["distilled"]:
+        account.append("distillation token and its position copied from the class token's")
+    if source.model["distilled"] and not config.distilled:
+        account.append("distillation token left aside")
+    if positions == "reinit":
+        account.append("positions new")
+    else:
+        params["pos_embed"] = _positions(source, config, positions, account)
+    _head(source, config.num_classes, params, head, account)
+    if config.norm_eps != source.model["norm_eps"]:
+        account.append(f"LayerNorm eps {config.norm_eps:g} where the source has {source.model['norm_eps']:g}")
+    return params, ", ".join(account)
+
+
+def _same_shape(source: Source, config: ASTConfig) -> None:
+    differs = [
+        f"{name} {source.model[name]} against {getattr(config, name)}"
+        for name in _SHAPE
+        if source.model[name] != getattr(config, name)
+    ]
+    if differs:
+        raise InputError(
+            f"{source.where} is another size than the model: {', '.join(differs)}; choose the same"
+        )
+
+
+def _kernel(source: Source, config: ASTConfig, rgb: str, account: list[str]) -> np.ndarray:
+    kernel = source.arrays["patch_embed/kernel"]
+    if kernel.shape[2] > 1:
+        account.append(f"{kernel.shape[2]} colour kernels {'summed' if rgb == 'sum' else 'averaged'}")
+    if kernel.shape[:2] != tuple(config.patch_shape):
+        account.append(f"patch kernel PI-resized from {by(kernel.shape[:2])} to {by(config.patch_shape)}")
+    elif kernel.shape[2] == 1:
+        return kernel
+    return adapt_kernel(kernel, config.patch_shape, rgb=rgb)
+
+
+def _positions(source: Source, config: ASTConfig, mode: str, account: list[str]) -> np.ndarray:
+    """Prefix positions copied; patch positions by place where an AST's strides or patches change, then by the reference's rule."""
+    own = source.config
+    table, width, grid = source.arrays["pos_embed"][0], config.width, own.grid
+    prefix, patches = table[: own.num_prefix_tokens], table[own.num_prefix_tokens :].reshape(*grid, width)
+    laid = [tuple(c.patch_shape) + tuple(c.strides) for c in (own, config)]
+    if not source.image and laid[0] != laid[1]:
+        patches = positions_by_place(
+            patches,
+            extent=(own.num_mel_bins, own.num_frames),
+            patch_shape=own.patch_shape,
+            strides=own.strides,
+            new_patch_shape=config.patch_shape,
+            new_strides=config.strides,
+            mode=mode,
+        )
+        account.append(f"positions {by(grid)} moved to the new patch centres {by(patches.shape[:2])}")
+    before = patches.shape[:2]
+    patches = adapt_positions(patches, config.grid, mode=mode)
+    ways = [
+        _axis_change(axis, old, new, mode)
+        for axis, old, new in zip(("frequency", "time"), before, config.grid, strict=True)
+    ]
+    if any(ways):
+        account.append(f"positions {by(before)} to {by(config.grid)} ({' and '.join(filter(None, ways))})")
+    if config.distilled and not own.distilled:
+        prefix = np.concatenate([prefix, prefix])
+    return np.concatenate([prefix[: config.num_prefix_tokens], patches.reshape(-1, width)])[None]
+
+
+def _axis_change(axis: str, old: int, new: int, mode: str) -> str:
+    if old == new:
+        return ""
+    return f"{axis} cut" if new < old else f"{axis} {mode}"
+
+
+def _head(source: Source, classes: int, params: dict[str, np.ndarray], head: str, account: list[str]) -> None:
+    if head == "new":
+        account.append("head new")
+        return
+    if not source.has_head or source.arrays["head/bias"].size != classes:
+        has = f"{source.arrays['head/bias'].size} classes" if source.has_head else "no AST head"
+        raise InputError(
+            f"{source.where} has {has}, the model {classes} classes: only a new head is possible"
+        )
+    for path in _HEAD:
+        params[path] = source.arrays[path]
+
+
+def by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,68 @@
+"""Saved scores: what is written is read, and what is something else is told from what is damaged."""
+
+import numpy as np
+import pytest
+
+from ast_jax.errors import InputError
+from ast_jax.evaluation.predictions import Predictions
+
+
+@pytest.fixture
+def saved(tmp_path):
+    rng = np.random.default_rng(0)
+    scores, targets = rng.random((50, 7), np.float32), np.eye(7, dtype=np.float32)[rng.integers(7, size=50)]
+    predictions = Predictions([f"clip{i}" for i in range(50)], scores, targets, loss=0.25)
+    predictions.save(tmp_path / "scores.npz")
+    return predictions
+
+
+def test_what_is_saved_is_read(saved, tmp_path):
+    read = Predictions.read(tmp_path / "scores.npz")
+    assert (read.ids, read.loss) == (saved.ids, saved.loss)
+    np.testing.assert_array_equal(read.scores, saved.scores)
+    np.testing.assert_array_equal(read.targets, saved.targets)
+
+
+def test_other_arrays_are_no_scores(tmp_path):
+    np.savez(tmp_path / "weights.npz", kernel=np.zeros(3))
+    assert Predictions.load(tmp_path / "weights.npz") is None
+    with pytest.raises(InputError, match="holds no scores"):
+        Predictions.read(tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize("kept", [0, 3, 0.5, 0.9])
+def test_a_cut_file_is_an_error_of_one_line(saved, tmp_path, kept):
+    path = tmp_path / "scores.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
+    with pytest.raises(InputError, match=r"scores\.npz cannot be read"):
+        Predictions.load(path)
+
+
+def test_arrays_that_do_not_belong_together_are_an_error_of_one_line(saved, tmp_path):
+    arrays = {"ids": np.array(saved.ids), "scores": saved.scores, "targets": saved.targets}
+    for broken in (
+        {"ids": arrays["ids"][1:]},
+        {"scores": saved.scores[:, 1:]},
+        {"targets": saved.targets[0]},
+    ):
+        np.savez(tmp_path / "scores.npz", **arrays | broken)
+        with pytest.raises(InputError, match=r"(49|50) ids, scores .* targets"):
+            Predictions.load(tmp_path / "scores.npz")
+
+
+def test_bytes_that_changed_are_an_error_of_one_line(saved, tmp_path):
+    path = tmp_path / "scores.npz"
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 3, len(content) // 3 + 40):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"scores\.npz cannot be read"):
+        Predictions.load(path)
+
+
+def test_one_label_a_clip_is_told_from_several(saved):
+    assert saved.single_label
+    both = saved.targets.copy()
+    both[0] = 1
+    assert not Predictions(saved.ids, saved.scores, both, 0.0).single_label
