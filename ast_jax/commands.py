@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ast_jax.config import flatten, of_run, parse
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 from ast_jax.settings import Settings
 

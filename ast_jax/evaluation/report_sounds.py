@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ast_jax.datasets.listen import waveforms
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.datasets.waveforms import waveforms
 from ast_jax.evaluation.report_scores import clips_shown, sound_file
 from ast_jax.evaluation.run_files import read_run
 from ast_jax.features import SAMPLE_RATE

@@ -13,9 +13,8 @@ from flax import nnx
 from jaxtyping import Array
 
 from ast_jax import objectives
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import EvalStream, batches
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.pipeline import EvalStream, HostRows, batches
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features.batches import features
 from ast_jax.features.front_end import FrontEnd

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ast_jax.datasets.layout import scan
+from ast_jax.datasets.scanning import scan
 from ast_jax.errors import InputError
 from ast_jax.features import AudioError, duration_s
 from ast_jax.inference.windows import BATCH, Grid, Heard

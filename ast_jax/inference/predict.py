@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
-from ast_jax.features.audio import Source
+from ast_jax.features.audio import SoundSource
 from ast_jax.inference import answers
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.files import (
@@ -32,10 +32,10 @@ from ast_jax.inference.files import (
 from ast_jax.inference.windows import BATCH, Grid, Heard, cut, hear
 from ast_jax.weights import load_model
 
-Sound = Source | BinaryIO | tuple[np.ndarray, float]
+Sound = SoundSource | BinaryIO | tuple[np.ndarray, float]
 
 
-def as_source(sound: Sound) -> Source:
+def as_source(sound: Sound) -> SoundSource:
     """Anything that is a sound in Python as what the decoder takes: a path, or a file's bytes.
 
     Raises InputError for samples that are no floats, or a rate that is none.
@@ -106,7 +106,7 @@ class Tagger:
 
     def tag_all(
         self,
-        files: Iterable[Source],
+        files: Iterable[SoundSource],
         grid: Grid,
         *,
         batch_size: int = BATCH,

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ast_jax.datasets import esc50, folder
-from ast_jax.datasets.records import Clip
+from ast_jax.datasets.listing import Clip
 from ast_jax.errors import InputError
 from ast_jax.inference.embed import add_model_flags, embed_files, embedder, load_from
 from ast_jax.inference.files import Failures

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ast_jax.evaluation.style import LIGHT, Theme, paper_to_accent, sheet, shortened
 from ast_jax.features import SAMPLE_RATE, duration_s, log_mel, num_frames, stream_audio
-from ast_jax.features.audio import Source
+from ast_jax.features.audio import SoundSource
 from ast_jax.features.spec import FRAME_SHIFT, span
 from ast_jax.inference.answers import Tags
 
@@ -20,7 +20,7 @@ _LABELS = 8
 
 
 def draw(
-    file: Source,
+    file: SoundSource,
     tags: Tags,
     label_names: Sequence[str],
     path: Path,
@@ -72,7 +72,7 @@ def cell_edges(tags: Tags) -> Float[np.ndarray, " _"]:
 
 
 def strip(
-    file: Source, *, channels: str = "mean", columns: int = _COLUMNS
+    file: SoundSource, *, channels: str = "mean", columns: int = _COLUMNS
 ) -> tuple[Float[np.ndarray, "K F"], float]:
     """The spectrogram of a whole file in at most about `columns` columns, each the mean of its frames, and seconds a column.
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from ast_jax.errors import InputError
 from ast_jax.features import AudioError, FrontEnd, stream_audio
-from ast_jax.features.audio import Source
+from ast_jax.features.audio import SoundSource
 
 BATCH = 8  # windows computed at a time
 Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object]  # features, frames of sound
@@ -106,7 +106,7 @@ def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
 class Heard:
     """One file: where its windows lie and what the model gave for each; or `error`, if it could not be heard to its end."""
 
-    file: Source
+    file: SoundSource
     starts_s: list[float] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
     answers: list[np.ndarray] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Heard:
 
 
 def hear(
-    files: Iterable[Source],
+    files: Iterable[SoundSource],
     grid: Grid,
     forward: Forward,
     *,

@@ -8,7 +8,7 @@ import jax
 
 from ast_jax.datasets.pipeline import TrainStream, balanced_weights
 from ast_jax.datasets.prepare import BeamRun, find, prepare
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.relabel import relabelled
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
@@ -33,7 +33,7 @@ def open_data(data: Data, front_end: FrontEnd, beam: BeamRun | None = None) -> P
     if data.name == "synthetic":
         from ast_jax.datasets import synthetic
 
-        synthetic.ensure(str(source_dir), **where["options"])
+        synthetic.ensure_sounds(str(source_dir), **where["options"])
     found = find(data.name, source_dir=source_dir, **where)
     if found is not None:
         return found

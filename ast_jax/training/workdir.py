@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ast_jax.datasets.pipeline import TrainStream, fit
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.predictions import Predictions
