@@ -99,6 +99,7 @@ class Scorer:
             batch_size=self.rows // hosts,
             num_frames=self.num_frames,
             num_classes=len(prepared.label_names),
+            front_end=self.front_end,
             num_threads=self.num_threads,
         )
         variables = self.layout.place(dict(variables))

@@ -97,6 +97,11 @@ def cut(blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Windo
         yield _window(held, start, grid)
 
 
+def decoded(file: SoundSource, grid: Grid) -> Iterator[Float[np.ndarray, " _"]]:
+    """A file's sound in pieces, as the front end wants it. Raises AudioError."""
+    return stream_audio(file, channels=grid.channels, sample_rate_hz=grid.front_end.sample_rate_hz)
+
+
 def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
     rate = grid.front_end.sample_rate_hz
     return Window(start / rate, (start + len(sound)) / rate, grid.front_end.features(sound))
@@ -137,7 +142,7 @@ def hear(
     for file in files:
         waiting.append(heard := Heard(file))
         try:
-            for window in cut(stream_audio(file, channels=grid.channels), grid):
+            for window in cut(decoded(file, grid), grid):
                 advance(window.end_s - (heard.ends_s[-1] if heard.ends_s else 0))
                 heard.starts_s.append(window.start_s)
                 heard.ends_s.append(window.end_s)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
+from ast_jax.datasets.registry import sounds_dir
 from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
 from ast_jax.errors import Diverged
 from ast_jax.evaluation import metrics
@@ -257,7 +258,7 @@ def train(config: Mapping[str, Any] | Settings, where: str | Path) -> dict[str, 
                 root,
                 prepared,
                 splits.eval,
-                source_dir=data.sounds_dir(splits),
+                source_dir=sounds_dir(splits.name, splits.source_dir, splits.data_dir),
                 num_samples=front_end.span(run.num_frames),
             )
             results = workdir.write_results(root, prepared.label_names, found, metric=run.metric)

@@ -97,7 +97,7 @@ def train_program(
         what=what,
         step=layout.train(step, state),
         state=placed_shapes(state, layout.shardings(state)),
-        rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout)),
+        rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout, what.front_end)),
     )
 
 
@@ -108,10 +108,18 @@ def placed_shapes(tree: Any, shardings: Any) -> Any:
     )
 
 
-def batch_shapes(settings: Settings, num_classes: int, layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(
+    settings: Settings, num_classes: int, layout: Layout, front_end: FrontEnd
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of a batch as the pipeline gives it, filled up to what the devices take."""
     run = settings.run
     empty = {"index": 0} | ({"share": 1.0} if run.mixup else {})
-    row = fit(empty, kind=settings.data.kind, num_frames=run.num_frames, num_classes=num_classes)
+    row = fit(
+        empty,
+        kind=settings.data.kind,
+        num_frames=run.num_frames,
+        num_classes=num_classes,
+        front_end=front_end,
+    )
     rows = layout.num_rows(run.batch_size, run.accumulate)
     return {key: jax.ShapeDtypeStruct((rows, *np.shape(value)), value.dtype) for key, value in row.items()}
