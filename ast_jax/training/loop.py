@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
-from ast_jax.datasets.registry import sounds_dir
 from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
+from ast_jax.datasets.registry import sounds_dir
 from ast_jax.errors import Diverged
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.predictions import Predictions
