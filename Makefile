@@ -7,6 +7,10 @@ ARGS ?=
 # A PYTHONPATH from elsewhere (ROS sets one) would bring other versions of the same libraries.
 unexport PYTHONPATH PYTHONHOME
 
+# Memory in pages of 2 MiB, where nothing else is set: on CPUs a step of a small model takes a third less (docs/benchmarks.md).
+GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+export GLIBC_TUNABLES
+
 python := "$(VENV)/bin/python"
 needs := requirements.txt
 needs_dev := $(needs) requirements-dev.txt $(if $(filter-out 0 no,$(PARITY)),requirements-parity.txt requirements-parity-no-deps.txt)

@@ -3,7 +3,6 @@
 import sys
 from importlib import import_module
 
-from ast_jax.huge_pages import use_huge_pages
 from ast_jax.main import keep_compiled_programs, run
 
 COMMANDS = {  # where its main(argv) is, and what it does
@@ -55,5 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
     main()

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
-from ast_jax.huge_pages import use_huge_pages
 
 
 def main(argv: Sequence[str]) -> None:
@@ -108,6 +107,5 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
     keep_compiled_programs()
     run(main, sys.argv[1:])

@@ -8,6 +8,7 @@
 # Each row is a run of its own in DIR/TABLE/ROW; the same command again goes on where it stopped. DIR/TABLE/ablation.md is the table.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}" # memory in pages of 2 MiB: docs/benchmarks.md
 
 out=runs/ablations words='' run='' tables=()
 while [ $# -gt 0 ]; do

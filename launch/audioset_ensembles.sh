@@ -7,6 +7,7 @@
 # The same command again does what is missing. PYTHON (.venv/bin/python); SUFFIX after the recipe's colon, such as balanced.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}" # memory in pages of 2 MiB: docs/benchmarks.md
 dry_run=
 [ "${1:-}" != --dry_run ] || { dry_run=1; shift; }
 [ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }

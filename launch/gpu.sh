@@ -6,6 +6,7 @@
 # CUDA_VISIBLE_DEVICES chooses some of them. The batch size is that of all GPUs together.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}" # memory in pages of 2 MiB: docs/benchmarks.md
 dry_run=
 [ "${1:-}" != --dry_run ] || { dry_run=1; shift; }
 [ $# -ge 1 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }

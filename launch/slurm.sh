@@ -8,6 +8,7 @@
 # variables (SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT) reach sbatch as they are; GPUS (8) is those of a node.
 set -euo pipefail
 if [ -n "${AST_JAX_ROOT:-}" ]; then cd "$AST_JAX_ROOT"; else cd "$(dirname "$0")/.."; fi # SLURM runs a copy
+export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}" # memory in pages of 2 MiB: docs/benchmarks.md
 dry_run=
 [ "${1:-}" != --dry_run ] || { dry_run=1; shift; }
 [ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }

@@ -20,7 +20,7 @@ case $type in
     v6e*) image=v2-alpha-tpuv6e ;;
     *) image=tpu-ubuntu2204-base ;;
 esac
-printf -v command '%q ' .venv/bin/python -m ast_jax.main "$@"
+printf -v command '%q ' GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv/bin/python -m ast_jax.main "$@"
 install='sudo apt-get -qq update && sudo apt-get -qq install -y python3.11-venv && python3.11 -m venv ast_jax/.venv'
 install+=' && cd ast_jax && tar xzf ../ast_jax.tar.gz && .venv/bin/pip install -q -e ".[tpu]"'
 

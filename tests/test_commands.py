@@ -1,7 +1,6 @@
 """The commands on a run of one epoch: evaluate, convert, predict, start from weights; and what they say of mistakes."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -230,25 +229,3 @@ def test_a_buckets_address_is_no_work_directory(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="mount it"):
         train_command(["--config=configs/quickstart.py", "--workdir=gs://bucket/run"])
     assert not (ROOT / "gs:").exists()
-
-
-def test_a_program_starts_again_with_huge_pages_and_its_own_arguments(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import os, sys\n"
-        "from ast_jax.huge_pages import use_huge_pages\n"
-        "print('started', os.getpid(), flush=True)\n"
-        "use_huge_pages()\n"
-        "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:], os.getpid())\n"
-    )
-    env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    env["PYTHONPATH"] = str(ROOT)
-    out = lambda env: subprocess.run(
-        [sys.executable, program, "--workdir=a b", ""], env=env, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    *started, last = out(env)
-    pid = started[0].split()[1]
-    if sys.platform == "linux":
-        assert started == [f"started {pid}"] * 2  # the same process, once more
-        assert last == f"glibc.malloc.hugetlb=1 ['--workdir=a b', ''] {pid}"
-    assert out(env | {"GLIBC_TUNABLES": "mine"})[1].startswith("mine ")
