@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.commands import split_recipe
-from ast_jax.config import parse
 from ast_jax.errors import InputError
+from ast_jax.recipe import parse
 
 
 def main(argv: Sequence[str]) -> None:

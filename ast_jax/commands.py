@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ast_jax.config import flatten, parse
+from ast_jax.config import flatten
 from ast_jax.datasets.records import PreparedSet
 from ast_jax.errors import InputError
+from ast_jax.recipe import parse
 
 
 def prepare(argv: Sequence[str]) -> None:

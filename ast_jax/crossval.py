@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ast_jax.config import parse
 from ast_jax.errors import InputError
+from ast_jax.recipe import parse
 
 
 def main(argv: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
+from ast_jax.recipe import parse
 
 
 def main(argv: Sequence[str]) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ast_jax.config import parse
 from ast_jax.errors import InputError
+from ast_jax.recipe import parse
 
 GIB = 2**30
 NUM_CLASSES = {"audioset": 527, "esc50": 50, "speech_commands": 35, "synthetic": 10}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ast_jax.config import parse
+from ast_jax.recipe import parse
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.py"
 

@@ -12,13 +12,13 @@ import soundfile
 from ast_jax import commands, load_model
 from ast_jax.__main__ import COMMANDS
 from ast_jax.checkpoints import load_params
-from ast_jax.config import parse
 from ast_jax.crossval import command, summarise, table
 from ast_jax.errors import InputError
 from ast_jax.evaluation.evaluate import Predictions
 from ast_jax.features import load_audio
 from ast_jax.inference.predict import Tagger
 from ast_jax.main import main as train_command
+from ast_jax.recipe import parse
 from ast_jax.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]

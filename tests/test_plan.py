@@ -12,13 +12,13 @@ import jax
 import pytest
 
 from ast_jax import plan
-from ast_jax.config import parse
 from ast_jax.errors import InputError
 from ast_jax.models import ASTConfig
 from ast_jax.models.attention import attend
 from ast_jax.planning import memory, slices
 from ast_jax.planning.costs import activation_bytes, num_parameters
 from ast_jax.planning.memory import Memory, largest
+from ast_jax.recipe import parse
 from ast_jax.training.program import train_program
 
 ROOT = Path(__file__).resolve().parents[1]

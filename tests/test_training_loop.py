@@ -17,11 +17,11 @@ import pytest
 import soundfile
 
 from ast_jax.checkpoints import Store, load_params, saved_steps
-from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.evaluate import Predictions
 from ast_jax.inference.predict import main as predict
+from ast_jax.recipe import parse
 from ast_jax.training import hosts
 from ast_jax.training.loop import train
 from benchmarks.prove_crashes import compare, survive
