@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ast_jax.inference.serve.command import settings
+from ast_jax.commands.serve import settings
 
 EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(

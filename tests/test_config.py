@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ast_jax.commands.train import default_workdir
 from ast_jax.config import base, flatten, suffix_options
 from ast_jax.errors import InputError
-from ast_jax.main import default_workdir
 from ast_jax.recipe import parse
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

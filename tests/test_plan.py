@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from ast_jax import plan
+from ast_jax.commands import invoke, plan
 from ast_jax.errors import InputError
 from ast_jax.models import ASTConfig
 from ast_jax.models.attention import attend
@@ -127,12 +127,12 @@ def test_a_compiled_step_is_given_its_state_and_its_batch(tiny_plan):
 def test_the_same_program_is_not_compiled_twice(tiny_plan, monkeypatch, capsys):
     told, cache = tiny_plan
     monkeypatch.setattr(memory, "_compiled", lambda *_: pytest.fail("compiled again"))
-    plan.main([*TINY, f"--cache={cache}"])
+    invoke("plan", [*TINY, f"--cache={cache}"])
     shown = capsys.readouterr().out
     assert f"{told['parameters']:,} parameters" in shown
     assert "4 clips" not in shown
     monkeypatch.setattr(memory, "_compiled", lambda *_: Memory(5, 1, 2, 3, True, 0.0))
-    plan.main([*TINY, "--config.batch_size=5", f"--cache={cache}"])  # another program
+    invoke("plan", [*TINY, "--config.batch_size=5", f"--cache={cache}"])  # another program
     assert len(json.loads(cache.read_text())) == 2
 
 
@@ -173,7 +173,7 @@ def test_the_recipes_own_batch_is_told_from_the_line():
 
 def test_wrong_questions_are_told(monkeypatch):
     with pytest.raises(InputError, match="give --num_classes"):
-        plan.main(["--config=configs/folder.py"])
+        invoke("plan", ["--config=configs/folder.py"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="--topology needs libtpu"):
         slices.tpu_slice("v5e:2x4")
@@ -185,7 +185,7 @@ def test_wrong_questions_are_told(monkeypatch):
 
 SLICES = """
 import os
-from ast_jax.plan import AHEAD_OF_TIME
+from ast_jax.commands.plan import AHEAD_OF_TIME
 os.environ.update(AHEAD_OF_TIME)
 from ast_jax.planning.slices import tpu_slice
 from ast_jax.errors import InputError

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "ast_jax"
 FOLDERS = ("ast_jax", "benchmarks", "configs", "docs", "launch", "tests", ".ci")
 
 # A room may import from itself and from the rooms before it; every other module in ast_jax/ is "top".
-ORDER = "errors config recipe features models datasets checkpoints weights evaluation training planning inference top".split()  # noqa: SIM905
+ORDER = "errors config recipe features models datasets checkpoints weights evaluation training planning inference commands top".split()  # noqa: SIM905
 
 
 def sources(*folders: str, suffix: str = ".py") -> list[Path]:

@@ -1,12 +1,9 @@
-r"""Shows what a model's answer rests on, over the spectrogram of a sound file.
-
-  python -m ast_jax explain --model=runs/quickstart FILE [--label=siren ...] [--start_s=0] [--out=explain.png]
+"""Shows what a model's answer rests on, over the spectrogram of a sound file.
 
 Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and, beside it, an .npz with
 everything drawn and the attention of every layer and head. T frames, F mel bins, L layers, H heads, f x t patches, K labels, C classes.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +16,8 @@ from jaxtyping import Float, Int
 
 from ast_jax.errors import InputError
 from ast_jax.evaluation.style import LIGHT, sheet
-from ast_jax.features import SAMPLE_RATE, log_mel, stream_audio
-from ast_jax.features.spec import FRAME_SHIFT, span
+from ast_jax.features import SAMPLE_RATE, stream_audio
+from ast_jax.features.spec import FRAME_SHIFT
 from ast_jax.inference.attribution import (
     attention_maps,
     gradient_times_input,
@@ -28,7 +25,6 @@ from ast_jax.inference.attribution import (
     over_cells,
     smoothed,
 )
-from ast_jax.inference.predict import Tagger
 from ast_jax.models import merge, normalise, split
 from ast_jax.weights import LoadedModel
 from ast_jax.weights.pretrained import fit_frames
@@ -121,41 +117,6 @@ def window_at(file: str | Path, start_s: float, num_samples: int, channels: str)
             f"{file} lasts {heard / SAMPLE_RATE:.1f} s, and --start_s is {start_s:g}: choose less"
         )
     return np.concatenate(kept)
-
-
-def main(argv: Sequence[str]) -> None:
-    """The command. Without --start_s it explains the window on which the (first) label scores highest."""
-    parser = argparse.ArgumentParser("python -m ast_jax explain", description=main.__doc__)
-    parser.add_argument("--model", required=True, help="a run or checkpoint")
-    parser.add_argument("--label", action="append", help="what to explain; repeat it; default: the best ones")
-    parser.add_argument("--top", type=int, default=2, help="how many, without --label")
-    parser.add_argument("--start_s", type=float, help="where the window begins")
-    parser.add_argument("--out", type=Path, default=Path("explain.png"), help="the .npz goes beside it")
-    parser.add_argument("file", type=Path)
-    args = parser.parse_args(argv)
-    tagger = Tagger([args.model])
-    names, loaded = tagger.label_names, tagger.models[0]
-    labels = label_indices(args.label, names) if args.label else None
-    start_s = args.start_s
-    if start_s is None:
-        tags = tagger.tag(args.file)
-        aim = labels[0] if labels else int(np.argmax(tags.overall))
-        start_s = float(tags.times_s[np.argmax(tags.scores[:, aim])])
-    explainer = Explainer(loaded)
-    fbank = log_mel(window_at(args.file, start_s, span(explainer.config.num_frames), loaded.channels))
-    if labels is None:
-        labels = [int(c) for c in np.argsort(-np.asarray(loaded.scores(fbank[None]))[0])[: args.top]]
-    found = explainer.explain(fbank, labels)
-    args.out.write_bytes(picture(found, names, start_s))
-    maps = args.out.with_suffix(".npz")
-    np.savez_compressed(
-        maps,
-        **vars(found) | {"labels": np.array([names[c] for c in labels])},
-        label_names=np.array(names),
-        start_s=start_s,
-    )
-    heard = "  ".join(f"{names[c]} {found.scores[c]:.3f}" for c in labels)
-    print(f"{args.file} from {start_s:.2f} s: {heard}\n{args.out}\n{maps}")
 
 
 def label_indices(wanted: Sequence[str], names: Sequence[str]) -> list[int]:

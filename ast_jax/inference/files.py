@@ -1,6 +1,5 @@
 """The files a command is given: directories opened, headers read, progress shown, failures reported and the rest done."""
 
-import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,8 +81,3 @@ class Failures:
         if self._failed:
             print(f"{self._failed} of {self._total} files could not be {self._outcome}", file=sys.stderr)
             sys.exit(1)
-
-
-def add_window_flags(parser: argparse.ArgumentParser, *, hop: str) -> None:
-    parser.add_argument("--window_s", type=float, help="seconds heard at once (default: the model's length)")
-    parser.add_argument("--hop_s", type=float, help=f"seconds between windows (default: {hop})")

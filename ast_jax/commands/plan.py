@@ -1,27 +1,19 @@
-r"""What a recipe costs, before a machine is paid for: tokens, parameters, operations, memory, the largest batch.
+"""`plan`: what a recipe costs, before a machine is paid for."""
 
-  python -m ast_jax plan --config=configs/audioset.py                        # this machine's devices
-  python -m ast_jax plan --config=configs/audioset.py --topology=v5e:2x4     # a TPU slice that is not there (needs libtpu)
-
-The step that training runs is compiled for those devices, so the figures are the compiler's. AST-base takes it one to four
-minutes a batch size; what came of it is kept in the user's cache.
-"""
-
-import argparse
 import dataclasses
 import functools
-import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
+from ast_jax.commands.cli import Flag
 from ast_jax.errors import InputError
-from ast_jax.recipe import parse
+from ast_jax.recipe import Recipe
 
 GIB = 2**30
 NUM_CLASSES = {"audioset": 527, "esc50": 50, "speech_commands": 35, "synthetic": 10}
@@ -39,44 +31,58 @@ AHEAD_OF_TIME = {
 REMATS = ("none", "blocks")  # what `plan` compares: nothing recomputed in the backward pass, or every block
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command: prints the plan, as tables or as JSON."""
-    config, spec, rest = parse(argv)
-    parser = argparse.ArgumentParser("python -m ast_jax plan", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--topology", help="a TPU slice, generation:chips along each axis: v5e:2x4, v4:2x2x4")
-    parser.add_argument("--num_classes", type=int, help="where the recipe's data set does not say")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--quick", action="store_true", help="no search for the largest batch: one compile")
-    parser.add_argument("--prove", action="store_true", help="search on until one clip more does not fit")
-    parser.add_argument(
-        "--first",
-        metavar="N,N",
-        help="clips a device to try first without and with remat, from a plan nearby",
-    )
-    parser.add_argument("--cache", type=Path, help="instead of ast_jax/plan.json in the user's cache")
-    args = parser.parse_args(rest)
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # figures are kept, not programs that nobody runs
-    if args.topology:
+def plan(
+    recipe: Recipe,
+    *,
+    topology: Annotated[
+        str | None, Flag("a TPU slice, generation:chips along each axis: v5e:2x4, v4:2x2x4")
+    ] = None,
+    num_classes: Annotated[int | None, Flag("where the recipe's data set does not say", least=1)] = None,
+    json: Annotated[bool, Flag("one JSON object on stdout")] = False,
+    quick: Annotated[bool, Flag("no search for the largest batch: one compile")] = False,
+    prove: Annotated[bool, Flag("search on until one clip more does not fit")] = False,
+    first: Annotated[
+        tuple[int, int] | None,
+        Flag(
+            "clips a device to try first without and with remat, from a plan nearby", metavar="N,N", least=1
+        ),
+    ] = None,
+    cache: Annotated[Path | None, Flag("instead of ast_jax/plan.json in the user's cache")] = None,
+) -> None:
+    """What a recipe costs: tokens, parameters, operations, memory, the largest batch.
+
+      python -m ast_jax plan --config=configs/audioset.py                      # this machine's devices
+      python -m ast_jax plan --config=configs/audioset.py --topology=v5e:2x4   # a TPU slice not there (needs libtpu)
+
+    The step that training runs is compiled for those devices, so the figures are the compiler's. AST-base takes it
+    one to four minutes a batch size; what came of it is kept in the user's cache.
+    """
+    config = recipe.config()
+    num_classes = num_classes or classes_of(config)
+    # Figures are kept, not programs that nobody runs.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    if topology:
         os.environ.update(AHEAD_OF_TIME)
 
     from ast_jax.planning import memory, slices
 
-    num_classes = args.num_classes or classes_of(config)
-    where = slices.tpu_slice(args.topology) if args.topology else slices.here()
-    cache = args.cache or memory.default_cache()
-    plan = facts(config, spec, num_classes, where)
-    if args.quick or where.capacity is None:
-        rows = -(-config.batch_size // len(where.devices))
-        found = {config.model.remat: [told(memory.measure, config, num_classes, where, rows, cache=cache)]}
-    else:
-        known = [int(n) for n in args.first.split(",")] if args.first else [None] * len(REMATS)
+    where = slices.tpu_slice(topology) if topology else slices.here()
+    cache = cache or memory.default_cache()
+    found = facts(config, recipe.spec, num_classes, where)
+    searches = where.capacity is not None and not quick
+    if searches:
         search = functools.partial(
-            searched, config, num_classes=num_classes, where=where, cache=cache, prove=args.prove
+            searched, config, num_classes=num_classes, where=where, cache=cache, prove=prove
         )
-        found = {remat: search(remat=remat, first=first) for remat, first in zip(REMATS, known, strict=True)}
-    plan["memory"] = {remat: [as_json(m) for m in measured] for remat, measured in found.items()}
-    plan["batch"] = batches(config, where, found if where.capacity and not args.quick else {})
-    print(json.dumps(plan, indent=2) if args.json else table(plan))
+        starts = zip(REMATS, first or [None] * len(REMATS), strict=True)
+        measured = {remat: search(remat=remat, first=start) for remat, start in starts}
+    else:
+        rows = -(-config.batch_size // len(where.devices))
+        one = told(memory.measure, config, num_classes, where, rows, cache=cache)
+        measured = {config.model.remat: [one]}
+    found["memory"] = {remat: [as_json(m) for m in each] for remat, each in measured.items()}
+    found["batch"] = batches(config, where, measured if searches else {})
+    print(dumps(found, indent=2) if json else table(found))
 
 
 def classes_of(config: ConfigDict) -> int:

@@ -1,0 +1,44 @@
+"""What several commands ask about a model: which weights, what a checkpoint may not say itself, how sounds are cut."""
+
+import sys
+from typing import Annotated, Any, Literal
+
+from ast_jax.commands.cli import Flag
+
+Which = Annotated[Literal["best", "last", "average"], Flag("of a run: best, last or average weights")]
+Mean = Annotated[float | None, Flag("normalisation, where the checkpoint does not say")]
+Std = Annotated[float | None, Flag("as --mean; the model sees (x - mean) / (2 std)", above=0)]
+NumFrames = Annotated[int | None, Flag("another length than the checkpoint's, 10 ms a frame", least=1)]
+Strides = Annotated[
+    tuple[int, int] | None,
+    Flag("other strides than the checkpoint's", metavar="MEL_BINS,FRAMES", least=1),
+]
+Layer = Annotated[int | None, Flag("after how many blocks (default: all, and the final norm)", least=0)]
+WindowS = Annotated[float | None, Flag("seconds heard at once (default: the model's length)", above=0)]
+
+
+def load_with_grid(
+    model: str,
+    *,
+    which: str,
+    num_frames: int | None,
+    strides: tuple[int, int] | None,
+    mean: float | None,
+    std: float | None,
+    window_s: float | None = None,
+    hop_s: float | None = None,
+) -> tuple[Any, Any]:
+    """The model and how sounds are cut for it: windows side by side unless `hop_s` says otherwise."""
+    from ast_jax.features import SAMPLE_RATE
+    from ast_jax.features.spec import span
+    from ast_jax.inference.windows import Grid
+    from ast_jax.weights import load_model
+
+    given = {"num_frames": num_frames, "strides": strides, "mean": mean, "std": std}
+    loaded = load_model(
+        model, which=which, **{name: value for name, value in given.items() if value is not None}
+    )
+    print(f"{model}: mean {loaded.mean:.5g}, std {loaded.std:.5g}", file=sys.stderr)
+    config = loaded.model.config
+    hop_s = hop_s or window_s or span(config.num_frames) / SAMPLE_RATE
+    return loaded, Grid.of(config, window_s=window_s, hop_s=hop_s, channels=loaded.channels)

@@ -1,0 +1,76 @@
+"""`serve`: a page of this machine's own, on which sounds are dropped and their tags shown."""
+
+import contextlib
+import socket
+import sys
+from typing import Annotated
+
+from ast_jax.commands.cli import Flag
+from ast_jax.errors import InputError
+from ast_jax.inference.serve.limits import Limits
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(
+    *,
+    model: Annotated[list[str], Flag("a run or checkpoint; repeat it for an ensemble")],
+    port: Annotated[int, Flag("0: any free one", least=0, most=65535)] = 8000,
+    host: Annotated[str, Flag("0.0.0.0 lets other machines in: there is no password")] = LOOPBACK,
+    upload_mb: Annotated[float, Flag("largest upload", above=0)] = Limits.upload_bytes / 1e6,
+    sound_s: Annotated[float, Flag("longest sound", above=0)] = Limits.sound_s,
+) -> None:
+    """Serves a page, to this machine alone, on which sounds are dropped, picked or recorded and their tags shown.
+
+      python -m ast_jax serve --model=runs/quickstart [--port=8000]
+      curl --data-binary @sound.wav http://127.0.0.1:8000/api/tags?top=3
+
+    Until Ctrl-C. Nothing sent is kept; nothing is loaded from anywhere else. /openapi.json describes the JSON
+    endpoints. Needs `pip install starlette uvicorn` (the extra `serve`).
+    """
+    try:
+        import uvicorn
+
+        from ast_jax.inference.serve.app import make_app
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install starlette uvicorn") from error
+
+    from ast_jax.inference.predict import Tagger
+
+    listening = listen(host, port)
+    tagger = Tagger(model)
+    limits = Limits(upload_bytes=round(upload_mb * 1e6), sound_s=sound_s)
+    own = host in (LOOPBACK, "localhost")
+    app = make_app(tagger, limits, hosts=(LOOPBACK, "localhost") if own else ("*",))
+    if not own:
+        print("warning: whoever reaches this address can use this server", file=sys.stderr)
+    print(f"http://{host}:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)
+    # uvicorn ends in order, then raises it again: this is how one stops it
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(settings(app)).run(sockets=[listening])
+
+
+def settings(app):
+    """uvicorn's, quiet. Not its uvloop, should that be installed: it forks, which JAX's threads do not survive."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        lifespan="on",
+        log_config=None,  # errors go where Python's logging sends them: stderr
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to it, before the model is loaded. Raises InputError where that cannot be."""
+    try:
+        listening = socket.create_server((host, port), backlog=128)
+    except OSError as error:
+        raise InputError(f"{host}:{port} cannot be listened on ({error}): choose another --port") from error
+    return listening
