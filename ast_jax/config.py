@@ -183,7 +183,7 @@ _BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": F
 def read(text: str, kind: Any) -> Any:
     """A text as a value of one of the kinds in `WANTED`.
 
-    Raises ValueError (or TypeError) where it is none; NaN and infinity are no numbers, and nothing is no path.
+    Raises ValueError (or TypeError) where it is none; NaN and infinity are no numbers, nothing is no path.
     """
     if kind is tuple:
         return _read_tuple(text)

@@ -1,7 +1,7 @@
 """`python -m ast_jax.main`: training's other name; and what every program of this package runs in.
 
-Exit status: 0 done; 1 some files could not be heard; 2 bad input, or a path that cannot be used; 3 the loss diverged;
-70 a fault of the program; 130 Ctrl-C; 141 nobody reads the output; 143 SIGTERM, after saving.
+Exit status: 0 done; 1 some files could not be heard; 2 bad input, or a path that cannot be used; 3 the loss
+diverged; 70 a fault of the program; 130 Ctrl-C; 141 nobody reads the output; 143 SIGTERM, after saving.
 AST_JAX_TRACEBACK=1 shows the traceback of each.
 """
 
@@ -94,7 +94,8 @@ def users_fault(error: OSError) -> str | None:
 def log(error: Exception, argv: Sequence[str]) -> str:
     """Writes down what happened, and returns a line that says where."""
     what = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-    text = f"ast_jax {sys.modules['ast_jax'].__version__}, Python {sys.version}, {sys.platform}\n{argv}\n\n{traceback.format_exc()}"
+    versions = f"ast_jax {sys.modules['ast_jax'].__version__}, Python {sys.version}, {sys.platform}"
+    text = f"{versions}\n{argv}\n\n{traceback.format_exc()}"
     path = cache_directory() / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The commands on a run of one epoch: evaluate, convert, predict, start from weights; and what they say of mistakes."""
+"""The commands on a run of one epoch: evaluate, convert, predict, start from weights; and mistakes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Flags from signatures: every form, every mistake in one line, and the same for every command of the table."""
+"""Flags from signatures: every form, every mistake in one line, and every command's help."""
 
 import inspect
 import subprocess

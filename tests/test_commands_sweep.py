@@ -1,4 +1,4 @@
-"""Sweeps: seeds, folds and rows are runs of their own, one after the other or one a device, and failures wait."""
+"""Sweeps: each member a run of its own, one after the other or one a device; failures are told at the end."""
 
 import json
 import os
@@ -110,7 +110,9 @@ def test_a_failed_member_is_told_after_the_others(monkeypatch, tmp_path, capsys,
 
 # In the place of Python: notes its device, waits for its neighbour, and fails for seed 2.
 STAND_IN = """#!/bin/sh
-for word in "$@"; do case $word in --workdir=*) out=${word#*=} ;; --config.seed=*) seed=${word#*=} ;; esac; done
+for word in "$@"; do
+    case $word in --workdir=*) out=${word#*=} ;; --config.seed=*) seed=${word#*=} ;; esac
+done
 mkdir -p "$out" && echo "$CUDA_VISIBLE_DEVICES" > "$out/device"
 case $seed in 0|1) while ! [ -e "$out/../seed$((1 - seed))/device" ]; do sleep 0.05; done ;; 2) exit 3 ;; esac
 echo "{\\"seed\\": $seed}" > "$out/results.json"

@@ -154,7 +154,7 @@ def test_words_change_what_they_say_and_nothing_else(name, suffix, changed):
 
 @pytest.mark.parametrize(("name", "suffix"), list(TABLE))
 def test_a_larger_batch_follows_the_rule(name, suffix):
-    """The rate by the square root, the warm-up's steps as they are, nothing else; once the batch is the recipe itself."""
+    """The rate by the square root, the warm-up's steps as they are, nothing else; `pod=1` is as written."""
     plain = flatten(recipe(name, suffix))
     changed = lambda word: {
         key: value for key, value in flatten(recipe(name, f"{suffix},{word}")).items() if plain[key] != value

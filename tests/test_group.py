@@ -1,4 +1,4 @@
-"""A group of processes that is started again when one of them dies; the processes here are stand-ins for training."""
+"""A group of processes that is started again when one of them dies; stand-ins take training's place."""
 
 import os
 import signal
@@ -13,7 +13,8 @@ from ast_jax.commands import group, invoke
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Process 1 of the first life kills itself while process 0 waits for it for ever, as in a collective; the second life ends well.
+# Process 1 of the first life kills itself while process 0 waits for it for ever, as in a collective; the
+# second life ends well.
 STAND_IN = """
 import os, pathlib, signal, sys, time
 flags = dict(word.removeprefix("--").partition("=")[::2] for word in sys.argv[1:])
@@ -76,8 +77,14 @@ def test_on_each_of_several_hosts_the_flags_go_on_as_given(monkeypatch, capfd):
 
 def test_sigterm_goes_on_to_the_processes(tmp_path):
     """They save and end with 143, and so does the group."""
-    child = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); print('up', end='', flush=True); time.sleep(60)"
-    code = f"from ast_jax.commands import group, invoke; group.COMMAND = ({sys.executable!r}, '-c', {child!r}); invoke('group', ['--num_processes=2'])"
+    child = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); "
+        "print('up', end='', flush=True); time.sleep(60)"
+    )
+    code = (
+        "from ast_jax.commands import group, invoke; "
+        f"group.COMMAND = ({sys.executable!r}, '-c', {child!r}); invoke('group', ['--num_processes=2'])"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.read(4) == "upup"
     os.kill(process.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The scripts that start training elsewhere: short, clean, and what they would do. Nothing is started but stand-ins."""
+"""The scripts that start training elsewhere: short, clean, and what they would do, with stand-ins."""
 
 import os
 import re
@@ -63,7 +63,7 @@ def test_a_dry_run_starts_nothing(script, tmp_path):
 
 
 def recipes(printed: str) -> list[list[str]]:
-    """The recipe's flags in each printed command that trains, prepares or evaluates, as a shell would read them."""
+    """The recipe's flags in each printed command, as a shell would read them."""
     lines = [line for line in printed.splitlines() if "-m ast_jax" in line]
     shell = 'for a in "$@"; do printf "%s\\n" "$a"; done'
     read = lambda line: subprocess.run(

@@ -1,4 +1,4 @@
-"""The plan: what is counted, what is searched, and what a compiled step takes. TPU slices where libtpu is installed."""
+"""The plan: what is counted, searched, and what a compiled step takes. TPU slices where libtpu is there."""
 
 import dataclasses
 import importlib.util
@@ -201,7 +201,7 @@ except InputError as error:
 
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed (it slows every start of jax on machines without TPUs): pip install libtpu",
+    reason="libtpu is not installed (it slows every start of jax where no TPU is): pip install libtpu",
 )
 class TestSlices:
     def test_chips_devices_and_hosts(self):

@@ -1,4 +1,4 @@
-"""Several runs of one recipe: seeds, ablations, and ensembles of what they saved. Whole runs, at the smallest size."""
+"""Several runs of one recipe: seeds, ablations, ensembles of what they saved. Whole runs, the smallest."""
 
 import json
 import subprocess

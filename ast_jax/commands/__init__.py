@@ -1,4 +1,4 @@
-"""The commands: `python -m ast_jax NAME`, or `ast_jax NAME` once installed. Each is the function NAME of its module."""
+"""The commands: `python -m ast_jax NAME`, or `ast_jax NAME` once installed; each a function of that name."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -46,5 +46,5 @@ COMMANDS = {
 
 
 def invoke(name: str, argv: Sequence[str], *, prog: str = "python -m ast_jax") -> None:
-    """Runs a command with its flags. Raises what the command raises, and InputError for a flag that is wrong."""
+    """Runs a command with its flags. Raises what it raises, and InputError for a flag that is wrong."""
     call(getattr(import_module(COMMANDS[name][0]), name), argv, prog=f"{prog} {name}")

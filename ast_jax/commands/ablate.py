@@ -17,13 +17,13 @@ def ablate(
     workdir: Annotated[Path, Flag("where the runs and the table lie")],
     rows: Annotated[tuple[str, ...] | None, Flag("by commas (default: all of the table's)")] = None,
 ) -> None:
-    """A table of runs that differ in one choice: runs what is missing, puts each figure beside the published one.
+    """A table of runs that differ in one choice: runs what is missing, beside the published figures.
 
       python -m ast_jax ablate --config=configs/ablations.py:strides --workdir=runs/ablations/strides
 
-    Each row is a run of its own in WORKDIR/<row>, so the same command again goes on where it stopped. Writes
-    ablation.md and ablation.json. The figure is that of the averaged weights where the recipe averages, else of the
-    last epoch.
+    Each row is a run of its own in WORKDIR/<row>, so the same command again goes on where it stopped.
+    Writes ablation.md and ablation.json. The figure is that of the averaged weights where the recipe
+    averages, else of the last epoch.
     """
     table, published = rows_of(recipe)
     members = {row: recipe.with_word("row", row) for row in rows or published}

@@ -3,9 +3,9 @@
     def tag(files: list[Path], *, model: Annotated[list[str], Flag("a run; repeat it for an ensemble")],
             top: Annotated[int, Flag("labels shown", least=1)] = 5, json: bool = False): ...
 
-What stands before the `*` is given by place, what follows as `--name`. A `list` is given by repeating the flag, a
-`tuple` by commas, a `bool` by the flag alone; a `Recipe` is what --config and --config.KEY name; `*rest` gets what
-nothing else takes. The docstring is the help's head.
+What stands before the `*` is given by place, what follows as `--name`. A `list` is given by repeating the
+flag, a `tuple` by commas, a `bool` by the flag alone; a `Recipe` is what --config and --config.KEY name;
+`*rest` gets what nothing else takes. The docstring is the help's head.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def call(command: Callable[..., Any], argv: Sequence[str], *, prog: str) -> Any:
-    """Calls a command with what `argv` says. Raises InputError: a flag unknown, missing, or with a wrong value."""
+    """Calls a command with what `argv` says. Raises InputError: a flag unknown, missing, or wrong."""
     signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
     parser = _Parser(prog, description=inspect.getdoc(command), allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -120,7 +120,7 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, hint: An
 
 
 def _value(text: str, *, kinds: Sequence[Any], by_commas: bool, flag: Flag) -> Any:
-    """A text as one value, or as a tuple. What argparse makes a message of says what was got and what was wanted."""
+    """A text as one value, or as a tuple. Raises what argparse makes a message of: got, wanted."""
     parts = text.split(",") if by_commas else [text]
     each = list(kinds[:1]) * len(parts) if kinds[-1] is Ellipsis else kinds
     several = f"{len(each)} values by commas, each " if len(each) > 1 else ""

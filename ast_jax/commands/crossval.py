@@ -19,12 +19,13 @@ def crossval(
     seeds: Annotated[int, Flag("runs of each fold, with config.seed, config.seed + 1, ...", least=1)] = 1,
     devices: Annotated[tuple[str, ...], Flag("CUDA devices to run folds on side by side, by commas")] = (),
 ) -> None:
-    """Cross-validation: runs what is missing, prints the table, writes crossval.json, crossval.md and crossval.png.
+    """Cross-validation: runs what is missing, prints the table, writes crossval.json, .md and .png.
 
       python -m ast_jax crossval --config=configs/esc50.py --workdir=runs/esc50 [--folds=1,2] [--seeds=3]
 
-    Each fold and seed is a run of its own in WORKDIR/fold<k>-seed<s>, so the same command again goes on where it
-    stopped. With several devices, folds run side by side, one process a device (CUDA_VISIBLE_DEVICES).
+    Each fold and seed is a run of its own in WORKDIR/fold<k>-seed<s>, so the same command again goes on
+    where it stopped. With several devices, folds run side by side, one process a device
+    (CUDA_VISIBLE_DEVICES).
     """
     config = recipe.with_word("fold", folds[0]).config()
     members = {
@@ -49,10 +50,10 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 
 def summarise(runs: dict[tuple[int, int], list[dict[str, Any]]], *, metric: str) -> dict[str, Any]:
-    """Per fold and seed; over folds; the published protocol: the epoch whose mean over the folds is best, by seed.
+    """Per fold and seed; over folds; the published protocol: the epoch of the best mean, by seed.
 
-    That epoch is chosen on the folds it is reported for, which flatters it (0.15 points in the reference's log of
-    ESC-50): the last epoch stands beside it.
+    That epoch is chosen on the folds it is reported for, which flatters it (0.15 points in the reference's
+    log of ESC-50): the last epoch stands beside it.
     """
     folds, seeds = sorted({fold for fold, _ in runs}), sorted({seed for _, seed in runs})
     curves = np.array(

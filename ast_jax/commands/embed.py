@@ -28,8 +28,8 @@ def embed(
 
       python -m ast_jax embed --model=RUN FILE_OR_DIRECTORY ... --out=emb.npz [--kind=frames] [--layer=N]
 
-    A long file gives a row for each window, or for each step of time. Files that cannot be heard are reported, the
-    others are in the output all the same; then the status is 1.
+    A long file gives a row for each window, or for each step of time. Files that cannot be heard are
+    reported, the others are in the output all the same; then the status is 1.
     """
     check_path(out)
 

@@ -32,10 +32,10 @@ def evaluate(
 
       python -m ast_jax evaluate RUN [RUN ...] [--config=FILE]
 
-    RUN is anything `load_model` takes, or a file of saved scores (scores.npz, predictions.npz); several are an
-    ensemble (the mean of their scores). Data and splits are the recipe's; without --config, those the first run was
-    trained with. A finished run of ours has its scores saved: unless --config names other data, or --splits, --mean,
-    --std or --again are given, they are taken as they are.
+    RUN is anything `load_model` takes, or a file of saved scores (scores.npz, predictions.npz); several are
+    an ensemble (the mean of their scores). Data and splits are the recipe's; without --config, those the
+    first run was trained with. A finished run of ours has its scores saved: unless --config names other
+    data, or --splits, --mean, --std or --again are given, they are taken as they are.
     """
     from ast_jax.evaluation.evaluate import Predictions
 
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def saved_scores(run: Path, which: str, config: ConfigDict | None) -> Path | None:
-    """Where a finished run of ours has the scores of these weights, if `config` names the splits they are of."""
+    """Where a finished run has the scores of these weights, if `config` names the splits they are of."""
     files = {"best": "scores.npz", "last": "predictions.npz", "average": "predictions_average.npz"}
     file = files[which]
     if not (run / file).is_file() or not (run / "results.json").is_file():
@@ -143,7 +143,7 @@ def scores_of(
 
 
 def label_columns(source: Path, model: Sequence[str], data: Sequence[str]) -> np.ndarray:
-    """Where each class of the data set stands among the model's. Raises InputError unless they are the same classes."""
+    """Where each class of the data set stands among the model's. Raises InputError unless all do."""
     if sorted(model) != sorted(data):
         only = sorted(set(data) ^ set(model))
         raise InputError(
@@ -182,6 +182,5 @@ def report(
     for split in splits:
         if split in coverage:
             part = coverage[split]
-            print(
-                f"  {split}: {part['found']} of {part['listed']} listed clips were there ({part['share']:.1%})"
-            )
+            found = f"{part['found']} of {part['listed']} listed clips"
+            print(f"  {split}: {found} were there ({part['share']:.1%})")

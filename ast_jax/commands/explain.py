@@ -21,10 +21,10 @@ def explain(
 ) -> None:
     """Shows what a model's answer rests on, over the spectrogram of a sound file.
 
-      python -m ast_jax explain --model=runs/quickstart FILE [--label=siren ...] [--start_s=0] [--out=explain.png]
+      python -m ast_jax explain --model=RUN FILE [--label=siren ...] [--start_s=0] [--out=explain.png]
 
-    Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and, beside it,
-    an .npz with everything drawn and the attention of every layer and head.
+    Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and,
+    beside it, an .npz with everything drawn and the attention of every layer and head.
     """
     from ast_jax.features import log_mel
     from ast_jax.features.spec import span

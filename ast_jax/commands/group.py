@@ -1,4 +1,4 @@
-"""`group`: training as one or several processes, started again when a process or a machine of its group dies."""
+"""`group`: training as one or several processes, started again when one of them or its machine dies."""
 
 import contextlib
 import signal
@@ -23,14 +23,15 @@ def group(
     ] = None,
     restarts: Annotated[int, Flag("at most", least=0)] = 20,
 ) -> None:
-    """Runs `train` and starts it again when a process or a machine of its group dies. Other flags are `train`'s.
+    """Runs `train`, and again when a process or a machine of its group dies. Other flags are `train`'s.
 
-      python -m ast_jax group --num_processes=2 --config=...     # so many processes here, joined on loopback
-      python -m ast_jax group --config=... [--coordinator_address=... --process_id=...]     # on each of several hosts
+      python -m ast_jax group --num_processes=2 --config=...    # so many processes on this machine
+      python -m ast_jax group --config=... [--coordinator_address=... --process_id=...]   # on each of several
 
     A group whose process dies cannot go on: the others wait for it, and end themselves after
-    --heartbeat_timeout_seconds. What is started again goes on from the last checkpoint. A run that is done, refused
-    (2), diverged (3) or asked to stop (130, 143) is not started again. Ends with the status of the processes.
+    --heartbeat_timeout_seconds. What is started again goes on from the last checkpoint. A run that is done,
+    refused (2), diverged (3) or asked to stop (130, 143) is not started again. Ends with the status of the
+    processes.
     """
     rest = list(flags)
     several_hosts = any(flag.startswith("--coordinator_address") for flag in rest)
@@ -67,7 +68,7 @@ def run_once(rest: Sequence[str], num_processes: int | None) -> tuple[int, str]:
 
 
 def first_end(processes: Sequence[subprocess.Popen]) -> tuple[int, str]:
-    """Waits until one process ends otherwise than well, or all have: its exit status, as a shell gives it, and a line."""
+    """Waits until one process fails, or all are done: its exit status, as a shell gives it, and a line."""
     while True:
         for i, process in enumerate(processes):
             if process.poll():

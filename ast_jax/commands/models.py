@@ -1,4 +1,4 @@
-"""What several commands ask about a model: which weights, what a checkpoint may not say itself, how sounds are cut."""
+"""What several commands ask of a model: which weights, what a checkpoint may not say, how sounds are cut."""
 
 import sys
 from typing import Annotated, Any, Literal

@@ -17,13 +17,16 @@ from ast_jax.recipe import Recipe
 
 GIB = 2**30
 NUM_CLASSES = {"audioset": 527, "esc50": 50, "speech_commands": 35, "synthetic": 10}
-# Set before jax is imported: else jax looks for chips for 15 s, and two such processes end each other on a lock file.
+# Set before jax is imported: else jax looks for chips for 15 s, and two such processes end each other on a
+# lock file.
 AHEAD_OF_TIME = {
     "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server
+    # no question to a cloud's metadata server
+    "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # whatever is planned for: else libtpu prints that it does not know ...
-    "TPU_WORKER_HOSTNAMES": "localhost",  # ... either of these
+    # whatever is planned for: else libtpu prints that it does not know either of these
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -52,10 +55,10 @@ def plan(
     """What a recipe costs: tokens, parameters, operations, memory, the largest batch.
 
       python -m ast_jax plan --config=configs/audioset.py                      # this machine's devices
-      python -m ast_jax plan --config=configs/audioset.py --topology=v5e:2x4   # a TPU slice not there (needs libtpu)
+      python -m ast_jax plan --config=configs/audioset.py --topology=v5e:2x4   # a slice not there (libtpu)
 
-    The step that training runs is compiled for those devices, so the figures are the compiler's. AST-base takes it
-    one to four minutes a batch size; what came of it is kept in the user's cache.
+    The step that training runs is compiled for those devices, so the figures are the compiler's. AST-base
+    takes it one to four minutes a batch size; what came of it is kept in the user's cache.
     """
     config = recipe.config()
     num_classes = num_classes or classes_of(config)
@@ -136,7 +139,7 @@ def searched(
     first: int | None,
     prove: bool,
 ) -> list[Any]:
-    """What was measured on the way to the most clips on a device that fit, with this `remat` and in one part a step."""
+    """What was measured on the way to the most clips on a device that fit, in one part a step."""
     from ast_jax.planning import memory
 
     config = config.copy_and_resolve_references()
@@ -196,8 +199,8 @@ def estimate(measured: list[Any], clips: int) -> int:
 def scaled(config: ConfigDict, batch: int) -> dict[str, Any]:
     """The recipe's rate and warm-up at another batch size: as many clips of warm-up, the rate by two rules.
 
-    By the square root, as is derived for Adam (Malladi et al. 2022), and in proportion, as for SGD (Goyal et al. 2017): the
-    first is where to start, the second the most to try.
+    By the square root, as is derived for Adam (Malladi et al. 2022), and in proportion, as for SGD (Goyal
+    et al. 2017): the first is where to start, the second the most to try.
     """
     ratio = batch / config.batch_size
     return {
@@ -219,10 +222,11 @@ def table(plan: dict[str, Any]) -> str:
     lines = [
         f"{plan['recipe']}  ({plan['parallel']}, {plan['dtype']}, {plan['attention']})",
         f"  model    {plan['tokens']:,} tokens, {plan['parameters']:,} parameters",
-        f"  a clip   {plan['forward_flops'] / 1e9:.1f} GFLOP forward, {plan['train_flops'] / 1e9:.0f} GFLOP a training step",
+        f"  a clip   {plan['forward_flops'] / 1e9:.1f} GFLOP forward, "
+        f"{plan['train_flops'] / 1e9:.0f} GFLOP a training step",
         f"           activations kept for the backward pass: {kept}",
-        f"  devices  {devices['name']}: {devices['chips']} chips, {devices['devices']} devices ({per_device}), "
-        f"{devices['hosts']} hosts, {devices['kind']}"
+        f"  devices  {devices['name']}: {devices['chips']} chips, {devices['devices']} devices "
+        f"({per_device}), {devices['hosts']} hosts, {devices['kind']}"
         + (f", {capacity / GIB:.2f} GiB a device" if capacity else ""),
         "",
         "  remat   clips a device   batch   state+batch   working     total   of a device",
@@ -251,15 +255,16 @@ def _row(remat: str, memory: dict[str, Any], devices: int, capacity: int | None)
 
 def _advice(batch: dict[str, Any], devices: int) -> list[str]:
     lines = [
-        f"  the recipe's batch of {batch['recipe']} at rate {batch['lr']:g}: {batch['rows_per_device']} rows on each of "
-        f"{devices} devices, {batch['padding_rows']} of them padding"
+        f"  the recipe's batch of {batch['recipe']} at rate {batch['lr']:g}: "
+        f"{batch['rows_per_device']} rows on each of {devices} devices, "
+        f"{batch['padding_rows']} of them padding"
         + (f" (none at {' or '.join(map(str, batch['without_padding']))})" if batch["padding_rows"] else "")
     ]
     for remat, most in batch["largest"].items():
         lines += [
             f"    remat {remat}: {_recipe_fits(most)}; the largest in one part is "
-            f"{most['batch']} ({most['clips_per_device']} a device): rate {most['lr_square_root']:.2g} (square root) to "
-            f"{most['lr_linear']:.2g} (linear), warm-up {most['warmup_steps']} steps"
+            f"{most['batch']} ({most['clips_per_device']} a device): rate {most['lr_square_root']:.2g} "
+            f"(square root) to {most['lr_linear']:.2g} (linear), warm-up {most['warmup_steps']} steps"
         ]
     return lines
 

@@ -27,11 +27,11 @@ def predict(
 ) -> None:
     """Tags sound files of any length and format.
 
-      python -m ast_jax predict --model=runs/quickstart FILE_OR_DIRECTORY ... [--json | --csv] [--plot=out.png]
-      arecord -q -t raw -f S16_LE -r 16000 | python -m ast_jax predict --model=runs/quickstart --stdin
+      python -m ast_jax predict --model=RUN FILE_OR_DIRECTORY ... [--json | --csv] [--plot=out.png]
+      arecord -q -t raw -f S16_LE -r 16000 | python -m ast_jax predict --model=RUN --stdin
 
-    A file longer than the model's length is heard in overlapping windows, decoded as a stream. Files that cannot be
-    heard are reported, the others are tagged all the same; then the status is 1.
+    A file longer than the model's length is heard in overlapping windows, decoded as a stream. Files that
+    cannot be heard are reported, the others are tagged all the same; then the status is 1.
     """
     if bool(files) == stdin:
         raise InputError("name sound files or directories, or give --stdin, not both")

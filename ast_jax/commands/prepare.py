@@ -25,8 +25,8 @@ def prepare(
 
       python -m ast_jax prepare --config=FILE --config.dataset.source_dir=DIR
 
-    On all cores of this machine, or with --beam_runner on a cluster's; flags not listed here are then Beam's own,
-    as --flink_master=HOST:8081, or --project=P --region=R --temp_location=gs://...
+    On all cores of this machine, or with --beam_runner on a cluster's; flags not listed here are then
+    Beam's own, as --flink_master=HOST:8081, or --project=P --region=R --temp_location=gs://...
     """
     config, places = recipe.config(), beam_place or []
     if not beam_runner and (beam_flags or places):

@@ -30,8 +30,8 @@ def probe(
       python -m ast_jax probe --model=RUN SOUNDS [--layer=N]
 
     SOUNDS is a set in ESC-50's layout (its own folds are used), a directory per class or a CSV table (five
-    stratified folds). One line for each kind of embedding. Files that cannot be heard are reported and left out.
-    scikit-learn comes with the extra [probe].
+    stratified folds). One line for each kind of embedding. Files that cannot be heard are reported and left
+    out. scikit-learn comes with the extra [probe].
     """
     if find_spec("sklearn") is None:
         raise InputError("probe needs scikit-learn: `pip install 'scikit-learn<2'`")

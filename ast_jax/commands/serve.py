@@ -20,7 +20,7 @@ def serve(
     upload_mb: Annotated[float, Flag("largest upload", above=0)] = Limits.upload_bytes / 1e6,
     sound_s: Annotated[float, Flag("longest sound", above=0)] = Limits.sound_s,
 ) -> None:
-    """Serves a page, to this machine alone, on which sounds are dropped, picked or recorded and their tags shown.
+    """Serves a page, to this machine alone, on which sounds are dropped or recorded and their tags shown.
 
       python -m ast_jax serve --model=runs/quickstart [--port=8000]
       curl --data-binary @sound.wav http://127.0.0.1:8000/api/tags?top=3
@@ -51,7 +51,7 @@ def serve(
 
 
 def settings(app):
-    """uvicorn's, quiet. Not its uvloop, should that be installed: it forks, which JAX's threads do not survive."""
+    """uvicorn's, quiet. Not its uvloop, should that be there: it forks, and JAX has threads."""
     import uvicorn
 
     return uvicorn.Config(

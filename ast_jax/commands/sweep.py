@@ -1,4 +1,4 @@
-"""Several runs of one recipe, whatever they differ in: seeds, folds, rows of an ablation. Also their tables."""
+"""Several runs of one recipe that differ in seed, fold or row of an ablation; and their tables."""
 
 import json
 import os
@@ -20,13 +20,13 @@ DIVERGED = 3  # the exit status of a run whose loss broke
 def sweep(members: Mapping[str, Recipe], workdir: Path, *, devices: Sequence[str] = ()) -> dict[str, Any]:
     """Trains every member in WORKDIR/<name>, and returns its results by its name.
 
-    One after the other in this process, or one a device (CUDA_VISIBLE_DEVICES), each in a process of its own. A
-    member goes on where it stopped, and one that is done says so at once. On a host that does not write, results
-    are empty.
+    One after the other in this process, or one a device (CUDA_VISIBLE_DEVICES), each in a process of its
+    own. A member goes on where it stopped, and one that is done says so at once. On a host that does not
+    write, results are empty.
 
     Raises:
-        InputError: a mistake in any member's recipe, before anything runs; or members failed, told after the others.
-        Diverged: as before, and each that failed did so because its loss broke.
+        InputError: a mistake in any member's recipe, before anything runs; or failures, after the others ran.
+        Diverged: every one of the failures is a loss that broke.
     """
     for recipe in members.values():
         recipe.config()

@@ -17,8 +17,8 @@ def train(
     coordinator_address: Annotated[
         str | None,
         Flag(
-            "several hosts: of process 0; they are found by themselves on TPU slices and under SLURM, elsewhere "
-            "this and the next two are given on each host",
+            "several hosts: of process 0; they are found by themselves on TPU slices and under SLURM, "
+            "elsewhere this and the next two are given on each host",
             metavar="HOST:PORT",
         ),
     ] = None,
@@ -30,12 +30,12 @@ def train(
 ) -> None:
     """Trains and evaluates one recipe.
 
-      python -m ast_jax train --config=configs/esc50.py:fold=1 [--workdir=runs/esc] [--seeds=3] [--config.KEY=VALUE ...]
+      python -m ast_jax train --config=configs/esc50.py:fold=1 [--workdir=runs/esc] [--config.KEY=VALUE ...]
 
-    `python -m ast_jax.main` is its other name. The same command again goes on where a stopped run stood. With
-    --seeds=N the recipe is run N times, in WORKDIR/seed<s>, and their mean and spread are reported. Exit status:
-    0 done, 2 bad input, 3 the loss diverged, 70 a fault of the program, 130 interrupted by Ctrl-C, 143 stopped by
-    SIGTERM after saving.
+    `python -m ast_jax.main` is its other name. The same command again goes on where a stopped run stood.
+    With --seeds=N the recipe is run N times, in WORKDIR/seed<s>, and their mean and spread are reported.
+    Exit status: 0 done, 2 bad input, 3 the loss diverged, 70 a fault of the program, 130 interrupted by
+    Ctrl-C, 143 stopped by SIGTERM after saving.
     """
     config = recipe.config()
     workdir = workdir or default_workdir(recipe.spec)
