@@ -24,9 +24,9 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from ast_jax.config import parse
 from ast_jax.datasets import synthetic
 from ast_jax.features import SAMPLE_RATE, load_audio
+from ast_jax.recipe import parse
 from ast_jax.training.setup import sounds_dir
 from benchmarks.prove import DOCS, ROOT, machine
 from tests.chromium import browser
