@@ -91,6 +91,20 @@ class Recipe:
         return config.lock()
 
 
+def recipe(spec: str, **changes: Any) -> ConfigDict:
+    """The settings of a recipe, by its file or installed name with the words after the colon: `recipe("esc50:fold=1")`.
+
+    `changes` are settings by their keys; a dot in a key is written as two underscores: dataset__source_dir="sounds".
+
+    Raises:
+        InputError: no such recipe or setting, or a value that cannot be read as its type.
+    """
+    found = Recipe(spec)
+    for key, value in changes.items():
+        found = found.with_setting(key.replace("__", "."), value)
+    return found.config()
+
+
 def recipes_directory() -> Path:
     """Where the recipes of this package lie: inside it once installed, beside it in a checkout."""
     package = Path(__file__).parent
