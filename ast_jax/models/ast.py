@@ -218,7 +218,7 @@ class AST(nnx.Module):
         Labels, normalisation and activation stay behind: `load_model` has them too. Raises InputError.
         """
         # looked up when it is called: models know nothing of files
-        load_model = look_up({}, "ast_jax.weights:load_model", "function")
+        load_model: Any = look_up({}, "ast_jax.weights:load_model", "function")
         model = load_model(src, **options).model
         if not isinstance(model, cls):
             raise InputError(f"{src} holds a {type(model).__name__}, not an {cls.__name__}: take load_model")
