@@ -24,6 +24,7 @@ from ast_jax.datasets.prepared import METADATA, SKIPPED, PreparedSet, path_or_bu
 from ast_jax.datasets.registry import clip_lister, directory_name, ensure_sounds, sounds_dir
 from ast_jax.errors import InputError
 from ast_jax.features import REFERENCE, FrontEnd
+from ast_jax.terminal import Bar
 
 Options = Mapping[str, Any]
 
@@ -301,33 +302,21 @@ def _sweep(home: Path, ours: Path) -> None:
 
 @contextmanager
 def _bar(name: str, progress: bool) -> Iterator[Callable[[Iterator, int], Iterator]]:
-    """A function that shows how far a stream has come: a bar with clips/s and time left.
-
-    Where there is no terminal it is a line a minute.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    terminal = console.is_terminal  # asking takes as long as showing
-    columns = (
-        TextColumn(name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not (progress and terminal)) as bar:
+    """A function that shows how far a stream has come: a bar, or a line a minute where there is no terminal."""
+    if not progress:
+        yield lambda stream, total: stream
+        return
+    with Bar() as bar:
 
         def watch(stream: Iterator, total: int) -> Iterator:
-            task = bar.add_task(name, total=total, speed="")
+            task = bar.task(name, float(total))
             started = told = time.monotonic()
             for done, item in enumerate(stream, start=1):
-                speed = f"{done / (time.monotonic() - started):.0f} clips/s"
-                bar.update(task, advance=1, speed=speed)
-                if progress and not terminal and time.monotonic() - told > 60:
+                figures = f"{done} of {total} clips, {done / (time.monotonic() - started):.0f} clips/s"
+                task.show(completed=done, figures=figures)
+                if not bar.terminal and time.monotonic() - told > 60:
                     told = time.monotonic()
-                    print(f"{name}: {done} of {total} clips, {speed}", file=sys.stderr, flush=True)
+                    bar.say(f"{name}: {figures}")
                 yield item
 
         yield watch

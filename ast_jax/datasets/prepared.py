@@ -23,6 +23,7 @@ from ast_jax.datasets.listing import num_bytes
 from ast_jax.errors import InputError
 from ast_jax.features import FrontEnd
 from ast_jax.features.front_end import from_card
+from ast_jax.terminal import write_json
 
 # Written last of the files a prepared directory holds.
 METADATA = "metadata.json"
@@ -188,10 +189,8 @@ class PreparedSet:
         kept = json.loads(path.read_text()) if path.is_file() else {}
         if split not in kept:
             kept[split] = dict(zip(("count", "sum", "sum_squares"), self._measured(split), strict=True))
-            partial = self.directory / f"{path.name}.{os.getpid()}"
             with contextlib.suppress(OSError):  # not ours to write to: measured again then
-                partial.write_text(json.dumps(kept))
-                partial.replace(path)
+                write_json(path, kept)
         return kept[split]
 
     def _measured(self, split: str) -> list[int | float]:
