@@ -124,6 +124,13 @@ def test_waveforms_depend_on_the_sample_rate_alone(tree, tmp_path):
         first.with_front_end(Loudness())
 
 
+def test_statistics_known_since_preparing_are_not_measured_again(tree, tmp_path, monkeypatch):
+    known = prepared_with(Loudness(), tree, tmp_path, "waveform").statistics("train")
+    monkeypatch.setattr(Loudness, "features", None)
+    found = find("folder", data_dir=tmp_path, kind="waveform", front_end=Loudness())
+    assert found.statistics("train") == known
+
+
 def test_statistics_are_those_of_the_front_end_that_hears_the_waveforms(tree, tmp_path, monkeypatch):
     prepared_with(Kaldi(), tree, tmp_path, "waveform")
     second = prepared_with(Kaldi(num_mel_bins=64), tree, tmp_path, "waveform")
@@ -132,7 +139,7 @@ def test_statistics_are_those_of_the_front_end_that_hears_the_waveforms(tree, tm
     cells = np.concatenate([log_mel(sound, num_mel_bins=64).ravel() for sound in sounds]).astype(np.float64)
     wanted = pytest.approx((cells.mean(), cells.std()), abs=1e-9)
     assert second.statistics(splits) == wanted
-    monkeypatch.setattr(Kaldi, "features", None)  # they are kept beside the shards
+    monkeypatch.setattr(Kaldi, "features", None)  # they are known, or kept beside the shards
     again = find("folder", data_dir=tmp_path, kind="waveform", front_end=Kaldi(num_mel_bins=64))
     assert again.statistics(splits) == wanted
 

@@ -6,7 +6,6 @@ wait for the first and then use its work; the kernel drops the lock of a process
 """
 
 import errno
-import fcntl
 import inspect
 import json
 import os
@@ -17,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, identity, set_name
+from ast_jax.datasets.locking import alone, locked
 from ast_jax.datasets.prepared import METADATA, SKIPPED, PreparedSet, path_or_bucket
 from ast_jax.datasets.registry import clip_lister, directory_name, ensure_sounds, sounds_dir
 from ast_jax.errors import InputError
@@ -133,7 +133,8 @@ def prepare(
         directory = Path(builder.data_dir)
         home = directory.parents[1]
         home.mkdir(parents=True, exist_ok=True)
-        with _alone(_lock_file(directory.parent), progress):
+        waiting = f"{home.name}: another process is preparing this set; waiting for it" if progress else ""
+        with alone(_lock_file(directory.parent), waiting):
             _sweep(home, directory)
             fresh = not directory.exists()
             _run(builder, beam)
@@ -175,12 +176,8 @@ def find(
     for path in home.glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
         about = json.loads(path.read_text())
         stored = identity(about["kind"], about["channels"], about["cut_s"], about.get("front_end"))
-        if (stored, about["options"], about["feature_version"], about.get("dataset", name)) == (
-            how.identity,
-            own,
-            FEATURE_VERSION,
-            name,
-        ):
+        told = (stored, about["options"], about["feature_version"], about.get("dataset", name))
+        if told == (how.identity, own, FEATURE_VERSION, name):
             fits.append((about["created"], path.parent))
     return PreparedSet(max(fits)[1]).with_front_end(front_end) if fits else None
 
@@ -258,35 +255,6 @@ def _lock_file(config_dir: Path) -> Path:
     return config_dir.with_name(f".{config_dir.name}.lock")
 
 
-@contextmanager
-def _alone(path: Path, progress: bool) -> Iterator[None]:
-    """Waits until no other process holds the lock on `path`.
-
-    The file stays: deleting it would let two processes lock two files.
-    """
-    with path.open("w") as file:
-        if not _locked(file):
-            if progress:
-                print(
-                    f"{path.parent.name}: another process is preparing this set; waiting for it",
-                    file=sys.stderr,
-                )
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _locked(file: IO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise InputError(
-            f"{file.name} cannot be locked ({error}): prepare on a local disk and copy the result"
-        ) from None
-    return True
-
-
 def _sweep(home: Path, ours: Path) -> None:
     """Removes what processes that died have left of any set in `home`.
 
@@ -294,7 +262,7 @@ def _sweep(home: Path, ours: Path) -> None:
     """
     for config_dir in home.glob("*-*/"):
         with _lock_file(config_dir).open("w") as file:
-            if config_dir == ours.parent or _locked(file):
+            if config_dir == ours.parent or locked(file):
                 for path in config_dir.iterdir():
                     if not (path / METADATA).is_file() or "incomplete" in path.name:
                         shutil.rmtree(path)
@@ -302,18 +270,21 @@ def _sweep(home: Path, ours: Path) -> None:
 
 @contextmanager
 def _bar(name: str, progress: bool) -> Iterator[Callable[[Iterator, int], Iterator]]:
-    """A function that shows how far a stream has come: a bar with clips/s, or a line a minute where there is no terminal."""
-    with Bar(shown=progress) as bar:
+    """A function that shows how far a stream has come: a bar, or a line a minute without a terminal."""
+    if not progress:
+        yield lambda stream, total: stream
+        return
+    with Bar() as bar:
 
         def watch(stream: Iterator, total: int) -> Iterator:
-            task = bar.task(name, total)
+            task = bar.task(name, float(total))
             started = told = time.monotonic()
             for done, item in enumerate(stream, start=1):
-                speed = f"{done / (time.monotonic() - started):.0f} clips/s"
-                task.show(completed=done, figures=f"{done}/{total}  {speed}")
-                if progress and not bar.terminal and time.monotonic() - told > 60:
+                figures = f"{done} of {total} clips, {done / (time.monotonic() - started):.0f} clips/s"
+                task.show(completed=done, figures=figures)
+                if not bar.terminal and time.monotonic() - told > 60:
                     told = time.monotonic()
-                    bar.say(f"{name}: {done} of {total} clips, {speed}")
+                    bar.say(f"{name}: {figures}")
                 yield item
 
         yield watch

@@ -21,8 +21,9 @@ from jaxtyping import Int64
 from ast_jax.datasets.extract import from_int16, identity, sums
 from ast_jax.datasets.listing import num_bytes
 from ast_jax.errors import InputError
-from ast_jax.features import FrontEnd
+from ast_jax.features import REFERENCE, FrontEnd
 from ast_jax.features.front_end import from_card
+from ast_jax.terminal import write_json
 
 # Written last of the files a prepared directory holds.
 METADATA = "metadata.json"
@@ -180,18 +181,17 @@ class PreparedSet:
 
     def _sums(self, split: str) -> dict[str, int | float]:
         """Known since preparing; or, of waveforms for another front end, measured once and kept."""
-        card = self.front_end.card()
-        if self._front_end is None or card == from_card(self.metadata.get("front_end")).card():
+        told = lambda card: json.dumps(card, sort_keys=True)
+        stored = told(self.metadata.get("front_end") or REFERENCE.card())
+        if self._front_end is None or told(self._front_end.card()) == stored:
             return self.metadata["splits"][split]["fbank"]
-        name = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:12]
-        path = self.directory / f"statistics-{name}.json"
+        digest = hashlib.sha256(told(self._front_end.card()).encode()).hexdigest()
+        path = self.directory / f"statistics-{digest[:12]}.json"
         kept = json.loads(path.read_text()) if path.is_file() else {}
         if split not in kept:
             kept[split] = dict(zip(("count", "sum", "sum_squares"), self._measured(split), strict=True))
-            partial = self.directory / f"{path.name}.{os.getpid()}"
             with contextlib.suppress(OSError):  # not ours to write to: measured again then
-                partial.write_text(json.dumps(kept))
-                partial.replace(path)
+                write_json(path, kept)
         return kept[split]
 
     def _measured(self, split: str) -> list[int | float]:

@@ -5,7 +5,6 @@ function of seed, split, class and index alone: the same bytes on any machine, i
 or a smaller one.
 """
 
-import fcntl
 import json
 import os
 import sys
@@ -13,13 +12,13 @@ import time
 import wave
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.locking import alone
 from ast_jax.datasets.sounds import NAMES, record
 from ast_jax.errors import InputError
 
@@ -64,7 +63,8 @@ def generate(
     options = {"seed": seed, "train_per_class": train_per_class, "test_per_class": test_per_class}
     manifest = {"version": VERSION, **options, "seconds": list(seconds)}
     root = Path(directory)
-    with _alone(root):
+    root.mkdir(parents=True, exist_ok=True)
+    with alone(root / ".lock", f"synthetic: another process is writing {root}; waiting for it"):
         sounds = list(_sounds(root, manifest))
         if _manifest(root) == manifest and all(_is_whole(sound) for sound in sounds):
             return 0
@@ -206,12 +206,3 @@ def _clear(root: Path, keep: set[Path]) -> None:
             for path in (root / split / name).glob(f"{name}_{split}_[0-9][0-9][0-9][0-9].*"):
                 if path not in keep:
                     path.unlink()
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """A second process waits until the first has written the set; the lock dies with its process."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -133,18 +133,16 @@ class _Child:
     def _start(self) -> None:
         # What can be imported here can be there, a front end of the user's own among it.
         path = [os.fspath(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+        environment = {**dict.fromkeys(THREAD_LIMITS, "1"), "PYTHONPATH": os.pathsep.join(path)}
         self._socket, theirs = (_above_stderr(end) for end in Pipe())
         with theirs:
+            code = f"from ast_jax.datasets.workers import serve; serve({theirs.fileno()})"
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    f"from ast_jax.datasets.workers import serve; serve({theirs.fileno()})",
-                ],
+                [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **dict.fromkeys(THREAD_LIMITS, "1"), "PYTHONPATH": os.pathsep.join(path)},
+                env=os.environ | environment,
                 process_group=0,  # Ctrl-C reaches the parent only, which ends its children in order
             )
         self._socket.send(self._how)
@@ -155,11 +153,9 @@ class _Child:
         # Killed from outside, as by a machine that runs out of memory: not this clip's fault, the first time.
         if status in (-signal.SIGKILL, -signal.SIGTERM) and not self._ended:
             status = self._try(clip)
-        return (
-            Unreadable("crashed", f"the decoder ended with signal {-status}")
-            if isinstance(status, int)
-            else status
-        )
+        if isinstance(status, int):
+            return Unreadable("crashed", f"the decoder ended with signal {-status}")
+        return status
 
     def _try(self, clip: Clip) -> Outcome | int:
         """The outcome, or the status with which the child ended over it."""
