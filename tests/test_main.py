@@ -58,6 +58,7 @@ def test_what_the_user_can_mend_is_one_line(error, status, line, capsys):
     [
         KeyError("head/kernel"),
         RuntimeError("many\nlines"),
+        RuntimeError("a name that is not UTF-8: \udcff"),
         ZeroDivisionError(),
         FileNotFoundError(errno.ENOENT, "No such file", str(ROOT / "ast_jax" / "gone.csv")),
         FileNotFoundError(errno.ENOENT, "No such file", os.path.join(os.path.dirname(pytest.__file__), "x")),
