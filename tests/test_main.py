@@ -32,6 +32,7 @@ def ended(error: BaseException, capsys, argv: tuple[str, ...] = ()) -> tuple[int
     ("error", "status", "line"),
     [
         (InputError("got, wanted, do"), 2, "error: got, wanted, do"),
+        (InputError("a name\nof two lines, \udcff"), 2, r"error: a name of two lines, \udcff"),
         (Diverged("at step 3"), 3, "error: at step 3"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "free some space"),
