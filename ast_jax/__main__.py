@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ast_jax.commands import COMMANDS, invoke
 from ast_jax.errors import InputError
 from ast_jax.main import keep_compiled_programs, run
 
@@ -20,6 +19,9 @@ def main() -> None:
 
 def command(argv: Sequence[str], *, prog: str) -> None:
     """The command that the first word names, or the list of them. Raises InputError where it names none."""
+    # Imported here, so that Ctrl-C finds `run` around it.
+    from ast_jax.commands import COMMANDS, invoke
+
     name, rest = (argv[0] if argv else "help"), argv[1:]
     if name in COMMANDS:
         invoke(name, rest, prog=prog)

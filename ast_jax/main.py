@@ -65,9 +65,10 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
 
 
 def leave(status: int, line: str) -> NoReturn:
-    """Ends the program with a line on stderr."""
+    """Ends the program with one line on stderr, whatever bytes a name in it is made of."""
     if os.environ.get("AST_JAX_TRACEBACK") == "1":
         traceback.print_exc()
+    line = " ".join(line.splitlines()).encode("utf-8", "backslashreplace").decode()
     print(line, file=sys.stderr, flush=True)
     hosts = sys.modules.get("ast_jax.training.hosts")
     # One of a group would wait in JAX for the others at its end, and they for it.

@@ -64,6 +64,8 @@ def test_every_form_of_a_flag():
     found = call(tag, ["--model=x", "--", "--odd name.wav"], prog="tag")
     assert found["files"] == [Path("--odd name.wav")]
     assert (found["folds"], found["json"], found["strides"]) == ((1, 2), False, None)
+    for bound in (1, 9):
+        assert call(tag, ["a.wav", "--model=x", f"--top={bound}"], prog="tag")["top"] == bound
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,8 @@ def test_a_recipe_and_what_is_passed_on():
     )
     assert recipe == Recipe("esc50", (("seed", "1"),))
     assert (rest, workdir) == (("--flink=a", "x"), Path("w"))
+    _, rest, workdir = call(plain, ["--config=esc50", "--work=w"], prog="plain")
+    assert (rest, workdir) == (("--work=w",), None), "what is shortened is another program's flag"
     assert call(optional, ["RUN"], prog="o") == (["RUN"], None, False)
     assert call(optional, ["RUN", "--config=esc50", "--again"], prog="o") == (["RUN"], Recipe("esc50"), True)
 

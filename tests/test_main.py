@@ -32,6 +32,7 @@ def ended(error: BaseException, capsys, argv: tuple[str, ...] = ()) -> tuple[int
     ("error", "status", "line"),
     [
         (InputError("got, wanted, do"), 2, "error: got, wanted, do"),
+        (InputError("a name\nof two lines, \udcff"), 2, r"error: a name of two lines, \udcff"),
         (Diverged("at step 3"), 3, "error: at step 3"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "free some space"),
@@ -58,6 +59,7 @@ def test_what_the_user_can_mend_is_one_line(error, status, line, capsys):
     [
         KeyError("head/kernel"),
         RuntimeError("many\nlines"),
+        RuntimeError("a name that is not UTF-8: \udcff"),
         ZeroDivisionError(),
         FileNotFoundError(errno.ENOENT, "No such file", str(ROOT / "ast_jax" / "gone.csv")),
         FileNotFoundError(errno.ENOENT, "No such file", os.path.join(os.path.dirname(pytest.__file__), "x")),

@@ -114,6 +114,7 @@ def test_a_mistaken_recipe_is_one_line(spec, message):
     [
         ("def get_config(suffix=''):\n    c = base()\n    c.epoch = 3\n    return c", "(line 4)"),
         ("def get_config(suffix='')", "SyntaxError"),
+        ("raise ValueError('x' * 1000)", "xxx (line 2)"),
         ("import no_such_module_here", "No module named 'no_such_module_here' (line 2)"),
         ("def get_config(suffix=''):\n    return None", "get_config(suffix) that returns base() changed"),
         ("x = 1", "wanted a function get_config(suffix)"),
@@ -126,6 +127,7 @@ def test_a_fault_in_a_users_own_recipe_names_its_line(tmp_path, text, message):
         Recipe(str(recipe)).config()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 250 + len(str(recipe))
 
 
 def test_a_recipe_is_changed_without_touching_the_original():
