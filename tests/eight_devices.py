@@ -52,7 +52,8 @@ class Net(nnx.Module):
 
     def __init__(self, config: NetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.project = nnx.Linear(128, config.width, rngs=rngs)
+        # without a bias, whose true gradient would be 0, for BatchNorm cancels it: Adam blows its rounding up
+        self.project = nnx.Linear(128, config.width, use_bias=False, rngs=rngs)
         self.norm = BatchNorm(config.width)
         self.head = nnx.Linear(config.width, config.num_classes, rngs=rngs)
 

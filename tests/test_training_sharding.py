@@ -54,7 +54,7 @@ def test_statistics_of_a_batch_are_of_all_devices_real_rows(both, layout):
     """Of a family with BatchNorm: losses need the batch's own moments on each device, scores the running ones. A device
     of fillers alone (two of eight are) must not draw either towards itself."""
     ours, alone = both["own"][layout], both["own"]["single"]
-    assert alone["losses"][-1] < alone["losses"][0]
+    assert np.ptp(alone["losses"]) > 0.05
     np.testing.assert_allclose(ours["losses"], alone["losses"], rtol=1e-5)
     np.testing.assert_allclose(ours["scores"], alone["scores"], rtol=1e-4)
     for kind in ("statistics", "average"):
