@@ -8,7 +8,9 @@ import pytest
 from ast_jax.commands.train import default_workdir
 from ast_jax.config import base, flatten, suffix_options
 from ast_jax.errors import InputError
+from ast_jax.models.base import config_from
 from ast_jax.recipe import parse
+from ast_jax.settings import Settings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -45,6 +47,7 @@ def test_the_work_directory_is_named_after_the_recipe():
 def test_every_recipe_is_a_locked_diff_over_base(name):
     config = recipe(name)
     assert flatten(base()).keys() <= flatten(config).keys()
+    Settings.of(config)  # and holds what may be set
     with pytest.raises(AttributeError):
         config.nothing_of_the_kind = 1
     with pytest.raises(InputError):
@@ -197,21 +200,15 @@ def test_folds_of_esc50():
 )
 def test_what_leaves_no_patch_or_is_not_offered_is_refused(flag):
     """Of the paper's 12 x 101 patches."""
-    from ast_jax.training.setup import model_config
-
     config, _, _ = parse([f"--config={CONFIGS / 'audioset.py'}", f"--config.{flag}"])
     with pytest.raises(InputError, match=r"config\.patchout|remat"):
-        model_config(config, 527)
+        config_from(Settings.of(config), 527)
 
 
 def test_the_settings_of_passt_leave_474_tokens():
-    from ast_jax.training.setup import model_config, step_recipe
-
     config, _, _ = parse(
         [f"--config={CONFIGS / 'audioset.py'}", "--config.patchout.freq=4", "--config.patchout.time=42"]
     )
-    (rows, columns), (freq, time, patches) = (
-        model_config(config, 527).grid,
-        step_recipe(config, 0.0, 1.0).patchout,
-    )
+    model = config_from(Settings.of(config), 527)
+    (rows, columns), (freq, time, patches) = model.grid, model.patchout
     assert 2 + (rows - freq) * (columns - time) - patches == 474

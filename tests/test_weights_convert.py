@@ -13,8 +13,8 @@ from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, host_variables, set_variables
 from ast_jax.weights import load_model
 from ast_jax.weights.convert import LAYOUTS, convert
-from ast_jax.weights.pretrained import LoadedModel
 from ast_jax.weights.model_card import CARD
+from ast_jax.weights.pretrained import LoadedModel
 
 CONFIG = ASTConfig(
     num_classes=5,
