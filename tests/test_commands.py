@@ -163,7 +163,7 @@ def test_a_run_loads_with_its_labels_and_statistics(run):
     loaded = load_model(run)
     assert list(loaded.label_names) == ["noise", "tone"]
     card = json.loads((run / "model_card.json").read_text())
-    assert (loaded.mean, loaded.std) == (card["mean"], card["std"])
+    assert (loaded.front_end.mean, loaded.front_end.std) == (card["mean"], card["std"])
 
 
 def test_crossval_names_folds_and_seeds_and_sums_them_up():

@@ -181,8 +181,8 @@ def test_a_name_becomes_a_model(tmp_path, monkeypatch):
     assert source.where == name
     assert source.config.grid == (12, 101)
     assert (source.mean, source.std) == published.AUDIOSET
-    assert (source.label_names[0], source.multi_label, source.channels) == ("Speech", True, "first")
-    np.testing.assert_array_equal(source.params["head/kernel"], params["head/kernel"])
+    assert (source.label_names[0], source.activation, source.channels) == ("Speech", "sigmoid", "first")
+    np.testing.assert_array_equal(source.arrays["head/kernel"], params["head/kernel"])
     assert (tmp_path / "cache" / "audioset.pth").exists()
 
 

@@ -1,7 +1,7 @@
 """Key tables: how each layout of ViT and AST parameters is ours, read both ways.
 
 A table is a list of rows (our path, their keys, reading, writing). Reading with a table accounts for every key: what is
-left over and what stays unfilled are errors, together in one message. Our own paths are those of `models.flat_params`.
+left over and what stays unfilled are errors, together in one message. Our own paths are those of `models.variables`.
 D width, H heads, K head size, N tokens, I input channels, p patch size.
 """
 
@@ -173,7 +173,7 @@ def _tokens(distilled: bool) -> list[str]:
 def read(
     rows: list[Row], source: Arrays, *, where: str, unused: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
-    """Our float32 parameters from `source`, every key accounted for.
+    """Our float32 parameters from `source`, every key accounted for, their shapes held against each other as a ViT's.
 
     Args:
         rows: the table.
@@ -184,6 +184,15 @@ def read(
     Raises:
         InputError: keys unknown, parameters unfilled, types or shapes wrong: everything in one line.
     """
+    params = taken(rows, source, where=where, unused=unused)
+    _raise_all(where, wrong=_misshapen(params))
+    return params
+
+
+def taken(
+    rows: list[Row], source: Arrays, *, where: str, unused: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    """The same of any family: what shapes should be, only a caller knows."""
     wanted = {key for row in rows for key in row.theirs}
     unknown = [key for key in source if key not in wanted and not key.startswith(unused)]
     missing = [f"{row.ours} (from {key})" for row in rows for key in row.theirs if key not in source]
@@ -198,7 +207,7 @@ def read(
         except ValueError as error:
             shapes = ", ".join(f"{key} {np.shape(source[key])}" for key in row.theirs)
             wrong.append(f"{row.ours} cannot be made of {shapes} ({error})")
-    _raise_all(where, wrong=wrong or _misshapen(params))
+    _raise_all(where, wrong=wrong)
     return params
 
 
@@ -252,12 +261,13 @@ def _misshapen(params: Arrays) -> list[str]:
 
 def _raise_all(where: str, **problems: list[str]) -> None:
     words = {"unknown": "unknown keys", "missing": "unfilled parameters", "wrong": "wrong"}
-    said = [f"{len(found)} {words[kind]}: {_some(found)}" for kind, found in problems.items() if found]
+    said = [f"{len(found)} {words[kind]}: {some(found)}" for kind, found in problems.items() if found]
     if said:
         raise InputError(f"{where} does not fit: {'; '.join(said)}")
 
 
-def _some(found: list[str], most: int = 12) -> str:
+def some(found: list[str], most: int = 12) -> str:
+    """As many as a line holds."""
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return ", ".join(found[:most]) + more
 

@@ -84,9 +84,9 @@ def our_source(
     config, family = stated_config(card, where), str(card.get("family", "ast"))
     front_end = stated_front_end(card, config, where)
     wanted = variables(abstract(family, config))
-    found = layouts.read([layouts.same(path) for path in wanted], arrays, where=where)
+    found = layouts.taken([layouts.same(path) for path in wanted], arrays, where=where)
     if wrong := misfits(wanted, found):
-        raise InputError(f"{where} does not fit its config: {'; '.join(wrong)}")
+        raise InputError(f"{where} does not fit its config: {layouts.some(wrong)}")
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return Source(
         where,
@@ -95,8 +95,8 @@ def our_source(
         found,
         fields,
         label_names=card.get("label_names"),
-        mean=front_end.mean,
-        std=front_end.std,
+        mean=card.get("mean"),
+        std=card.get("std"),
         activation=stated_activation(card, loss),
         channels=card.get("channels", "mean"),
         family=family,
