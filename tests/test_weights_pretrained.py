@@ -22,7 +22,7 @@ from weights_oracles import (
 
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, host_variables
-from ast_jax.weights import initialise, layouts, load_model, read_source, torch_file
+from ast_jax.weights import LoadedModel, initialise, layouts, load_model, read_source, torch_file
 
 # Both sides compute in float32; with weights of std 0.2 logits are of size 1 to 10 and differ by some 1e-6 of that.
 PARITY = 1e-4
@@ -593,3 +593,38 @@ def test_real_dinov2_weights_give_timms_tokens(shared):
         expected = model.forward_features(torch.from_numpy(np.repeat(image[:, None], 3, axis=1))).numpy()
     ours = tokens(loaded, image)
     np.testing.assert_allclose(ours, expected, atol=PARITY)
+
+
+class Counting(AST):
+    """Says how often it was traced."""
+
+    traces = 0
+
+    def __call__(self, x, **options):
+        Counting.traces += 1
+        return super().__call__(x, **options)
+
+
+class Doubled(nnx.Module):
+    """A layer around another, as LoRA's are."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __call__(self, x):
+        return 2 * self.inner(x)
+
+
+def test_a_loaded_model_answers_with_the_weights_it_has_now_and_is_traced_once():
+    model = Counting(tiny(), rngs=nnx.Rngs(0))
+    loaded = LoadedModel(model, list("abcdefg"), model.front_end, "sigmoid")
+    x = fbank(loaded)
+    before = loaded.logits(x)
+    Counting.traces = 0
+    model.head.bias[...] += 1
+    np.testing.assert_allclose(loaded.logits(x), before + 1, atol=1e-5)
+    np.testing.assert_allclose(loaded.scores(x), jax.nn.sigmoid(before + 1), atol=1e-5)
+    assert Counting.traces == 0
+    model.head = Doubled(model.head)
+    np.testing.assert_allclose(loaded.logits(x), 2 * before + 2, atol=1e-5)
+    assert Counting.traces == 1

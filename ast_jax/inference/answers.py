@@ -47,12 +47,12 @@ class Tags:
 Writer = Callable[[str, Tags], None]
 
 
-def writer(form: str, label_names: Sequence[str], top: int, threshold: float) -> Writer:
+def writer(form: str, label_names: Sequence[str], top: int, thresholds: Sequence[float]) -> Writer:
     """A function that prints the tags of one file, in the form 'text', 'json' (an object a line) or 'csv' (a row a window)."""
     if form == "csv":
         return _csv_writer(label_names)
     tell = json_line if form == "json" else text
-    return lambda name, tags: print(tell(describe(name, tags, label_names, top, threshold)), flush=True)
+    return lambda name, tags: print(tell(describe(name, tags, label_names, top, thresholds)), flush=True)
 
 
 def json_line(row: dict[str, Any]) -> str:
@@ -60,9 +60,10 @@ def json_line(row: dict[str, Any]) -> str:
 
 
 def describe(
-    name: str | Path, tags: Tags, label_names: Sequence[str], top: int, threshold: float = 0.5
+    name: str | Path, tags: Tags, label_names: Sequence[str], top: int, thresholds: Sequence[float]
 ) -> dict[str, Any]:
-    """The best labels of a file; of several windows also each one's, and of the best labels when they were heard."""
+    """The best labels of a file; of several windows also each one's, and of the best labels when they were heard: in which
+    windows they score their threshold or more."""
 
     def best(scores: np.ndarray) -> list[dict[str, Any]]:
         return [
@@ -77,7 +78,7 @@ def describe(
     }
     if len(tags.scores) > 1:
         for tag, i in zip(row["tags"], np.argsort(-tags.overall)[:top], strict=True):
-            tag["spans"] = spans(tags, int(i), threshold)
+            tag["spans"] = spans(tags, int(i), thresholds[i])
             tag["timeline"] = [round(float(score), 4) for score in tags.scores[:, i]]
         row["windows"] = [
             {"start_s": _seconds(start), "end_s": _seconds(end), "tags": best(scores)}

@@ -9,10 +9,11 @@ ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -32,33 +33,37 @@ from ast_jax.inference.files import (
 from ast_jax.inference.windows import BATCH, Grid, Heard, cut, hear
 from ast_jax.weights import load_model
 
-Sound = Source | BinaryIO | tuple[np.ndarray, float]
 
-
-def as_source(sound: Sound) -> Source:
+def as_source(sound: Any) -> Source:
     """Anything that is a sound in Python as what the decoder takes: a path, or a file's bytes.
 
-    Raises InputError for samples that are no floats, or a rate that is none.
+    Raises InputError for what is none of those that `Tagger.tag` names.
     """
-    if isinstance(sound, tuple):
-        samples, rate = sound
-        samples = np.asarray(samples)
-        if not np.issubdtype(samples.dtype, np.floating) or samples.ndim not in (1, 2):
-            raise InputError(
-                f"samples are {samples.dtype} {list(samples.shape)}: wanted floats in [-1, 1], [samples] or [samples, channels]"
-            )
-        import soundfile
-
-        written = io.BytesIO()
-        soundfile.write(written, samples, round(rate), format="WAV", subtype="FLOAT")
-        return written.getvalue()
-    if isinstance(sound, str | Path | bytes):
-        return sound
-    if hasattr(sound, "read"):
-        return sound.read()
+    if isinstance(sound, tuple) and len(sound) == 2:
+        return _as_wav(np.asarray(sound[0]), sound[1])
+    data = sound.read() if hasattr(sound, "read") else sound
+    if isinstance(data, bytes) or (data is sound and isinstance(sound, str | os.PathLike)):
+        return data
+    got = type(sound).__name__ if data is sound else f"file of {type(data).__name__}"
     raise InputError(
-        f"a {type(sound).__name__} is no sound: give a path, bytes, an open file or (samples, rate in Hz)"
+        f"a {got} is no sound: give a path, bytes, a file open for bytes, or (samples, rate in Hz)"
     )
+
+
+def _as_wav(samples: np.ndarray, rate: Any) -> bytes:
+    floats = np.issubdtype(samples.dtype, np.floating)
+    if not floats or samples.ndim not in (1, 2) or samples.shape[1:] > samples.shape[:1]:
+        raise InputError(
+            f"samples are {samples.dtype} {list(samples.shape)}: wanted floats in [-1, 1], [samples] or "
+            "[samples, channels]"
+        )
+    if not isinstance(rate, int | float | np.number) or not 1_000 <= rate <= 1_000_000:
+        raise InputError(f"the rate of the samples is {rate!r}: wanted 1,000 to 1,000,000 Hz")
+    import soundfile
+
+    written = io.BytesIO()
+    soundfile.write(written, samples.astype(np.float32), round(rate), format="WAV", subtype="FLOAT")
+    return written.getvalue()
 
 
 class Tagger:
@@ -85,6 +90,13 @@ class Tagger:
         # of one model its own; an ensemble's scores are other scores
         self.thresholds = first.thresholds if len(self.models) == 1 else None
 
+    def heard_from(self, threshold: float | None = None) -> list[float]:
+        """From which score on each class counts as heard: `threshold`, or else what the model's card says, or else 0.5."""
+        known = self.thresholds or [None] * len(self.label_names)
+        return (
+            [0.5 if own is None else own for own in known] if threshold is None else [threshold] * len(known)
+        )
+
     def grid(self, *, window_s: float | None = None, hop_s: float | None = None) -> Grid:
         """How sounds are cut for these models; see `Grid.of`."""
         first = self.models[0]
@@ -92,11 +104,11 @@ class Tagger:
             first.front_end, self.num_frames, window_s=window_s, hop_s=hop_s, channels=first.channels
         )
 
-    def tag(self, sound: Sound, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
+    def tag(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
         """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in Hz), the samples
         floats in [-1, 1], [S] or [S, channels].
 
-        Raises AudioError if it cannot be heard.
+        Raises InputError if it is none of these, AudioError if it cannot be heard.
         """
         grid = self.grid(window_s=window_s, hop_s=hop_s)
         (heard,) = hear([as_source(sound)], grid, self._forward)
@@ -135,7 +147,7 @@ def main(argv: Sequence[str]) -> None:
     args = _flags(argv)
     tagger = Tagger(args.model)
     grid = tagger.grid(window_s=args.window_s, hop_s=args.hop_s)
-    write = answers.writer(args.format, tagger.label_names, args.top, args.threshold)
+    write = answers.writer(args.format, tagger.label_names, args.top, tagger.heard_from(args.threshold))
     if args.stdin:
         from ast_jax.inference.live import pcm_blocks
 
@@ -167,7 +179,9 @@ def _flags(argv: Sequence[str]) -> argparse.Namespace:
     add_window_flags(parser, hop="half the window")
     parser.add_argument("--top", type=int, default=5, help="labels shown per file and window")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="score from which a label counts as heard in a window"
+        "--threshold",
+        type=float,
+        help="score from which a label counts as heard in a window (default: the model's own of each, else 0.5)",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", dest="format", action="store_const", const="json", help="an object a file")
