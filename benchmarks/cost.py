@@ -53,12 +53,13 @@ def main() -> None:
 
 def point(config: Any, batch: int) -> timing.Row:
     """One training step, compiled and, if it is not too long, timed."""
+    from ast_jax.models import abstract
     from ast_jax.models.cost import forward_flops
     from benchmarks.ours import TrainStep
 
     step = TrainStep(config, batch, steps=1)
     speed = None
-    if 3 * batch * forward_flops(config) < MOST_FLOPS:
+    if 3 * batch * forward_flops(abstract("ast", config)) < MOST_FLOPS:
         speed = batch / timing.in_turn({"ours": step.run}, repeats=3, clock=time.process_time)["ours"]
     return {
         "frames": config.num_frames,

@@ -158,7 +158,7 @@ def test_a_run_loads_with_its_labels_and_statistics(run):
     loaded = load_model(run)
     assert list(loaded.label_names) == ["noise", "tone"]
     card = json.loads((run / "model_card.json").read_text())
-    assert (loaded.mean, loaded.std) == (card["mean"], card["std"])
+    assert (loaded.front_end.mean, loaded.front_end.std) == (card["mean"], card["std"])
 
 
 def test_evaluating_what_is_no_run_says_what_to_do(tmp_path):

@@ -12,7 +12,7 @@ from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio, log_mel
 from ast_jax.inference import probe
-from ast_jax.models import AST, ASTConfig, normalise
+from ast_jax.models import AST, ASTConfig
 from ast_jax.weights import LoadedModel
 
 RATE = 16_000
@@ -21,7 +21,8 @@ CONFIG = ASTConfig(num_classes=2, num_frames=64, width=8, depth=2, num_heads=1, 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return LoadedModel(AST(CONFIG, rngs=nnx.Rngs(0)), ["high", "low"], -4.0, 4.0, multi_label=False)
+    model = AST(CONFIG, rngs=nnx.Rngs(0))
+    return LoadedModel(model, ["high", "low"], model.front_end.with_statistics(-4.0, 4.0), "softmax")
 
 
 @pytest.fixture
@@ -43,16 +44,15 @@ def sounds(tmp_path_factory):
 
 
 def tokens_of(loaded, file, layer):
-    """The model on the first window of a file, step by step."""
+    """The tokens [N, D] that a layer makes of the first window of a file, block by block; and its frames of sound."""
     fbank = log_mel(load_audio(file))[:64]
     padded = np.pad(fbank, ((0, 64 - len(fbank)), (0, 0)))[None]
-    x = normalise(jnp.asarray(padded), loaded.mean, loaded.std)
-    if layer == 2:
-        return np.asarray(loaded.model.tokens(x))[0], len(fbank)
-    x = loaded.model.embed(x)
-    for block in list(loaded.model.blocks)[:layer]:
+    model, x = loaded.model, jnp.asarray((padded + 4.0) / 8.0, jnp.float32)
+    prefix = [jnp.broadcast_to(token[...], (1, 1, 8)) for token in (model.cls_token, model.dist_token)]
+    x = jnp.concatenate([*prefix, model.patch_embed(x)], axis=1) + model.pos_embed[...]
+    for block in list(model.blocks)[:layer]:
         x = block(x)
-    return np.asarray(x)[0], len(fbank)
+    return np.asarray(model.norm(x) if layer == 2 else x)[0], len(fbank)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])

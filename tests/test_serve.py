@@ -34,9 +34,9 @@ CONFIG = ASTConfig(
 
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory) -> Tagger:
-    loaded = LoadedModel(
-        AST(CONFIG, rngs=nnx.Rngs(0)), ["bell", "rain", "siren"], -5.0, 3.0, multi_label=False
-    )
+    model = AST(CONFIG, rngs=nnx.Rngs(0))
+    front_end = model.front_end.with_statistics(-5.0, 3.0)
+    loaded = LoadedModel(model, ["bell", "rain", "siren"], front_end, "softmax")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ast_jax.inference.predict.load_model", lambda source: loaded)
         return Tagger(["random"])

@@ -19,7 +19,12 @@ def predict(
         float | None, Flag("seconds between windows (default: half the window)", above=0)
     ] = None,
     top: Annotated[int, Flag("labels shown per file and window", least=1)] = 5,
-    threshold: Annotated[float, Flag("score from which a label counts as heard in a window")] = 0.5,
+    threshold: Annotated[
+        float | None,
+        Flag(
+            "score from which a label counts as heard in a window (default: the model's own of each, else 0.5)"
+        ),
+    ] = None,
     json: Annotated[bool, Flag("an object a file")] = False,
     csv: Annotated[bool, Flag("a row a window, a column a label")] = False,
     plot: Annotated[Path | None, Flag("a picture (PNG): spectrogram and timeline of the top labels")] = None,
@@ -48,7 +53,7 @@ def predict(
     tagger = Tagger(model)
     grid = tagger.grid(window_s=window_s, hop_s=hop_s)
     form = "json" if json else "csv" if csv else "text"
-    write = answers.writer(form, tagger.label_names, top, threshold)
+    write = answers.writer(form, tagger.label_names, top, tagger.heard_from(threshold))
     if stdin:
         from ast_jax.inference.live import pcm_blocks
 

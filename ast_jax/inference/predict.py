@@ -5,6 +5,7 @@ ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a
 """
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,30 +22,36 @@ from ast_jax.weights import load_model
 Sound = SoundSource | BinaryIO | tuple[np.ndarray, float]
 
 
-def as_source(sound: Sound) -> SoundSource:
+def as_source(sound: Any) -> SoundSource:
     """Anything that is a sound in Python as what the decoder takes: a path, or a file's bytes.
 
-    Raises InputError for samples that are no floats, or a rate that is none.
+    Raises InputError for what is none of those that `Tagger.tag` names.
     """
-    if isinstance(sound, tuple):
-        samples, rate = sound
-        samples = np.asarray(samples)
-        if not np.issubdtype(samples.dtype, np.floating) or samples.ndim not in (1, 2):
-            raise InputError(
-                f"samples are {samples.dtype} {list(samples.shape)}: wanted floats in [-1, 1], [samples] or [samples, channels]"
-            )
-        import soundfile
-
-        written = io.BytesIO()
-        soundfile.write(written, samples, round(rate), format="WAV", subtype="FLOAT")
-        return written.getvalue()
-    if isinstance(sound, str | Path | bytes):
-        return sound
-    if hasattr(sound, "read"):
-        return sound.read()
+    if isinstance(sound, tuple) and len(sound) == 2:
+        return _as_wav(np.asarray(sound[0]), sound[1])
+    data = sound.read() if hasattr(sound, "read") else sound
+    if isinstance(data, bytes) or (data is sound and isinstance(sound, str | os.PathLike)):
+        return data
+    got = type(sound).__name__ if data is sound else f"file of {type(data).__name__}"
     raise InputError(
-        f"a {type(sound).__name__} is no sound: give a path, bytes, an open file or (samples, rate in Hz)"
+        f"a {got} is no sound: give a path, bytes, a file open for bytes, or (samples, rate in Hz)"
     )
+
+
+def _as_wav(samples: np.ndarray, rate: Any) -> bytes:
+    floats = np.issubdtype(samples.dtype, np.floating)
+    if not floats or samples.ndim not in (1, 2) or samples.shape[1:] > samples.shape[:1]:
+        raise InputError(
+            f"samples are {samples.dtype} {list(samples.shape)}: wanted floats in [-1, 1], [samples] or "
+            "[samples, channels]"
+        )
+    if not isinstance(rate, int | float | np.number) or not 1_000 <= rate <= 1_000_000:
+        raise InputError(f"the rate of the samples is {rate!r}: wanted 1,000 to 1,000,000 Hz")
+    import soundfile
+
+    written = io.BytesIO()
+    soundfile.write(written, samples.astype(np.float32), round(float(rate)), format="WAV", subtype="FLOAT")
+    return written.getvalue()
 
 
 class Tagger:
@@ -71,6 +78,13 @@ class Tagger:
         # of one model its own; an ensemble's scores are other scores
         self.thresholds = first.thresholds if len(self.models) == 1 else None
 
+    def heard_from(self, threshold: float | None = None) -> list[float]:
+        """From which score on each class counts as heard: `threshold`, or else what the model's card says, or else 0.5."""
+        known = self.thresholds or [None] * len(self.label_names)
+        return (
+            [0.5 if own is None else own for own in known] if threshold is None else [threshold] * len(known)
+        )
+
     def grid(self, *, window_s: float | None = None, hop_s: float | None = None) -> Grid:
         """How sounds are cut for these models; see `Grid.of`."""
         first = self.models[0]
@@ -78,11 +92,11 @@ class Tagger:
             first.front_end, self.num_frames, window_s=window_s, hop_s=hop_s, channels=first.channels
         )
 
-    def tag(self, sound: Sound, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
+    def tag(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
         """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in Hz), the samples
         floats in [-1, 1], [S] or [S, channels].
 
-        Raises AudioError if it cannot be heard.
+        Raises InputError if it is none of these, AudioError if it cannot be heard.
         """
         grid = self.grid(window_s=window_s, hop_s=hop_s)
         (heard,) = hear([as_source(sound)], grid, self.scores)

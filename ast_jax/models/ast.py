@@ -268,7 +268,7 @@ class AST(nnx.Module):
         patches = tokens[:, prefix:]
         if patches.shape[1] != math.prod(grid):
             return pooled | {"sequence": patches}
-        return pooled | {"sequence": patches.reshape(len(tokens), *grid, -1).mean(axis=1)}
+        return pooled | {"sequence": patches.reshape(tokens.shape[0], *grid, -1).mean(axis=1)}
 
     def _run(self, block: "Block", x: Array, num_queries: int | None) -> Array:
         policy = REMAT[self.config.remat]
