@@ -42,14 +42,14 @@ def keep_compiled_programs() -> None:
 def keep_stdout_for_answers() -> None:
     """Leaves stdout to `print` alone: what libraries write to descriptor 1 themselves goes to stderr.
 
-    A damaged file makes libsndfile talk there, in the middle of an answer. Processes that are started write to
-    stderr too, unless they are given `sys.stdout`.
+    A damaged file makes libsndfile talk there, in the middle of an answer. Processes that are started write
+    to stderr too, unless they are given `sys.stdout`.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Closed by the caller: the next file that is opened would get its number, and what is said there.
+            # Closed by the caller: the next file opened would get its number, and what is said there.
             os.open(os.devnull, os.O_RDWR)
     # `print(file=None)` prints to stdout.
     sys.stderr = sys.stderr or open(os.devnull, "w")

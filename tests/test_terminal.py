@@ -1,6 +1,7 @@
 """What people see while they wait never gets into the answer: every command at terminals real enough for it.
 
-One process a terminal runs all commands one after the other, in a directory of its own, so that paths are told alike.
+One process a terminal runs all commands one after the other, in a directory of its own, so that paths are
+told alike.
 """
 
 import json
@@ -60,7 +61,7 @@ QUICK = COMMANDS[3:]
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
-    """Twelve clips of two classes, a long file, a text, and a file over whose damage libsndfile speaks on stdout."""
+    """Twelve clips of two classes, a long file, a text, and damage over which libsndfile speaks on stdout."""
     root, rng = tmp_path_factory.mktemp("terminal"), np.random.default_rng(0)
     for i in range(12):
         wave = rng.normal(0, 0.1, 6000) if i % 2 else 0.3 * np.sin(np.arange(6000) * (0.1 + 0.01 * i))
@@ -215,14 +216,22 @@ def test_what_libraries_write_to_the_descriptor_goes_to_stderr():
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_words_never_take_a_closed_descriptors_place(closed, tmp_path):
     """Neither does a file that is opened then."""
-    code = (
-        f"for end in {closed}: os.close(end)\n"
-        # as Python itself starts
-        f"sys.stdout = None if 1 in {closed} else sys.stdout; sys.stderr = None if 2 in {closed} else sys.stderr\n"
-        f"keep_stdout_for_answers()\nfile = open({str(tmp_path / 'file')!r}, 'w')\n"
-        "print('word', file=sys.stderr, flush=True); print('answer', flush=True); os.write(1, b'decoder\\n')\n"
-        "file.write('whole'); file.close()"
-    )
+    # Without a descriptor Python starts without a stream.
+    code = f"""
+for end in {closed}:
+    os.close(end)
+if 1 in {closed}:
+    sys.stdout = None
+if 2 in {closed}:
+    sys.stderr = None
+keep_stdout_for_answers()
+file = open({str(tmp_path / "file")!r}, "w")
+print("word", file=sys.stderr, flush=True)
+print("answer", flush=True)
+os.write(1, b"decoder\\n")
+file.write("whole")
+file.close()
+"""
     done = python(code, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ("" if 1 in closed else "answer\n")
