@@ -52,13 +52,13 @@ def keep_stdout_for_answers() -> None:
             # Closed by the caller: the next file opened would get its number, and what is said there.
             os.open(os.devnull, os.O_RDWR)
     # `print(file=None)` prints to stdout.
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stderr = sys.stderr or os.fdopen(os.dup(2), "w")
     if sys.stdout is None:
         return
     sys.stdout.flush()
     answers, lines = os.dup(sys.stdout.fileno()), sys.stdout.line_buffering
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    sys.stdout = open(answers, "w", 1 if lines else -1, encoding, errors)
+    sys.stdout = os.fdopen(answers, "w", 1 if lines else -1, encoding, errors)
     os.dup2(2, 1)
 
 
