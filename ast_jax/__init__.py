@@ -1,6 +1,7 @@
 """The Audio Spectrogram Transformer in JAX and Flax.
 
-The names below are imported on first use (PEP 562), so that `import ast_jax.features` needs no jax and starts at once.
+The names below are imported on first use (PEP 562), so that `import ast_jax.features` needs no jax and starts
+at once.
 """
 
 from importlib import import_module

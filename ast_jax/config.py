@@ -19,7 +19,8 @@ from ast_jax.errors import InputError
 
 
 def base(**dataset_options) -> ConfigDict:
-    """The defaults every recipe starts from: AST-base on 10 s clips, the reference's optimiser, nothing augmented.
+    """The defaults every recipe starts from: AST-base on 10 s clips, the reference's optimiser, nothing
+    augmented.
 
     `dataset_options` become `config.dataset.options`, the arguments of that data set's `list_clips`.
     Keys are locked: a recipe or flag that names another one is an error.

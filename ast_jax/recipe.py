@@ -92,9 +92,11 @@ class Recipe:
 
 
 def recipe(spec: str, **changes: Any) -> ConfigDict:
-    """The settings of a recipe, by its file or installed name with the words after the colon: `recipe("esc50:fold=1")`.
+    """The settings of a recipe, by its file or installed name with the words after the colon:
+    `recipe("esc50:fold=1")`.
 
-    `changes` are settings by their keys; a dot in a key is written as two underscores: dataset__source_dir="sounds".
+    `changes` are settings by their keys; a dot in a key is written as two underscores:
+    dataset__source_dir="sounds".
 
     Raises:
         InputError: no such recipe or setting, or a value that cannot be read as its type.

@@ -1,6 +1,7 @@
 """What people see while they wait, and files that are written whole or not at all.
 
-Progress and words go to stderr; stdout is for answers alone. Where stderr is no terminal there is no bar, only lines.
+Progress and words go to stderr; stdout is for answers alone. Where stderr is no terminal there is no bar,
+only lines.
 """
 
 import contextlib
@@ -13,7 +14,9 @@ from typing import Any
 
 
 class Bar:
-    """The one progress bar: one or more tasks on stderr, each with a share, figures of its own and the time left."""
+    """The one progress bar: one or more tasks on stderr, each with a share, figures of its own and the time
+    left.
+    """
 
     def __init__(self, *, transient: bool = False, shown: bool = True):
         from rich.console import Console

@@ -22,7 +22,8 @@ def predict(
     threshold: Annotated[
         float | None,
         Flag(
-            "score from which a label counts as heard in a window (default: the model's own of each, else 0.5)"
+            "score from which a label counts as heard in a window (default: the model's own of each, else "
+            "0.5)"
         ),
     ] = None,
     json: Annotated[bool, Flag("an object a file")] = False,

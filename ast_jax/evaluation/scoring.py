@@ -1,4 +1,5 @@
-"""A model's scores over a whole data set, complete and in order: the one way there is, for training and for `evaluate`.
+"""A model's scores over a whole data set, complete and in order: the one way there is, for training and for
+`evaluate`.
 
 B batch, T frames, F mel bins, C classes, N examples.
 """
@@ -90,7 +91,10 @@ class Scorer:
         *,
         watch: Callable[[Iterable, int], Iterator] = lambda batches, total: iter(batches),
     ) -> Predictions:
-        """Scores of every clip, in the set's order. `watch` is given the batches and their number, and passes them on."""
+        """Scores of every clip, in the set's order.
+
+        `watch` is given the batches and their number, and passes them on.
+        """
         stream, hosts = EvalStream(prepared.source(splits), batch_size=self.rows), jax.process_count()
         own = HostRows(stream, batch_size=self.rows, rows=self.rows, host=jax.process_index(), hosts=hosts)
         read = batches(

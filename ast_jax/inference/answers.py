@@ -72,8 +72,8 @@ def describe(tags: Tags, label_names: Sequence[str], top: int, thresholds: Seque
     """A sound's answer for programs, whoever asks: `predict --json` and the server tell this.
 
     The `top` labels by their mean score, each with the `spans` of windows in which it scores its
-    threshold or more and its score in every window (`timeline`); the best labels of each window; and the same scores
-    as one `timeline` of windows and labels.
+    threshold or more and its score in every window (`timeline`); the best labels of each window; and the same
+    scores as one `timeline` of windows and labels.
     """
 
     def named(scores: np.ndarray, best: Sequence[int]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Embeddings of sound files, for classifiers, search and pictures of your own.
 
-A long file gives a row for each window (or for each step of time). B windows a batch, T frames, F mel bins, N tokens,
-f x t patch grid, D width, R rows.
+A long file gives a row for each window (or for each step of time). B windows a batch, T frames, F mel bins, N
+tokens, f x t patch grid, D width, R rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,9 @@ from ast_jax.weights import LoadedModel
 
 
 def steps_with_sound(model: Any, lengths: Int[Any, " *B"]) -> Int[Any, " *B"]:
-    """How many of a window's steps of time have their middle inside `lengths` frames of sound; at least one."""
+    """How many of a window's steps of time have their middle inside `lengths` frames of sound; at least
+    one.
+    """
     size, stride, most = model.time_steps
     return ((lengths - (size + 1) // 2) // stride + 1).clip(1, most)
 
@@ -37,8 +39,9 @@ def pooled(
 ) -> dict[str, Float[Array, "B ... D"]]:
     """Every kind of embedding of one layer: {token [B, D], mean [B, D], frames [B, t, D]}.
 
-    'token' is what the head reads there. 'frames' is the mean over frequency at each step of time; 'mean' is the mean of
-    those steps that hold sound, so that padding a short clip changes it little. A family without steps has the first alone.
+    'token' is what the head reads there. 'frames' is the mean over frequency at each step of time; 'mean' is
+    the mean of those steps that hold sound, so that padding a short clip changes it little. A family without
+    steps has the first alone.
     """
     kinds = {"token": layer["embedding"]}
     if "sequence" not in layer:
@@ -52,7 +55,8 @@ def pooled(
 def embedder(
     loaded: LoadedModel, choose: Callable[[dict[str, Array]], Array], layer: int | None = None
 ) -> Forward:
-    """A function for `hear`: features [B, T, F] and frames of sound [B] to what `choose` takes of all kinds (see `pooled`).
+    """A function for `hear`: features [B, T, F] and frames of sound [B] to what `choose` takes of all kinds
+    (see `pooled`).
 
     Raises InputError: no such layer.
     """
@@ -68,7 +72,8 @@ def embedder(
         chosen = len(layers) - 1 if layer is None else layer
         if not 0 <= chosen < len(layers):
             raise InputError(
-                f"layer is {layer}: this model has 0 (its patches) to {len(layers) - 1} (the last, the default)"
+                f"layer is {layer}: this model has 0 (its patches) to {len(layers) - 1} (the last, the "
+                "default)"
             )
         kinds = pooled(model, layers[chosen], lengths)
         try:

@@ -1,7 +1,8 @@
 """Shows what a model's answer rests on, over the spectrogram of a sound file.
 
-Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and, beside it, an .npz with
-everything drawn and the attention of every layer and head. T frames, F mel bins, L layers, H heads, f x t patches, K labels, C classes.
+Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and, beside
+it, an .npz with everything drawn and the attention of every layer and head. T frames, F mel bins, L layers, H
+heads, f x t patches, K labels, C classes.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,10 @@ from ast_jax.weights.pretrained import fit_frames
 
 @dataclass(frozen=True)
 class Explanation:
-    """One window of sound and what the answer to it rests on. Arrays over [T, F] hold the sound's own frames, without padding."""
+    """One window of sound and what the answer to it rests on.
+
+    Arrays over [T, F] hold the sound's own frames, without padding.
+    """
 
     fbank: Float[np.ndarray, "T F"]  # log-mel, nats
     scores: Float[np.ndarray, " C"]
@@ -64,7 +68,9 @@ class Explainer:
         self._gradient = jax.jit(lambda arrays, x, c: gradient_times_input(merge(graphdef, arrays), x, c))
 
     def explain(self, fbank: Float[np.ndarray, "t F"], labels: Sequence[int]) -> Explanation:
-        """Explains the score of each label on one window, of which what lies past the model's length is cut off."""
+        """Explains the score of each label on one window, of which what lies past the model's length is cut
+        off.
+        """
         fbank, chosen = fbank[: self.config.num_frames], np.asarray(labels, np.int32)
         padded, own = jnp.asarray(fit_frames(fbank[None], self.config.num_frames)), len(fbank)
         x = self.loaded.front_end.normalise(padded)
@@ -78,7 +84,9 @@ class Explainer:
 def picture(
     found: Explanation, names: Sequence[str], start_s: float = 0.0, front_end: FrontEnd | None = None
 ) -> bytes:
-    """PNG: the spectrogram, then over it the rollout and each label's gradient x input, its marked region outlined."""
+    """PNG: the spectrogram, then over it the rollout and each label's gradient x input, its marked region
+    outlined.
+    """
     title = "Attention rollout: where any answer may come from"
     panels: list[tuple[str, Any, bool]] = [("What was heard", None, False), (title, found.rollout, False)]
     for label, gradient in zip(found.labels, found.gradient, strict=True):

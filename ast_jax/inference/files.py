@@ -1,4 +1,6 @@
-"""The files a command is given: directories opened, headers read, progress shown, failures reported and the rest done."""
+"""The files a command is given: directories opened, headers read, progress shown, failures reported and the
+rest done.
+"""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +14,10 @@ from ast_jax.terminal import Bar
 
 
 def sound_files(paths: Iterable[Path]) -> list[Path]:
-    """Files as named, and every sound file below each directory, sorted. Raises InputError for a directory without any."""
+    """Files as named, and every sound file below each directory, sorted.
+
+    Raises InputError for a directory without any.
+    """
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
@@ -49,7 +54,9 @@ def batch_size_for(durations: Sequence[float], grid: Grid) -> int:
 
 
 class Failures:
-    """Says on stderr what is wrong with each file that could not be heard, lets the others pass, and in the end counts."""
+    """Says on stderr what is wrong with each file that could not be heard, lets the others pass, and in the
+    end counts.
+    """
 
     def __init__(self, total: int, outcome: str):
         self._total, self._outcome, self._failed = total, outcome, 0

@@ -1,7 +1,8 @@
 """Tags sounds of any length and format.
 
-A file longer than the model's length is heard in overlapping windows, decoded as a stream. Several models are an
-ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a batch, W windows of a file, C classes.
+A file longer than the model's length is heard in overlapping windows, decoded as a stream. Several models are
+an ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a batch, W windows of a
+file, C classes.
 """
 
 import io
@@ -79,7 +80,9 @@ class Tagger:
         self.thresholds = first.thresholds if len(self.models) == 1 else None
 
     def heard_from(self, threshold: float | None = None) -> list[float]:
-        """From which score on each class counts as heard: `threshold`, or else what the model's card says, or else 0.5."""
+        """From which score on each class counts as heard: `threshold`, or else what the model's card says, or
+        else 0.5.
+        """
         known = self.thresholds or [None] * len(self.label_names)
         return (
             [0.5 if own is None else own for own in known] if threshold is None else [threshold] * len(known)
@@ -93,8 +96,8 @@ class Tagger:
         )
 
     def tag(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
-        """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in Hz), the samples
-        floats in [-1, 1], [S] or [S, channels].
+        """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in
+        Hz), the samples floats in [-1, 1], [S] or [S, channels].
 
         Raises InputError if it is none of these, AudioError if it cannot be heard.
         """
@@ -112,7 +115,10 @@ class Tagger:
         batch_size: int = BATCH,
         advance: Callable[[float], None] = lambda seconds: None,
     ) -> Iterator[Heard]:
-        """Every file in turn, windows batched across files; see `hear`. `Tags.of` makes tags of what was heard."""
+        """Every file in turn, windows batched across files; see `hear`.
+
+        `Tags.of` makes tags of what was heard.
+        """
         return hear(files, grid, self.scores, batch_size=batch_size, advance=advance)
 
     def listen(self, blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Tags]:

@@ -1,7 +1,7 @@
 """How much a model knows of your classes without training it: logistic regression on its embeddings.
 
-SOUNDS is a set in ESC-50's layout (its own folds are used), a directory per class or a CSV table (five stratified folds).
-scikit-learn comes with the extra [probe]. N clips, D width.
+SOUNDS is a set in ESC-50's layout (its own folds are used), a directory per class or a CSV table (five
+stratified folds). scikit-learn comes with the extra [probe]. N clips, D width.
 """
 
 import re
@@ -21,14 +21,16 @@ FOLDS = 5  # where the set has none of its own
 def labelled(sounds: Path) -> tuple[list[Clip], Int[np.ndarray, " N"], np.ndarray]:
     """The clips of a set, the label of each and the name of the fold that it belongs to.
 
-    Raises InputError: no set in a known layout, one class only, clips of several labels, or too few of a class to be held out.
+    Raises InputError: no set in a known layout, one class only, clips of several labels, or too few of a
+    class to be held out.
     """
     own = esc50.list_clips(sounds) if (sounds / "meta" / "esc50.csv").is_file() else folder.list_clips(sounds)
     if own.multi_label:
         raise InputError(f"{sounds} has clips of several labels: probe takes one label a clip")
     if len(own.label_names) < 2:
         raise InputError(
-            f"{sounds} has one class, {', '.join(own.label_names)}: name a directory with a folder for each of two or more"
+            f"{sounds} has one class, {', '.join(own.label_names)}: name a directory with a folder for "
+            "each of two or more"
         )
     clips = [clip for split in own.splits.values() for clip in split]
     labels = np.array([clip.labels[0] for clip in clips])
@@ -38,7 +40,10 @@ def labelled(sounds: Path) -> tuple[list[Clip], Int[np.ndarray, " N"], np.ndarra
 
 
 def stratified_folds(labels: Int[np.ndarray, " N"], seed: int = 0) -> np.ndarray:
-    """Five folds with each class spread evenly over them. Raises InputError where a class has fewer clips than that."""
+    """Five folds with each class spread evenly over them.
+
+    Raises InputError where a class has fewer clips than that.
+    """
     from sklearn.model_selection import StratifiedKFold
 
     smallest = int(np.min(np.unique(labels, return_counts=True)[1]))

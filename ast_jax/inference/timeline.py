@@ -1,4 +1,5 @@
-"""A picture of what was heard when: the spectrogram over a heat map of the top labels, on one axis of seconds.
+"""A picture of what was heard when: the spectrogram over a heat map of the top labels, on one axis of
+seconds.
 
 T frames, F mel bins, K columns of the picture, W windows, C classes.
 """
@@ -57,14 +58,17 @@ def draw(
 
 
 def cell_edges(tags: Tags) -> Float[np.ndarray, " _"]:
-    """Where one window's answer gives way to the next: half way between their middles; the ends are the sound's."""
+    """Where one window's answer gives way to the next: half way between their middles; the ends are the
+    sound's.
+    """
     middles = tags.times_s + tags.window_s / 2
     edges = np.r_[0.0, (middles[1:] + middles[:-1]) / 2, tags.duration_s]
     return np.maximum.accumulate(edges)  # a last window that is mostly beyond the end keeps its place
 
 
 def strip(file: SoundSource, grid: Grid, columns: int = _COLUMNS) -> tuple[Float[np.ndarray, "K F"], float]:
-    """The spectrogram of a whole file in at most about `columns` columns, each the mean of its frames, and seconds a column.
+    """The spectrogram of a whole file in at most about `columns` columns, each the mean of its frames, and
+    seconds a column.
 
     Decoded as a stream: three hours need no more memory than a minute. Raises AudioError.
     """

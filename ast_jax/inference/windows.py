@@ -1,7 +1,8 @@
-"""Sounds of any length through a model of one length: cut into windows while they are decoded, batched across files.
+"""Sounds of any length through a model of one length: cut into windows while they are decoded, batched across
+files.
 
-Memory does not grow with a file: a stretch of sound, two batches of features and the answers are all that is held.
-S samples, t <= T frames, F mel bins, B windows a batch.
+Memory does not grow with a file: a stretch of sound, two batches of features and the answers are all that is
+held. S samples, t <= T frames, F mel bins, B windows a batch.
 """
 
 from collections import deque
@@ -22,7 +23,9 @@ Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object] 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a sound is cut: `window` samples, `hop` samples apart, each as `num_frames` of the front end's features."""
+    """How a sound is cut: `window` samples, `hop` samples apart, each as `num_frames` of the front end's
+    features.
+    """
 
     window: int
     hop: int
@@ -42,13 +45,15 @@ class Grid:
     ) -> "Grid":
         """Windows of the model's own length, half of one apart, unless it is said otherwise.
 
-        Raises InputError: a window longer than the model, or so short that it holds no frame; a hop that leaves sound out.
+        Raises InputError: a window longer than the model, or so short that it holds no frame; a hop that
+        leaves sound out.
         """
         rate, shortest, longest = front_end.sample_rate_hz, front_end.frame_length, front_end.span(num_frames)
         window = longest if window_s is None else round(window_s * rate)
         if not shortest <= window <= longest:
             raise InputError(
-                f"window_s is {window_s:g}: the model hears {shortest / rate:g} to {longest / rate:g} s at once "
+                f"window_s is {window_s:g}: the model hears {shortest / rate:g} to {longest / rate:g} s at "
+                "once "
                 "(`convert --num_frames` adapts a model to another length)"
             )
         hop = window // 2 if hop_s is None else round(hop_s * rate)
@@ -65,7 +70,9 @@ class Grid:
 
     @property
     def least_new(self) -> int:
-        """Samples of new sound that make another window at a sound's end: a frame, and a twentieth of a window."""
+        """Samples of new sound that make another window at a sound's end: a frame, and a twentieth of a
+        window.
+        """
         return max(self.front_end.frame_length, self.window // 20)
 
     @property
@@ -93,8 +100,8 @@ class Window(NamedTuple):
 def cut(blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Window]:
     """The windows of a sound that comes in pieces, each as soon as it is full.
 
-    What is left at the end is one more, if enough of it is new (`Grid.least_new`): a tail of a few samples would be a
-    window of padding, with tags of its own.
+    What is left at the end is one more, if enough of it is new (`Grid.least_new`): a tail of a few samples
+    would be a window of padding, with tags of its own.
     """
     held, start = np.zeros(0, np.float32), 0
     for block in blocks:
@@ -118,7 +125,9 @@ def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
 
 @dataclass
 class Heard:
-    """One file: where its windows lie and what the model gave for each; or `error`, if it could not be heard to its end."""
+    """One file: where its windows lie and what the model gave for each; or `error`, if it could not be heard
+    to its end.
+    """
 
     file: SoundSource
     starts_s: list[float] = field(default_factory=list)
@@ -140,7 +149,8 @@ def hear(
     batch_size: int = BATCH,
     advance: Callable[[float], None] = lambda seconds: None,
 ) -> Iterator[Heard]:
-    """`forward` of every window of every file, one compiled shape for all; files come out in order, each when it is finished.
+    """`forward` of every window of every file, one compiled shape for all; files come out in order, each when
+    it is finished.
 
     Args:
         forward: (features [B, T, F], frames of sound [B]) to an array [B, ...], which may still be computing.

@@ -25,8 +25,8 @@ def opened(settings: Settings, beam: BeamRun | None = None) -> PreparedSet:
 def open_data(data: Data, front_end: FrontEnd, beam: BeamRun | None = None) -> PreparedSet:
     """The prepared set a recipe names, preparing it first (on `beam`) where its sounds are at hand.
 
-    Raises InputError if there are neither shards nor sounds, and if there are no shards yet where several processes would
-    make them at once.
+    Raises InputError if there are neither shards nor sounds, and if there are no shards yet where several
+    processes would make them at once.
     """
     return open_prepared(
         data.name,

@@ -1,4 +1,6 @@
-"""Several hosts in one run: joining the group, who writes, and stopping all at the same step when a machine is taken away."""
+"""Several hosts in one run: joining the group, who writes, and stopping all at the same step when a machine
+is taken away.
+"""
 
 import glob
 import importlib.util
@@ -24,8 +26,8 @@ def join(
 ) -> None:
     """Joins the group of hosts that is named or that the cluster names; does nothing for a single process.
 
-    It comes before anything that asks JAX for its devices. A host silent for the heartbeat's timeout is taken for
-    dead, and the group ends. Raises InputError where some of the three are missing.
+    It comes before anything that asks JAX for its devices. A host silent for the heartbeat's timeout is taken
+    for dead, and the group ends. Raises InputError where some of the three are missing.
     """
     given = {
         "coordinator_address": coordinator_address,
@@ -35,12 +37,14 @@ def join(
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
         raise InputError(
-            f"{' and '.join(missing)} must be given too: each host names the coordinator, the number of processes "
+            f"{' and '.join(missing)} must be given too: each host names the coordinator, the number of "
+            "processes "
             "and its own"
         )
     if process_id is not None and num_processes is not None and not 0 <= process_id < num_processes:
         raise InputError(
-            f"--process_id is {process_id}: it must be from 0 to {num_processes - 1}, --num_processes less one"
+            f"--process_id is {process_id}: it must be from 0 to {num_processes - 1}, --num_processes less "
+            "one"
         )
     if not missing or cluster_found():
         jax.distributed.initialize(
@@ -74,8 +78,9 @@ def writes() -> bool:
 class StopRequest:
     """Whether SIGTERM has come to any host: machines that are taken away send it first.
 
-    With one process a handler of our own notes it. With several, JAX holds the signal and makes all of them agree on one
-    point to stop at: `check` must then be called by every host equally often, at the same places.
+    With one process a handler of our own notes it. With several, JAX holds the signal and makes all of them
+    agree on one point to stop at: `check` must then be called by every host equally often, at the same
+    places.
     """
 
     def __init__(self):

@@ -1,7 +1,7 @@
 """Training: from wherever the work directory stands to its results, one function told from top to bottom.
 
-The work directory is all a run leaves and all it needs to go on: the same command resumes where the newest whole
-checkpoint stands. On several hosts every process runs all of this, and the first one writes.
+The work directory is all a run leaves and all it needs to go on: the same command resumes where the newest
+whole checkpoint stands. On several hosts every process runs all of this, and the first one writes.
 """
 
 import contextlib
@@ -49,8 +49,9 @@ IN_FLIGHT = 2
 class Standing:
     """Where a run stands: all that a checkpoint holds.
 
-    `state` is what the step changes, `averages` what epochs change, and `record` what a checkpoint says beside these
-    arrays: the length of metrics.jsonl, seconds so far, the last and the best evaluation, where the weights came from.
+    `state` is what the step changes, `averages` what epochs change, and `record` what a checkpoint says
+    beside these arrays: the length of metrics.jsonl, seconds so far, the last and the best evaluation, where
+    the weights came from.
     """
 
     state: dict[str, Any]
@@ -59,13 +60,14 @@ class Standing:
 
 
 def train(config: Mapping[str, Any] | ConfigDict | Settings | str, where: str | Path) -> dict[str, Any]:
-    """Trains in the work directory `where`, evaluates after each epoch, and returns what it writes to results.json
-    (nothing on a host that does not write).
+    """Trains in the work directory `where`, evaluates after each epoch, and returns what it writes to
+    results.json (nothing on a host that does not write).
 
-    `config` is a recipe's ConfigDict, or a recipe's name as the command line takes it: `train("esc50:fold=1", "runs/a")`.
+    `config` is a recipe's ConfigDict, or a recipe's name as the command line takes it: `train("esc50:fold=1",
+    "runs/a")`.
 
-    Raises InputError for settings or data that do not fit, Diverged for a loss that is not finite. SIGTERM saves and ends
-    the process with status 143.
+    Raises InputError for settings or data that do not fit, Diverged for a loss that is not finite. SIGTERM
+    saves and ends the process with status 143.
     """
     began, root = time.monotonic(), Path(where).absolute()
     with contextlib.ExitStack() as at_exit:
@@ -132,15 +134,17 @@ def train(config: Mapping[str, Any] | ConfigDict | Settings | str, where: str | 
         unseen: list[tuple[int, Mapping[str, Array]]] = []
 
         def seen() -> dict[str, float]:
-            """{loss, grad_norm} of the newest step. Raises Diverged for the first step since the last look that is not
-            finite."""
+            """{loss, grad_norm} of the newest step. Raises Diverged for the first step since the last look
+            that is not finite.
+            """
             found: dict[str, float] = {}
             for number, figures in jax.device_get(unseen):
                 found = {name: float(value) for name, value in figures.items()}
                 if wrong := [f"{name} {value}" for name, value in found.items() if not math.isfinite(value)]:
                     clips = stream.ids((number - 1) * run.batch_size, run.batch_size)
                     raise Diverged(
-                        f"{' and '.join(wrong)} at step {number} (clips {', '.join(clips)}): lower config.lr, or look "
+                        f"{' and '.join(wrong)} at step {number} (clips {', '.join(clips)}): lower "
+                        "config.lr, or look "
                         "at those clips; the last checkpoint is from before and is kept"
                     )
             unseen.clear()
@@ -222,7 +226,8 @@ def train(config: Mapping[str, Any] | ConfigDict | Settings | str, where: str | 
                 num_threads=run.num_threads,
             )
             at_exit.enter_context(contextlib.closing(read))
-            # Beyond a checkpoint that is still being written, at most: what dies there is done again from the one before.
+            # Beyond a checkpoint that is still being written, at most: what dies there is done again from the
+            # one before.
             ahead, saved_at = max(1, (run.save_every or epoch_steps) // 10), -total_steps
             for batch in clock.timed(to_device(layout, read)):
                 standing.state, figures = program.step(standing.state, batch)

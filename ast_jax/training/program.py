@@ -1,7 +1,8 @@
 """The train step of a recipe as a program on given devices, made from its settings alone: no data is touched.
 
-`train_program(settings, num_classes, devices=...)` is what training runs and what `plan` measures: `.step` is the jitted or
-pmapped step, and `.step.lower(program.state, program.rows).compile()` compiles it, also for devices that are not there.
+`train_program(settings, num_classes, devices=...)` is what training runs and what `plan` measures: `.step` is
+the jitted or pmapped step, and `.step.lower(program.state, program.rows).compile()` compiles it, also for
+devices that are not there.
 """
 
 import dataclasses
@@ -61,8 +62,9 @@ def train_program(
 ) -> Program:
     """The program of a recipe on `devices` (all there are by default).
 
-    Memory and speed do not depend on the `front_end`'s statistics, on class weights in `loss`, or on `epoch_steps` (which
-    only place the learning rate's decays). Raises InputError for settings that contradict each other or the devices.
+    Memory and speed do not depend on the `front_end`'s statistics, on class weights in `loss`, or on
+    `epoch_steps` (which only place the learning rate's decays). Raises InputError for settings that
+    contradict each other or the devices.
     """
     run = settings.run
     layout = make_layout(parallel=run.parallel, fsdp=run.fsdp, devices=devices)

@@ -1,8 +1,8 @@
 """Key tables: how each layout of ViT and AST parameters is ours, read both ways.
 
-A table is a list of rows (our path, their keys, reading, writing). Reading with a table accounts for every key: what is
-left over and what stays unfilled are errors, together in one message. Our own paths are those of `models.flat_params`.
-D width, H heads, K head size, N tokens, I input channels, p patch size.
+A table is a list of rows (our path, their keys, reading, writing). Reading with a table accounts for every
+key: what is left over and what stays unfilled are errors, together in one message. Our own paths are those of
+`models.flat_params`. D width, H heads, K head size, N tokens, I input channels, p patch size.
 """
 
 import re
@@ -100,7 +100,9 @@ def reference(depth: int, *, distilled: bool) -> list[Row]:
 
 
 def hugging_face(depth: int, *, distilled: bool, prefix: str = "") -> list[Row]:
-    """transformers' AST, ViT and DeiT without their heads, as their files name them (versions 4 and 5 alike)."""
+    """transformers' AST, ViT and DeiT without their heads, as their files name them (versions 4 and 5
+    alike).
+    """
     names = {"dist_token": "distillation_token", "pos_embed": "position_embeddings", "cls_token": "cls_token"}
     rows = [same(name, f"{prefix}embeddings.{names[name]}") for name in _tokens(distilled)]
     rows += _torch_convolution("patch_embed", f"{prefix}embeddings.patch_embeddings.projection")
@@ -123,7 +125,9 @@ def hugging_face_ast(depth: int, *, prefix: str = HUGGING_FACE_AST) -> list[Row]
 
 
 def google(depth: int, *, num_heads: int) -> list[Row]:
-    """Google's ViT, in the names of the vision_transformer project: kernels as ours, heads on an axis of their own."""
+    """Google's ViT, in the names of the vision_transformer project: kernels as ours, heads on an axis of
+    their own.
+    """
     rows = [same("cls_token", "cls"), same("pos_embed", "Transformer/posembed_input/pos_embedding")]
     rows += [same(f"patch_embed/{name}", f"embedding/{name}") for name in ("kernel", "bias")]
     for i in range(depth):
@@ -285,7 +289,8 @@ def fold_layer_scale(source: Arrays, *, where: str) -> dict[str, Any]:
     registers = [key for key in source if re.fullmatch(r"reg_token|register_tokens", key)]
     if registers:
         raise InputError(
-            f"{where} has register tokens ({registers[0]}), the AST has none: take the model without registers"
+            f"{where} has register tokens ({registers[0]}), the AST has none: take the model without "
+            "registers"
         )
     out = {
         key: value for key, value in source.items() if not re.fullmatch(r"blocks\.\d+\.ls[12]\.gamma", key)
@@ -333,7 +338,9 @@ _VERSION_5 = {
 
 
 def hugging_face_dialect(source: Arrays, *, base: str, qkv_bias: bool) -> dict[str, Any]:
-    """Without the base model's name (`vit.`), with version 4's names, and zeros for biases that the config leaves out."""
+    """Without the base model's name (`vit.`), with version 4's names, and zeros for biases that the config
+    leaves out.
+    """
     out = {}
     for key, value in source.items():
         name = key.removeprefix(base)
@@ -357,7 +364,10 @@ _BIG_VISION = {
 
 
 def google_dialect(source: Arrays) -> dict[str, Any]:
-    """big_vision's names, its stacked layers `encoderblock/... [L, ...]` and both projects' prefixes, as vision_transformer's."""
+    """big_vision's names, its stacked layers `encoderblock/...
+
+    [L, ...]` and both projects' prefixes, as vision_transformer's.
+    """
     out: dict[str, Any] = {}
     for key, value in source.items():
         name = re.sub(r"^(opt/target/|params/img/|params/)", "", key)

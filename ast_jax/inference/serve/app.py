@@ -1,7 +1,7 @@
 """The server: a page of three files, two JSON endpoints, and what a request must pass first.
 
-A request's body is the sound. No name or path that comes with it is opened, and nothing is kept: what was sent
-is gone with the answer.
+A request's body is the sound. No name or path that comes with it is opened, and nothing is kept: what was
+sent is gone with the answer.
 """
 
 import asyncio
