@@ -1,4 +1,6 @@
-"""Writes docs/api.md from the source: signatures, docstrings, comments above fields. Nothing is imported but the settings.
+"""Writes docs/api.md from the source: signatures, docstrings, comments above fields.
+
+Nothing of the package is imported but the settings.
 
     python -m docs.make_api
 
@@ -40,9 +42,10 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 HEAD = """# API
 
-Made from the docstrings by `python -m docs.make_api`; do not edit by hand. Letters in shapes stand in each module's first
-lines. Names of the first table come from `ast_jax` itself, all others from the module that stands beside their heading.
-A user's mistake raises `ast_jax.errors.InputError`, a `ValueError` with one line: what was got, what was wanted, what to do.
+Made from the docstrings by `python -m docs.make_api`; do not edit by hand. Names of the first table come from
+`ast_jax` itself, all others from the module that stands below their heading, whose first lines explain the
+letters in shapes. A user's mistake raises `ast_jax.errors.InputError`, a `ValueError` with one line: what was
+got, what was wanted, what to do.
 """
 Documented = ast.FunctionDef | ast.ClassDef
 
@@ -97,7 +100,7 @@ def path_of(module: str) -> Path:
 
 
 def documented(tree: ast.Module, names: tuple[str, ...]) -> list[Documented]:
-    """The functions and classes called `names`, in that order; without names every public one, as it comes."""
+    """The functions and classes called `names`, in that order; without names every public one."""
     found = {node.name: node for node in tree.body if isinstance(node, Documented)}
     return [found[name] for name in names or found if names or not name.startswith("_")]
 
