@@ -3,7 +3,8 @@
     python -m benchmarks.count_house                 # the files here
     python -m benchmarks.count_house 231bd63         # a revision, and beside it the files here
 
-The product is `ast_jax/` and `configs/`. A line of code is one with more than comments and docstrings on it; tokens of code count no line breaks, so that they do not depend on how wide lines may be.
+The product is `ast_jax/` and `configs/`. A line of code is one with more than comments and docstrings on it;
+tokens of code count no line breaks, so that they do not depend on how wide lines may be.
 """
 
 import ast
