@@ -44,7 +44,7 @@ def three_clips(tmp_path: Path, second: object) -> list[Clip]:
 
 
 def run(clips: list[Clip]) -> list:
-    return [outcome for _, outcome in workers._in_processes(clips, Extraction(), 1)]
+    return [outcome for _, outcome in workers.outcomes(clips, Extraction(), 2)]
 
 
 def test_a_decoder_that_crashes_costs_one_clip(tmp_path):
@@ -68,7 +68,7 @@ def test_a_worker_that_is_killed_from_outside_costs_none(tmp_path):
 def test_closing_does_not_wait_for_a_clip(tmp_path):
     """Ctrl-C: whatever the children are doing, they end."""
     clips = three_clips(tmp_path, OnArrival(time.sleep, 600))
-    results = workers._in_processes(clips * 2, Extraction(), 1)
+    results = workers.outcomes(clips * 2, Extraction(), 2)
     next(results)
     time.sleep(0.5)
     began = time.monotonic()
@@ -110,7 +110,6 @@ import sys
 print("main", flush=True)
 from ast_jax.datasets import Clip, workers
 from ast_jax.datasets.extract import Extraction
-workers.FEW = 0
 clips = [Clip(path, path, (0,)) for path in sys.argv[1:]]
 print(*(len(outcome) for _, outcome in workers.outcomes(clips, Extraction(), 2)))
 """

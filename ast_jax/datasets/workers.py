@@ -50,11 +50,13 @@ def outcomes(
 ) -> Generator[tuple[Clip, Outcome], None, None]:
     """Each clip with its records, or with the reason why it cannot be read, in order.
 
-    Close it (`contextlib.closing`) to end the children.
+    `workers` processes do it, 1 being this one; None: as many as this one may use cores, unless there are few
+    clips. Close it (`contextlib.closing`) to end the children.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if len(clips) >= FEW else 1
     # A front end of the caller's main module cannot be imported in a child.
-    if workers == 1 or len(clips) < FEW or type(how.front_end).__module__ == "__main__":
+    if workers == 1 or type(how.front_end).__module__ == "__main__":
         return ((clip, attempt(clip, how)) for clip in clips)
     return _in_processes(clips, how, min(workers, len(clips)))
 
