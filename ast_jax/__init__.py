@@ -8,9 +8,13 @@ from importlib import import_module
 _HOMES = {
     "AST": "ast_jax.models",
     "ASTConfig": "ast_jax.models",
+    "Kaldi": "ast_jax.features",
+    "Tagger": "ast_jax.inference.predict",
     "load_audio": "ast_jax.features",
-    "log_mel": "ast_jax.features",
     "load_model": "ast_jax.weights",
+    "log_mel": "ast_jax.features",
+    "recipe": "ast_jax.recipe",
+    "train": "ast_jax.training.loop",
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

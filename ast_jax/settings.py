@@ -13,6 +13,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from ast_jax.errors import InputError
 
 NESTED = {"data": "dataset", "model": "model", "patchout": "patchout"}
@@ -247,7 +249,7 @@ class Settings:
     published: Published = Published()
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Settings":
+    def of(cls, config: Mapping[str, Any] | ConfigDict) -> "Settings":
         """From a recipe's ConfigDict, or a plain dictionary of the same form; what it leaves out has its default.
 
         Raises:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sound_trees import class_tree
 
-from ast_jax.commands import prepare as prepare_command
+from ast_jax.commands import invoke
 from ast_jax.datasets.prepare import BeamRun, prepare
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
@@ -107,4 +107,4 @@ def test_flags_reach_beams_options():
 )
 def test_wrong_flags_are_told(flags, message):
     with pytest.raises(InputError, match=message):
-        prepare_command(["--config=configs/folder.py", *flags])
+        invoke("prepare", ["--config=configs/folder.py", *flags])

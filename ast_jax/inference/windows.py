@@ -4,7 +4,6 @@ Memory does not grow with a file: a stretch of sound, two batches of features an
 S samples, t <= T frames, F mel bins, B windows a batch.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -65,14 +64,20 @@ class Grid:
         return self.window / self.front_end.sample_rate_hz
 
     @property
+    def least_new(self) -> int:
+        """Samples of new sound that make another window at a sound's end: a frame, and a twentieth of a window."""
+        return max(self.front_end.frame_length, self.window // 20)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Of a window's features."""
         return self.num_frames, self.front_end.num_mel_bins
 
     def count(self, duration_s: float) -> int:
         """How many windows a sound of that length gives."""
-        samples = duration_s * self.front_end.sample_rate_hz
-        return 1 + max(0, math.ceil((samples - self.window) / self.hop))
+        samples = round(duration_s * self.front_end.sample_rate_hz)
+        whole, rest = divmod(max(0, samples - self.window), self.hop)
+        return 1 + whole + (rest >= self.least_new)
 
     def empty(self, rows: int) -> Float[np.ndarray, "B T F"]:
         """Features of nothing but padding: a window's own go in front, as in training."""
@@ -86,14 +91,18 @@ class Window(NamedTuple):
 
 
 def cut(blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Window]:
-    """The windows of a sound that comes in pieces, each as soon as it is full; what is left at the end is one more, if it is new."""
+    """The windows of a sound that comes in pieces, each as soon as it is full.
+
+    What is left at the end is one more, if enough of it is new (`Grid.least_new`): a tail of a few samples would be a
+    window of padding, with tags of its own.
+    """
     held, start = np.zeros(0, np.float32), 0
     for block in blocks:
         held = np.concatenate([held, block])
         while len(held) >= grid.window:
             yield _window(held[: grid.window], start, grid)
             held, start = held[grid.hop :], start + grid.hop
-    if start == 0 or len(held) > grid.window - grid.hop:
+    if start == 0 or len(held) - (grid.window - grid.hop) >= grid.least_new:
         yield _window(held, start, grid)
 
 

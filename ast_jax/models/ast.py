@@ -7,6 +7,7 @@ f x t the patch grid, K patches left in, L layers, H heads.
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from ast_jax.models.kernels import current
 from ast_jax.models.layers import gelu, linear, uniform_fan_in
 from ast_jax.models.patches import grid_shape
 from ast_jax.settings import Settings
+from ast_jax.tables import look_up
 
 VARIANTS = {
     "tiny": {"width": 192, "depth": 12, "num_heads": 3},
@@ -209,6 +211,19 @@ class AST(nnx.Module):
             out["attention"] = jnp.stack(weights, axis=1)
         return self.head(self.head_norm(embedding)), out
 
+    @classmethod
+    def from_pretrained(cls, src: str | os.PathLike, **options: Any) -> "AST":
+        """The model of any checkpoint that `ast_jax.load_model` takes, with its options; for notebooks.
+
+        Labels, normalisation and activation stay behind: `load_model` has them too. Raises InputError.
+        """
+        # looked up when it is called: models know nothing of files
+        load_model: Any = look_up({}, "ast_jax.weights:load_model", "function")
+        model = load_model(src, **options).model
+        if not isinstance(model, cls):
+            raise InputError(f"{src} holds a {type(model).__name__}, not an {cls.__name__}: take load_model")
+        return model
+
     @property
     def front_end(self) -> Kaldi:
         return Kaldi(num_mel_bins=self.config.num_mel_bins)
@@ -253,7 +268,7 @@ class AST(nnx.Module):
         patches = tokens[:, prefix:]
         if patches.shape[1] != math.prod(grid):
             return pooled | {"sequence": patches}
-        return pooled | {"sequence": patches.reshape(len(tokens), *grid, -1).mean(axis=1)}
+        return pooled | {"sequence": patches.reshape(tokens.shape[0], *grid, -1).mean(axis=1)}
 
     def _run(self, block: "Block", x: Array, num_queries: int | None) -> Array:
         policy = REMAT[self.config.remat]

@@ -11,7 +11,15 @@ from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.relabel import relabelled
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
+from ast_jax.models import abstract
+from ast_jax.models.base import config_from
 from ast_jax.settings import Data, Settings
+
+
+def opened(settings: Settings, beam: BeamRun | None = None) -> PreparedSet:
+    """The recipe's prepared set, for what its model hears."""
+    outline = abstract(settings.model.family, config_from(settings, num_classes=2))
+    return open_data(settings.data, outline.front_end, beam)
 
 
 def open_data(data: Data, front_end: FrontEnd, beam: BeamRun | None = None) -> PreparedSet:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array
+from ml_collections import ConfigDict
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
 from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
@@ -28,6 +29,7 @@ from ast_jax.evaluation.report_sounds import write_sounds
 from ast_jax.evaluation.scoring import Scorer
 from ast_jax.models import build
 from ast_jax.objectives import objective
+from ast_jax.recipe import recipe
 from ast_jax.settings import Settings
 from ast_jax.sharding import to_device
 from ast_jax.terminal import duration
@@ -56,9 +58,11 @@ class Standing:
     record: dict[str, Any]
 
 
-def train(config: Mapping[str, Any] | Settings, where: str | Path) -> dict[str, Any]:
+def train(config: Mapping[str, Any] | ConfigDict | Settings | str, where: str | Path) -> dict[str, Any]:
     """Trains in the work directory `where`, evaluates after each epoch, and returns what it writes to results.json
     (nothing on a host that does not write).
+
+    `config` is a recipe's ConfigDict, or a recipe's name as the command line takes it: `train("esc50:fold=1", "runs/a")`.
 
     Raises InputError for settings or data that do not fit, Diverged for a loss that is not finite. SIGTERM saves and ends
     the process with status 143.
@@ -66,6 +70,7 @@ def train(config: Mapping[str, Any] | Settings, where: str | Path) -> dict[str, 
     began, root = time.monotonic(), Path(where).absolute()
     with contextlib.ExitStack() as at_exit:
         # ---- Settings, all of them, before anything is prepared, which may take hours
+        config = recipe(config) if isinstance(config, str) else config
         settings = config if isinstance(config, Settings) else Settings.of(config)
         run, splits = settings.run, settings.data
         metric = metrics.metric_called(run.metric)

@@ -170,59 +170,8 @@ def _tokens(distilled: bool) -> list[str]:
 # ---- Reading and writing with a table
 
 
-def read(
-    rows: list[Row], source: Arrays, *, where: str, unused: tuple[str, ...] = ()
-) -> dict[str, np.ndarray]:
-    """Our float32 parameters from `source`, every key accounted for.
-
-    Args:
-        rows: the table.
-        source: the file's arrays.
-        where: the file's name, for messages.
-        unused: beginnings of keys that may be left over (heads that the model has no use for).
-
-    Raises:
-        InputError: keys unknown, parameters unfilled, types or shapes wrong: everything in one line.
-    """
-    wanted = {key for row in rows for key in row.theirs}
-    unknown = [key for key in source if key not in wanted and not key.startswith(unused)]
-    missing = [f"{row.ours} (from {key})" for row in rows for key in row.theirs if key not in source]
-    wrong = [problem for key in source if key in wanted and (problem := _problem(key, source[key]))]
-    _raise_all(where, unknown=unknown, missing=missing, wrong=wrong)
-    params = {}
-    for row in rows:
-        try:
-            params[row.ours] = np.ascontiguousarray(
-                row.read(*(source[key] for key in row.theirs)), np.float32
-            )
-        except ValueError as error:
-            shapes = ", ".join(f"{key} {np.shape(source[key])}" for key in row.theirs)
-            wrong.append(f"{row.ours} cannot be made of {shapes} ({error})")
-    _raise_all(where, wrong=wrong or _misshapen(params))
-    return params
-
-
-def write(rows: list[Row], params: Arrays) -> dict[str, np.ndarray]:
-    """Their arrays from our parameters: the inverse of `read`, bit for bit."""
-    out: dict[str, np.ndarray] = {}
-    for row in rows:
-        parts = row.write(np.asarray(params[row.ours]))
-        out |= {key: np.ascontiguousarray(part) for key, part in zip(row.theirs, parts, strict=True)}
-    return out
-
-
-def _problem(key: str, array: Any) -> str | None:
-    if not isinstance(array, np.ndarray):
-        return f"{key} is a {type(array).__name__}, wanted an array"
-    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
-        return f"{key} has type {array.dtype}, wanted a floating one"
-    if not np.isfinite(array.astype(np.float32)).all():
-        return f"{key} holds values that are not finite"
-    return None
-
-
-def _misshapen(params: Arrays) -> list[str]:
-    """What does not fit the width, MLP size and class count that most of the parameters speak of."""
+def misshapen(params: Arrays) -> list[str]:
+    """What does not fit the width, MLP size and class count that most of a ViT's parameters speak of."""
     width, hidden = params["norm/scale"].size, params["blocks/0/mlp/fc1/bias"].size
     classes = params["head/bias"].size if "head/bias" in params else 0
     ends = {
@@ -248,6 +197,63 @@ def _misshapen(params: Arrays) -> list[str]:
         if not fits:
             wrong.append(f"{path} has shape {array.shape}, wanted {wanted}")
     return wrong
+
+
+def read(
+    rows: list[Row],
+    source: Arrays,
+    *,
+    where: str,
+    unused: tuple[str, ...] = (),
+    check: Callable[[Arrays], list[str]] = misshapen,
+) -> dict[str, np.ndarray]:
+    """Our float32 parameters from `source`, every key accounted for.
+
+    Args:
+        rows: the table.
+        source: the file's arrays.
+        where: the file's name, for messages.
+        unused: beginnings of keys that may be left over (heads that the model has no use for).
+        check: what is wrong with the shapes of the parameters read, a line each.
+
+    Raises:
+        InputError: keys unknown, parameters unfilled, types or shapes wrong: everything in one line.
+    """
+    wanted = {key for row in rows for key in row.theirs}
+    unknown = [key for key in source if key not in wanted and not key.startswith(unused)]
+    missing = [f"{row.ours} (from {key})" for row in rows for key in row.theirs if key not in source]
+    wrong = [problem for key in source if key in wanted and (problem := _problem(key, source[key]))]
+    _raise_all(where, unknown=unknown, missing=missing, wrong=wrong)
+    params = {}
+    for row in rows:
+        try:
+            params[row.ours] = np.ascontiguousarray(
+                row.read(*(source[key] for key in row.theirs)), np.float32
+            )
+        except ValueError as error:
+            shapes = ", ".join(f"{key} {np.shape(source[key])}" for key in row.theirs)
+            wrong.append(f"{row.ours} cannot be made of {shapes} ({error})")
+    _raise_all(where, wrong=wrong or check(params))
+    return params
+
+
+def write(rows: list[Row], params: Arrays) -> dict[str, np.ndarray]:
+    """Their arrays from our parameters: the inverse of `read`, bit for bit."""
+    out: dict[str, np.ndarray] = {}
+    for row in rows:
+        parts = row.write(np.asarray(params[row.ours]))
+        out |= {key: np.ascontiguousarray(part) for key, part in zip(row.theirs, parts, strict=True)}
+    return out
+
+
+def _problem(key: str, array: Any) -> str | None:
+    if not isinstance(array, np.ndarray):
+        return f"{key} is a {type(array).__name__}, wanted an array"
+    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+        return f"{key} has type {array.dtype}, wanted a floating one"
+    if not np.isfinite(array.astype(np.float32)).all():
+        return f"{key} holds values that are not finite"
+    return None
 
 
 def _raise_all(where: str, **problems: list[str]) -> None:

@@ -84,9 +84,8 @@ def our_source(
     config, family = stated_config(card, where), str(card.get("family", "ast"))
     front_end = stated_front_end(card, config, where)
     wanted = variables(abstract(family, config))
-    found = layouts.read([layouts.same(path) for path in wanted], arrays, where=where)
-    if wrong := misfits(wanted, found):
-        raise InputError(f"{where} does not fit its config: {'; '.join(wrong)}")
+    rows = [layouts.same(path) for path in wanted]
+    found = layouts.read(rows, arrays, where=where, check=lambda found: misfits(wanted, found))
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return Source(
         where,
