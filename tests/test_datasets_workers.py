@@ -105,6 +105,37 @@ def test_a_recording_that_would_fill_the_memory_is_told_from_its_header(tmp_path
     assert "split the file, or cut it" in outcome.detail
 
 
+HANGING = """
+import sys, time
+from ast_jax.datasets import Clip, workers
+from ast_jax.datasets.extract import Extraction
+class Hang:
+    def __reduce__(self):
+        return time.sleep, (600,)
+clip = Clip("1", sys.argv[1], (0,))
+stream = workers.outcomes([clip] * 3 + [Clip("2", Hang(), (0,))] * 9, Extraction(), 2)
+next(stream)
+print("started", flush=True)
+next(stream), next(stream), next(stream)
+"""
+
+
+def test_a_child_that_hangs_ends_with_its_parent(tmp_path):
+    command = [sys.executable, "-c", HANGING, str(write_wav(tmp_path / "1.wav"))]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"started\n"
+        time.sleep(1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+    assert len(children) == 2
+    deadline = time.monotonic() + 10
+    while any(
+        Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_text() for pid in children
+    ):
+        assert time.monotonic() < deadline, "a child outlives its parent"
+        time.sleep(0.1)
+
+
 CALLER = """
 import sys
 print("main", flush=True)
