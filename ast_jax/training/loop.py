@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
 from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
@@ -59,7 +58,7 @@ class Standing:
     record: dict[str, Any]
 
 
-def train(config: Mapping[str, Any] | ConfigDict | Settings | str, where: str | Path) -> dict[str, Any]:
+def train(config: Any, where: str | Path) -> dict[str, Any]:
     """Trains in the work directory `where`, evaluates after each epoch, and returns what it writes to
     results.json (nothing on a host that does not write).
 
