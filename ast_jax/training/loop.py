@@ -116,6 +116,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             channels=splits.channels,
         )
         workdir.open_workdir(root, settings, card, prepared)
+        at_exit.enter_context(workdir.held(root))
         shapes = checkpoint_shapes(settings, program, scores_shape)
         store = at_exit.enter_context(contextlib.closing(Store(root, shapes, keep_last=run.keep_last)))
         standing = standing or restored(store, shapes, program)
