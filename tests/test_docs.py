@@ -42,8 +42,8 @@ def test_every_setting_on_the_api_page_has_its_meaning_and_range():
         ("Figures\nof <one> *word*, a * b and `x * y`.", r"Figures of \<one> *word*, a \* b and `x * y`."),
         ("Does.\n\n    code * x\n\n- one\n  more\n- two", "Does.\n\n    code * x\n\n- one more\n- two"),
         (
-            "Does.\n\nArgs:\n    a, b: what\n      they are.\n    **rest: more.\n\nRaises:\n    InputError: no.",
-            "Does.\n\nArgs:\n\n- `a, b`: what they are.\n- `**rest`: more.\n\nRaises:\n\n- `InputError`: no.",
+            "Does.\n\nArgs:\n    a, b: what\n      they do.\n    **r: more.\n\nRaises:\n    InputError: no.",
+            "Does.\n\nArgs:\n\n- `a, b`: what they do.\n- `**r`: more.\n\nRaises:\n\n- `InputError`: no.",
         ),
         ("Does.\n\nReturns:\n    One\n    line.", "Does.\n\nReturns: One line."),
     ],
