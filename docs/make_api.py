@@ -43,7 +43,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 HEAD = """# API
 
 Made from the docstrings by `python -m docs.make_api`; do not edit by hand. Names of the first table come from
-`ast_jax` itself (but `recipe` from `ast_jax.recipe`: a module of that name stands in its way), all others
+`ast_jax` itself, all others
 from the module that stands below their heading, whose first lines explain the letters in shapes. A user's
 mistake raises `ast_jax.errors.InputError`, a `ValueError` with one line: what was got, what was wanted, what
 to do.

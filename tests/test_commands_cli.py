@@ -14,7 +14,7 @@ from ast_jax.commands.cli import Flag, call
 from ast_jax.commands.convert import Format
 from ast_jax.commands.models import Std, Strides
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 

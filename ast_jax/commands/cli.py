@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 
 from ast_jax.config import WANTED, read
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe, split
+from ast_jax.recipes import Recipe, split
 
 RECIPE_HELP = (
     "--config=FILE[:WORDS] names a recipe, a file or an installed one; --config.KEY=VALUE changes a setting"

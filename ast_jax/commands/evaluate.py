@@ -14,7 +14,7 @@ from ast_jax.commands.models import Std, Which
 from ast_jax.config import flatten, of_run
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 from ast_jax.settings import Settings
 
 

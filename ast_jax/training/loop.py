@@ -28,7 +28,7 @@ from ast_jax.evaluation.report_sounds import write_sounds
 from ast_jax.evaluation.scoring import Scorer
 from ast_jax.models import build
 from ast_jax.objectives import objective
-from ast_jax.recipe import recipe
+from ast_jax.recipes import recipe
 from ast_jax.settings import Settings
 from ast_jax.sharding import to_device
 from ast_jax.terminal import duration

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe, parse, split
+from ast_jax.recipes import Recipe, parse, split
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ESC50 = str(CONFIGS / "esc50.py")
