@@ -24,7 +24,7 @@ WIDTH = 110
 
 # A heading, a module, and the names to tell of it; without names all that are public.
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("A recipe by its name", "recipe", ("recipe",)),
+    ("A recipe by its name", "recipes", ("recipe",)),
     ("Training", "training/loop", ("train",)),
     ("Tagging", "inference/predict", ("Tagger",)),
     ("What a tagger answers", "inference/answers", ("Tags",)),
