@@ -127,6 +127,24 @@ def test_bad_input_is_one_line_and_status_2(arguments, line):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("statement", ["import deaf", "exec(open('deaf.py').read())"])
+def test_ctrl_c_ends_a_program_whose_import_swallows_it(tmp_path, statement):
+    """Outside of an import what catches the exception has its way: the command itself may wish to go on."""
+    (tmp_path / "deaf.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    )
+    command = f"def command(_):\n    {statement}\n    print('went on')"
+    code = f"from ast_jax.main import run\n{command}\nrun(command, [])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    if statement.startswith("import"):
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{main.INTERRUPTED}\n")
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
 def test_training_has_two_names_with_the_same_flags():
     other, one = program("--help", module="ast_jax.main"), program("train", "--help")
     names = lambda text: {word.strip("[],") for word in text.split() if word.startswith(("--", "[--"))}
