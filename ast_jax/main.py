@@ -45,7 +45,7 @@ def keep_compiled_programs() -> None:
 
 def cache_directory() -> Path:
     """What is ours of the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ast_jax")
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ast_jax")
 
 
 def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
