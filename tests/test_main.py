@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,14 @@ from ast_jax.commands import COMMANDS
 from ast_jax.errors import Diverged, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def handler():
+    """What Ctrl-C does in the tests themselves stays as it was."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ended(error: BaseException, capsys, argv: tuple[str, ...] = ()) -> tuple[int, str]:
