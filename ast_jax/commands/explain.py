@@ -17,7 +17,7 @@ def explain(
     start_s: Annotated[
         float | None, Flag("where the window begins (default: where the first label scores highest)", least=0)
     ] = None,
-    out: Annotated[Path, Flag("the .npz goes beside it")] = Path("explain.png"),
+    out: Annotated[Path, Flag("the .npz goes beside it", output=True)] = Path("explain.png"),
 ) -> None:
     """Shows what a model's answer rests on, over the spectrogram of a sound file.
 
@@ -41,6 +41,7 @@ def explain(
     if labels is None:
         labels = [int(c) for c in np.argsort(-np.asarray(loaded.scores(fbank[None]))[0])[:top]]
     found = explainer.explain(fbank, labels)
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(picture(found, names, start_s, loaded.front_end))
     maps = out.with_suffix(".npz")
     np.savez_compressed(
