@@ -1,6 +1,5 @@
 """`python -m ast_jax COMMAND ...`: one line a command; `python -m ast_jax COMMAND --help` says more."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +20,8 @@ def main() -> None:
 def command(argv: Sequence[str], *, prog: str) -> None:
     """The command that the first word names, or the list of them. Raises InputError where it names none."""
     # Imported here, so that Ctrl-C finds `run` around it.
+    import difflib
+
     from ast_jax.commands import COMMANDS, invoke
 
     name, rest = (argv[0] if argv else "help"), argv[1:]

@@ -7,15 +7,19 @@ AST_JAX_TRACEBACK=1 shows the traceback of each.
 
 import errno
 import os
+import signal
 import sys
 import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from ast_jax.errors import Diverged, InputError
+
+INTERRUPTED = "interrupted (training: the same command goes on from the last checkpoint)"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,11 +68,13 @@ def keep_stdout_for_answers() -> None:
 
 def cache_directory() -> Path:
     """What is ours of the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ast_jax")
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ast_jax")
 
 
 def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """Runs a command as a program: whatever ends it becomes one line and an exit status, not a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         command(argv)
         # Here, where a full disk or a reader that has gone is still told as what it is.
@@ -78,7 +84,7 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell counts SIGPIPE
     except KeyboardInterrupt:
-        leave(130, "interrupted (training: the same command goes on from the last checkpoint)")
+        leave(130, INTERRUPTED)
     except Diverged as error:
         leave(3, f"error: {error}")
     except InputError as error:
@@ -87,6 +93,19 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         if isinstance(error, OSError) and (line := users_fault(error)):
             leave(2, f"error: {line}")
         leave(70, f"error: {log(error, argv)}")
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C. In the midst of an import it ends the program at once, else it raises KeyboardInterrupt.
+
+    A library that is being loaded may swallow the exception, make another one of it, or crash.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"{INTERRUPTED}\n".encode())
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def leave(status: int, line: str) -> NoReturn:

@@ -14,8 +14,6 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from ast_jax.errors import InputError
 
 NESTED = {"data": "dataset", "model": "model", "patchout": "patchout"}
@@ -263,7 +261,7 @@ class Settings:
         return f"Settings({', '.join(f'{key}={value!r}' for key, value in changed.items())})"
 
     @classmethod
-    def of(cls, config: Mapping[str, Any] | ConfigDict) -> "Settings":
+    def of(cls, config: Any) -> "Settings":
         """From a recipe's ConfigDict, or a plain dictionary of the same form; what it leaves out has its
         default.
 

@@ -21,7 +21,7 @@ from ast_jax.commands import invoke
 from ast_jax.errors import Diverged, InputError
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.predictions import Predictions
-from ast_jax.recipe import parse
+from ast_jax.recipes import parse
 from ast_jax.training import hosts
 from ast_jax.training.loop import train
 from benchmarks.prove_crashes import compare, survive

@@ -17,7 +17,7 @@ def explain(
     start_s: Annotated[
         float | None, Flag("where the window begins (default: where the first label scores highest)", least=0)
     ] = None,
-    out: Annotated[Path, Flag("the .npz goes beside it")] = Path("explain.png"),
+    out: Annotated[Path, Flag("the .npz goes beside it", output=True)] = Path("explain.png"),
 ) -> None:
     """Shows what a model's answer rests on, over the spectrogram of a sound file.
 
@@ -29,6 +29,7 @@ def explain(
     from ast_jax.inference.predict import Tagger
 
     found = Tagger(model).explain(file, label or (), top=top, start_s=start_s)
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(found.picture())
     maps = out.with_suffix(".npz")
     names = [name for name, _ in found.best()]

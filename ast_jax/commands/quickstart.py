@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from ast_jax.commands.cli import Flag
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 QUICKSTART = Recipe("quickstart")
 

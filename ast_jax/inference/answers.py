@@ -63,11 +63,13 @@ class Tags:
 
     @classmethod
     def of(cls, heard: Heard, window_s: float, label_names: Sequence[str] = ()) -> "Tags":
+        """The tags of a sound whose windows of `window_s` were answered by scores."""
         times = np.array(heard.starts_s), np.array(heard.ends_s)
         return cls(*times, window_s, np.stack(heard.answers), label_names)
 
     @property
     def duration_s(self) -> float:
+        """Seconds from the sound's beginning to the end of its last window."""
         return float(self.ends_s[-1])
 
 

@@ -136,10 +136,12 @@ class ASTConfig:
 
     @property
     def num_prefix_tokens(self) -> int:
+        """Class and distillation tokens."""
         return 2 if self.distilled else 1
 
     @property
     def num_tokens(self) -> int:
+        """Prefix tokens and patches."""
         return self.num_prefix_tokens + self.grid[0] * self.grid[1]
 
 
@@ -230,6 +232,7 @@ class AST(nnx.Module):
 
     @property
     def front_end(self) -> Kaldi:
+        """The reference's, with the config's mel bins; not normalised."""
         return Kaldi(num_mel_bins=self.config.num_mel_bins)
 
     @property
