@@ -187,6 +187,22 @@ with Bar(transient=True) as bar:
     assert drawn(written) == [line for i in range(3) for line in (f"answer {i}", f"word {i}")]
 
 
+@pytest.mark.parametrize("aside", [True, False])
+def test_what_is_printed_under_a_bar_goes_to_stdout(aside):
+    end, screen = pty.openpty()
+    code = f"""
+import contextlib
+from ast_jax.terminal import Bar
+with Bar() as bar, bar.aside() if {aside} else contextlib.nullcontext():
+    bar.task("tagging", 3)
+    print("answer")
+"""
+    done = python(code, stdout=subprocess.PIPE, stderr=screen, env=os.environ | {"TERM": "xterm"})
+    os.close(screen)
+    assert "tagging" in heard(end)
+    assert (done.returncode, done.stdout) == (0, "answer\n")
+
+
 def drawn(written: str) -> list[str]:
     """The lines of a screen after line ends, carriage returns, cursor up and erase line."""
     lines, row, column = [""], 0, 0
