@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from ast_jax.errors import InputError
-from ast_jax.main import keep_compiled_programs, run
+from ast_jax.main import keep_compiled_programs, keep_stdout_for_answers, run
 
 
 def main() -> None:
     """What the installed program `ast_jax` runs too."""
     prog = "ast_jax" if Path(sys.argv[0]).stem == "ast_jax" else "python -m ast_jax"
     keep_compiled_programs()
+    keep_stdout_for_answers()
     run(partial(command, prog=prog), sys.argv[1:])
 
 

@@ -43,6 +43,29 @@ def keep_compiled_programs() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
+def keep_stdout_for_answers() -> None:
+    """Leaves stdout to `print` alone: what libraries write to descriptor 1 themselves goes to stderr.
+
+    A damaged file makes libsndfile talk there, in the middle of an answer. Processes that are started write
+    to stderr too, unless they are given `sys.stdout`.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Closed by the caller: the next file opened would get its number, and what is said there.
+            os.open(os.devnull, os.O_RDWR)
+    # `print(file=None)` prints to stdout.
+    sys.stderr = sys.stderr or os.fdopen(os.dup(2), "w")
+    if sys.stdout is None:
+        return
+    sys.stdout.flush()
+    answers, lines = os.dup(sys.stdout.fileno()), sys.stdout.line_buffering
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors
+    sys.stdout = os.fdopen(answers, "w", 1 if lines else -1, encoding, errors)
+    os.dup2(2, 1)
+
+
 def cache_directory() -> Path:
     """What is ours of the user's cache directory."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ast_jax")
@@ -54,6 +77,8 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         signal.signal(signal.SIGINT, interrupt)
     try:
         command(argv)
+        # Here, where a full disk or a reader that has gone is still told as what it is.
+        print(end="", flush=True)
     except BrokenPipeError:
         # Whoever read the output has enough: `| head`. Without this the interpreter's last flush fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -127,4 +152,5 @@ def log(error: Exception, argv: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     keep_compiled_programs()
+    keep_stdout_for_answers()
     run(main, sys.argv[1:])

@@ -240,9 +240,9 @@ class Published:
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Settings:
-    """All sections of a recipe, checked."""
+    """All sections of a recipe, checked. Shown by what differs from the defaults."""
 
     run: Run = Run()
     data: Data = Data()
@@ -254,6 +254,11 @@ class Settings:
     patchout: Patchout = Patchout()
     averages: Averages = Averages()
     published: Published = Published()
+
+    def __repr__(self) -> str:
+        usual = flat(defaults())
+        changed = {key: value for key, value in flat(self.tree()).items() if value != usual.get(key)}
+        return f"Settings({', '.join(f'{key}={value!r}' for key, value in changed.items())})"
 
     @classmethod
     def of(cls, config: Any) -> "Settings":

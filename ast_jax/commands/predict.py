@@ -77,7 +77,9 @@ def predict(
             with bar.aside():
                 write(str(one.file), tags)
             if plots:
-                from ast_jax.inference.timeline import draw
+                from ast_jax.inference.timeline import picture
 
-                draw(one.file, tags, plots[str(one.file)], grid)
+                path = plots[str(one.file)]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture(one.file, tags, grid))
     failures.exit_if_any()
