@@ -1,4 +1,5 @@
-"""The plan: what is counted, what is searched, and what a compiled step takes. TPU slices where libtpu is installed."""
+"""The plan: what is counted, what is searched, and what a compiled step takes. TPU slices where libtpu is
+installed."""
 
 import dataclasses
 import importlib.util
@@ -197,7 +198,7 @@ except InputError as error:
 
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed (it slows every start of jax on machines without TPUs): pip install libtpu",
+    reason="no libtpu (it slows every start of jax on machines without TPUs): pip install libtpu",
 )
 class TestSlices:
     def test_chips_devices_and_hosts(self):
