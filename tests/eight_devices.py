@@ -18,8 +18,7 @@ import numpy as np
 from flax import nnx
 
 from ast_jax.config import base
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import TrainStream, fit
+from ast_jax.datasets.pipeline import HostRows, TrainStream, fit
 from ast_jax.evaluation.scoring import eval_step
 from ast_jax.features import Kaldi
 from ast_jax.models import build

@@ -18,11 +18,11 @@ import pytest
 import soundfile
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
-from ast_jax.config import parse
+from ast_jax.commands import invoke
 from ast_jax.errors import Diverged, InputError
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.predictions import Predictions
-from ast_jax.inference.predict import main as predict
+from ast_jax.recipe import parse
 from ast_jax.training import hosts
 from ast_jax.training.loop import train
 from benchmarks.prove_crashes import compare, survive
@@ -350,7 +350,7 @@ def test_predict_tags_files_and_reports_the_broken_one(whole, sounds, tmp_path, 
     broken.write_text("this is not a sound")
     good = sounds / "test" / "low" / "test0.wav"
     with pytest.raises(SystemExit) as status:
-        predict([f"--model={whole}", "--json", str(good), str(broken)])
+        invoke("predict", [f"--model={whole}", "--json", str(good), str(broken)])
     out, err = capsys.readouterr()
     assert status.value.code == 1
     tags = json.loads(out)

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import EvalStream, TrainStream
+from ast_jax.datasets.pipeline import EvalStream, HostRows, TrainStream
 from ast_jax.errors import InputError
 from ast_jax.sharding import fsdp_spec, make_layout
 

@@ -27,9 +27,8 @@ def model(seed=0, **changes) -> LoadedModel:
     shape = {"num_classes": 3, "num_frames": 32, "width": 8, "depth": 2, "num_heads": 2, "strides": (16, 16)}
     net = AST(ASTConfig(**shape | changes), rngs=nnx.Rngs(seed))
     nnx.update(net, jax.tree.map(lambda value: 5 * value, nnx.state(net)))
-    return LoadedModel(
-        net, LABELS, -6.5, 5.0, multi_label=True, notes=["2 blocks from somewhere/weights.npz"]
-    )
+    front_end = net.front_end.with_statistics(-6.5, 5.0)
+    return LoadedModel(net, LABELS, front_end, "sigmoid", notes=["2 blocks from somewhere/weights.npz"])
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +139,17 @@ def test_the_card_says_what_a_run_knows(loaded, tmp_path):
     assert "dog, rain, bell" in words
     assert '"width": 8' in words
     assert "## Intended use" in words
+
+
+def test_the_card_names_the_family(loaded, monkeypatch):
+    facts = card.facts_of("somewhere/weights.npz", "best")
+    assert "An Audio Spectrogram Transformer ([Gong" in card.text(loaded, to="flax", name="x", facts=facts)
+    stated = loaded.card()
+    for family, words in (("cnn14", "PANNs' CNN14 ([Kong"), ("mine", "A model of the family mine of")):
+        monkeypatch.setattr(type(loaded), "card", lambda _, family=family: stated | {"family": family})
+        written = card.text(loaded, to="flax", name="x", facts=facts)
+        assert words in written
+        assert "tags: [audio]" in written
 
 
 def test_the_card_claims_nothing_that_nobody_measured(exported):
