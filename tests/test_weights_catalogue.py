@@ -20,7 +20,8 @@ DATA = np.random.default_rng(0).bytes(300_000)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves DATA at any path, with ranges; `/plain` knows none, `/short` hangs up half-way, `/page` is a web page, `/none` is not there."""
+    """Serves DATA at any path, with ranges; `/plain` knows none, `/short` hangs up half-way, `/page` is a web page,
+    `/none` is not there."""
 
     def do_GET(self):
         self.server.asked.append((self.path, self.headers.get("Range")))

@@ -62,8 +62,8 @@ def json_line(row: dict[str, Any]) -> str:
 def describe(
     name: str | Path, tags: Tags, label_names: Sequence[str], top: int, thresholds: Sequence[float]
 ) -> dict[str, Any]:
-    """The best labels of a file; of several windows also each one's, and of the best labels when they were heard: in which
-    windows they score their threshold or more."""
+    """The best labels of a file; of several windows also each one's, and of the best labels when they were heard:
+    in which windows they score their threshold or more."""
 
     def best(scores: np.ndarray) -> list[dict[str, Any]]:
         return [

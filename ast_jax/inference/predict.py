@@ -62,7 +62,7 @@ def _as_wav(samples: np.ndarray, rate: Any) -> bytes:
     import soundfile
 
     written = io.BytesIO()
-    soundfile.write(written, samples.astype(np.float32), round(rate), format="WAV", subtype="FLOAT")
+    soundfile.write(written, samples.astype(np.float32), round(float(rate)), format="WAV", subtype="FLOAT")
     return written.getvalue()
 
 
@@ -91,7 +91,7 @@ class Tagger:
         self.thresholds = first.thresholds if len(self.models) == 1 else None
 
     def heard_from(self, threshold: float | None = None) -> list[float]:
-        """From which score on each class counts as heard: `threshold`, or else what the model's card says, or else 0.5."""
+        """From which score on each class counts as heard: `threshold`, else the model's own, else 0.5."""
         known = self.thresholds or [None] * len(self.label_names)
         return (
             [0.5 if own is None else own for own in known] if threshold is None else [threshold] * len(known)
@@ -105,8 +105,8 @@ class Tagger:
         )
 
     def tag(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
-        """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in Hz), the samples
-        floats in [-1, 1], [S] or [S, channels].
+        """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in Hz),
+        the samples floats in [-1, 1], [S] or [S, channels].
 
         Raises InputError if it is none of these, AudioError if it cannot be heard.
         """
@@ -181,7 +181,7 @@ def _flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="score from which a label counts as heard in a window (default: the model's own of each, else 0.5)",
+        help="score from which a label counts as heard in a window (default: its own, else 0.5)",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", dest="format", action="store_const", const="json", help="an object a file")

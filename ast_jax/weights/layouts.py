@@ -173,7 +173,7 @@ def _tokens(distilled: bool) -> list[str]:
 def read(
     rows: list[Row], source: Arrays, *, where: str, unused: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
-    """Our float32 parameters from `source`, every key accounted for, their shapes held against each other as a ViT's.
+    """Our float32 parameters from `source`, every key accounted for, shapes held against each other's.
 
     Args:
         rows: the table.

@@ -66,7 +66,7 @@ def stated_config(card: Mapping[str, Any], where: str) -> Any:
 
 
 def stated_front_end(card: Mapping[str, Any], config: Any, where: str) -> FrontEnd:
-    """The front end that a card states, with its mean and std if it has both; AudioSet's kind where it states none."""
+    """The front end that a card states, AudioSet's where it states none; with mean and std if it has both."""
     front_end = from_card(card.get("front_end"), num_mel_bins=getattr(config, "num_mel_bins", 128))
     if card.get("mean") is None or card.get("std") is None:
         return front_end
