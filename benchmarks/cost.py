@@ -1,6 +1,6 @@
 r"""How the cost of a training step grows: clips/s and memory against frames, batch, variant and strides; docs/images/cost.png.
 
-  python -m benchmarks.cost [--json=FILE] [--plot=docs/images/cost.png] [--short] [--smoke]
+  GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m benchmarks.cost [--json=FILE] [--plot=docs/images/cost.png] [--short] [--smoke]
 
 On this machine's CPU in float32, in seconds of processor time: clips/s of one core. Memory is what the compiled step reserves beside
 its arguments. Points whose step would cost more than `MOST_FLOPS` are compiled, not timed.
@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ast_jax.huge_pages import use_huge_pages
 from benchmarks import timing
 
 MOST_FLOPS = 2e12
@@ -115,5 +114,4 @@ def _shared(found: dict[str, list[timing.Row]], axis: str) -> list[timing.Row]:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
     main()

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ast_jax.inference.serve.command import settings
+from ast_jax.inference.serve.limits import Limits
+from ast_jax.inference.serve.server import settings
 
 EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(
@@ -19,7 +20,7 @@ needs_chromium = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def browser() -> Iterator:
-    """Playwright's browser: a microphone that beeps, and no sandbox, which containers run by root do not allow."""
+    """Playwright's browser: a microphone that beeps, and no sandbox, which root's containers do not allow."""
     from playwright.sync_api import sync_playwright
 
     flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
@@ -32,12 +33,12 @@ def browser() -> Iterator:
 
 
 @contextlib.contextmanager
-def served(app) -> Iterator[str]:
+def served(app, limits: Limits = Limits()) -> Iterator[str]:  # noqa: B008 (frozen)
     """The app behind uvicorn on a free port of this machine, in a thread; gives its address."""
     import uvicorn
 
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(settings(app))
+    server = uvicorn.Server(settings(app, limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     while not server.started and thread.is_alive():

@@ -8,9 +8,10 @@ import pytest
 import soundfile
 from flax import nnx
 
+from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio, log_mel
-from ast_jax.inference import embed, probe
+from ast_jax.inference import probe
 from ast_jax.models import AST, ASTConfig
 from ast_jax.weights import LoadedModel
 
@@ -26,7 +27,7 @@ def loaded():
 
 @pytest.fixture
 def model(loaded, monkeypatch):
-    monkeypatch.setattr(embed, "load_model", lambda source, **options: loaded)
+    monkeypatch.setattr("ast_jax.weights.pretrained.load_model", lambda source, **options: loaded)
     return "--model=m"
 
 
@@ -59,7 +60,7 @@ def tokens_of(loaded, file, layer):
 def test_embeddings_are_the_tokens_pooled(loaded, model, sounds, tmp_path, kind, layer):
     file = sounds / "high" / "clip00.wav"  # .3 s: 28 frames, whose steps of time begin at 0, 12 and 24
     out = tmp_path / "emb.npz"
-    embed.main([model, f"--kind={kind}", f"--layer={layer}", f"--out={out}", str(file)])
+    invoke("embed", [model, f"--kind={kind}", f"--layer={layer}", f"--out={out}", str(file)])
     tokens, frames = tokens_of(loaded, file, layer)
     grid = tokens[2:].reshape(8, 5, 8)  # f x t x D
     assert frames == 28
@@ -80,7 +81,7 @@ def test_steps_of_time_lie_where_their_patches_do(model, sounds, tmp_path):
         sounds / "low" / "clip11.wav",
         tmp_path / "emb.npz",
     )  # .85 s: a window of .655 s and what is left
-    embed.main([model, "--kind=frames", f"--out={out}", str(file)])
+    invoke("embed", [model, "--kind=frames", f"--out={out}", str(file)])
     with np.load(out) as found:
         first = found["start_s"] < 0.654
         np.testing.assert_allclose(found["start_s"][first], 0.12 * np.arange(5))
@@ -95,7 +96,7 @@ def test_parquet_holds_the_same_and_a_broken_file_leaves_the_rest(model, sounds,
     broken.write_text("no sound")
     for name in ("emb.npz", "emb.parquet"):
         with pytest.raises(SystemExit) as status:
-            embed.main([model, f"--out={tmp_path / name}", str(sounds / "low"), str(broken)])
+            invoke("embed", [model, f"--out={tmp_path / name}", str(sounds / "low"), str(broken)])
         assert status.value.code == 1
         assert "broken.wav: not audio" in capsys.readouterr().err
     table = pq.read_table(tmp_path / "emb.parquet")
@@ -112,11 +113,11 @@ def test_parquet_holds_the_same_and_a_broken_file_leaves_the_rest(model, sounds,
 )
 def test_what_cannot_be_is_refused_at_once(model, sounds, tmp_path, flag, said):
     with pytest.raises(InputError, match=said):
-        embed.main([model, f"--out={tmp_path / 'x.npz'}", flag, str(sounds)])
+        invoke("embed", [model, f"--out={tmp_path / 'x.npz'}", flag, str(sounds)])
 
 
 def test_the_probe_on_a_directory_of_classes(model, sounds, capsys):
-    probe.main([model, "--json", "--layer=0", str(sounds)])
+    invoke("probe", [model, "--json", "--layer=0", str(sounds)])
     found = json.loads(capsys.readouterr().out)
     assert found["clips"] == 12
     assert sorted(found["kinds"]) == ["both", "mean", "token"]

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from flax import nnx
 
+from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio
 from ast_jax.inference import explain
@@ -16,6 +17,7 @@ from ast_jax.inference.attribution import (
     marked_region,
     over_cells,
 )
+from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig, host_variables, set_variables
 from ast_jax.models.attention import attend
 from ast_jax.weights import LoadedModel
@@ -145,7 +147,7 @@ def test_the_command_draws_the_best_window_and_keeps_every_map(loaded, tmp_path,
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000)
     soundfile.write(tmp_path / "a.wav", wave, 16_000)
     out = tmp_path / "a.png"
-    explain.main(["--model=m", str(tmp_path / "a.wav"), "--label=siren", "--label=bell", f"--out={out}"])
+    invoke("explain", ["--model=m", str(tmp_path / "a.wav"), "--label=siren", "--label=bell", f"--out={out}"])
     assert out.read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "a.npz") as maps:
         assert maps["labels"].tolist() == ["siren", "bell"]
@@ -153,9 +155,9 @@ def test_the_command_draws_the_best_window_and_keeps_every_map(loaded, tmp_path,
         assert maps["gradient"].shape == (2, *maps["fbank"].shape)
         start_s, frames = float(maps["start_s"]), len(maps["fbank"])
     # the window on which the first label scores highest, told again by the tagger itself
-    tags = explain.Tagger(["m"]).tag(tmp_path / "a.wav")
+    tags = Tagger(["m"]).tag(tmp_path / "a.wav")
     assert start_s == tags.times_s[tags.scores[:, 2].argmax()]
     assert frames <= 40
     assert f"from {start_s:.2f} s: siren" in capsys.readouterr().out
     with pytest.raises(InputError, match="no label 'cat': it has bell; rain; siren"):
-        explain.main(["--model=m", str(tmp_path / "a.wav"), "--label=cat"])
+        invoke("explain", ["--model=m", str(tmp_path / "a.wav"), "--label=cat"])

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import soundfile
 from flax import nnx
 
+from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import AudioError, Kaldi, log_mel
 from ast_jax.inference import answers, files, live, predict, timeline
@@ -156,7 +158,7 @@ def test_the_command_in_all_its_forms(tagger, sounds, tmp_path, capsys):
     """Broken files are reported, the others done; text, JSON and CSV tell the same."""
     plot = tmp_path / "plots" / "out.png"
     with pytest.raises(SystemExit) as status:
-        predict.main(["--model=m", "--json", "--top=2", f"--plot={plot}", str(sounds)])
+        invoke("predict", ["--model=m", "--json", "--top=2", f"--plot={plot}", str(sounds)])
     out, err = capsys.readouterr()
     assert status.value.code == 1
     assert "broken.wav: truncated" in err
@@ -172,15 +174,17 @@ def test_the_command_in_all_its_forms(tagger, sounds, tmp_path, capsys):
         f"out-{n}-{name}.png" for n, name in ((2, "long"), (3, "one"), (4, "short"), (5, "tail"))
     ]
 
-    predict.main(["--model=m", "--csv", str(sounds / "long.wav"), str(sounds / "one.wav")])
+    invoke("predict", ["--model=m", "--csv", str(sounds / "long.wav"), str(sounds / "one.wav")])
     table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(table) == 50
     column = [float(row[best["label"]]) for row in table if row["file"].endswith("long.wav")]
     np.testing.assert_allclose(column, best["timeline"], atol=1.01e-4)
 
-    predict.main(["--model=m", "--threshold=0", str(sounds / "long.wav")])
+    invoke("predict", ["--model=m", "--threshold=0", str(sounds / "long.wav")])
     assert f"{best['label']}" in (text := capsys.readouterr().out)
     assert "0.0-4.4 s" in text
+    predict.main(["--model=m", "--threshold=0", str(sounds / "one.wav")])
+    assert not re.search(r"\d-\d", capsys.readouterr().out), "of one window it need not be said when"
 
 
 def test_a_live_stream_gives_the_windows_of_the_file(tagger, sounds, monkeypatch, capsys):
@@ -194,9 +198,9 @@ def test_a_live_stream_gives_the_windows_of_the_file(tagger, sounds, monkeypatch
 
     pipe = Pipe(samples.astype("<i2").tobytes())
     monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": pipe}))
-    predict.main(["--model=m", "--stdin", "--csv"])
+    invoke("predict", ["--model=m", "--stdin", "--csv"])
     streamed = capsys.readouterr().out.splitlines()
-    predict.main(["--model=m", "--csv", str(sounds / "long.wav")])
+    invoke("predict", ["--model=m", "--csv", str(sounds / "long.wav")])
     from_file = capsys.readouterr().out.splitlines()
     numbers = lambda lines: np.array([line.split(",")[1:] for line in lines[1:]], float)
     np.testing.assert_allclose(numbers(streamed), numbers(from_file), atol=1e-3)

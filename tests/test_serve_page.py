@@ -1,4 +1,4 @@
-"""The page in a real browser: a sound in, tags, timeline and playback out; clear words for what is no sound; without a mouse."""
+"""The page in a real browser: tags, timeline and playback; clear words for what is no sound; by keyboard."""
 
 import json
 import re
@@ -69,7 +69,8 @@ def test_an_uploaded_wav_is_tagged_drawn_and_played(page):
     assert page.get_by_role("status").inner_text().startswith("three seconds.wav: ")
     # the spectrogram: as many columns as frames, and not all of one colour
     colours = page.locator("#spectrogram").evaluate(
-        "c => [c.width, c.height, new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size]"
+        "c => [c.width, c.height, "
+        "new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size]"
     )
     assert colours[:2] == [298, 128]
     assert colours[2] > 100
@@ -152,7 +153,8 @@ def test_what_a_screen_reader_hears(page):
     # everything that takes the focus has a name, and nothing is told twice by the same id
     nameless = page.evaluate(
         """[...document.querySelectorAll("button, input, audio, canvas, [role=meter], [tabindex]")]
-        .filter(e => !(e.getAttribute("aria-label") || e.labels?.length || e.textContent.trim())).map(e => e.outerHTML)"""
+        .filter(e => !(e.getAttribute("aria-label") || e.labels?.length || e.textContent.trim()))
+        .map(e => e.outerHTML)"""
     )
     assert nameless == []
 

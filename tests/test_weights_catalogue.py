@@ -1,10 +1,12 @@
 """The catalogue is complete, and its downloads resume, are verified, and fail in one line."""
 
-import functools
+import dataclasses
 import hashlib
 import http.server
 import json
 import re
+import string
+import sys
 import threading
 from pathlib import Path
 
@@ -20,8 +22,7 @@ DATA = np.random.default_rng(0).bytes(300_000)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves DATA at any path, with ranges; `/plain` knows none, `/short` hangs up half-way, `/page` is a web page,
-    `/none` is not there."""
+    """DATA at any path, with ranges; /plain knows none, /short hangs up, /page is HTML, /none is 404."""
 
     def do_GET(self):
         self.server.asked.append((self.path, self.headers.get("Range")))
@@ -61,12 +62,12 @@ def server():
 
 
 def test_entries_are_complete():
-    names = set(catalogue.ENTRIES)
+    names = set(catalogue.entries())
     assert len([name for name in names if name.startswith("deit_") and "distilled" in name]) == 4
     assert len([name for name in names if name.startswith("ast_")]) == 8
     assert len([name for name in names if name.startswith("MIT/")]) == 8
     assert {"timm/vit_small_patch14_dinov2.lvd142m", "timm/deit3_base_patch16_384.fb_in22k_ft_in1k"} <= names
-    for entry in catalogue.ENTRIES.values():
+    for entry in catalogue.entries().values():
         assert entry.licence in ("Apache-2.0", "BSD-3-Clause")
         assert entry.figure
         assert entry.source.startswith("https://") or entry.source.count("/") == 1
@@ -78,6 +79,17 @@ def test_entries_are_complete():
         ):  # the name ends in the digest, as torch.hub has it
             assert entry.source.endswith(f"-{entry.sha256}.pth")
             assert re.fullmatch("[0-9a-f]{8}", entry.sha256)
+
+
+def test_every_word_of_the_catalogue_is_used():
+    """A key that is neither a field nor stands in the source would be a slip that says nothing."""
+    fields = {field.name for field in dataclasses.fields(catalogue.Entry)} | {"task"}
+    for name, table in published.table("catalogue").items():
+        for own in table.pop("entries"):
+            row = table | own
+            words = {word for _, word, _, _ in string.Formatter().parse(row.get("source", "{name}")) if word}
+            assert row.keys() <= fields | words, name
+            assert row.get("task") in (None, *published.TASKS)
 
 
 def test_the_published_facts():
@@ -151,6 +163,22 @@ def test_wrong_checksums_and_web_pages_are_refused_and_removed(tmp_path, server)
     assert download.file(f"{server.url}/x.bin", tmp_path, sha256=right).exists()
 
 
+def test_the_bar_leaves_stdout_alone(monkeypatch, capsys):
+    """At a terminal too: the answer of a command may be on its way there."""
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "is_terminal", True)
+    stdout = sys.stdout
+    with download._progress() as bar:
+        bar.add_task("x.bin", total=10, completed=4)
+        print("the answer")
+        assert sys.stdout is stdout
+    out, err = capsys.readouterr()
+    assert out == "the answer\n"
+    assert "x.bin" in err
+    assert "4/10 bytes" in err
+
+
 def test_no_network_is_one_line_with_the_address(tmp_path, server):
     server_url = server.url
     with pytest.raises(
@@ -174,9 +202,11 @@ def test_a_name_becomes_a_model(tmp_path, monkeypatch):
     """The whole way, with a local file in the place of the published one."""
     params = reference_file(tmp_path / "audioset.pth")
     name = "ast_audioset_10_10_0.4593"
-    entry = catalogue.ENTRIES[name]
-    local = functools.partial(catalogue.dataclasses.replace, entry)
-    monkeypatch.setitem(catalogue.ENTRIES, name, local(source=(tmp_path / "audioset.pth").as_uri()))
+    source = (tmp_path / "audioset.pth").as_uri()
+    entry = dataclasses.replace(
+        catalogue.find(name), source=source, licence="CC BY-NC 4.0", non_commercial=True
+    )
+    monkeypatch.setitem(catalogue.entries(), name, entry)
     monkeypatch.setenv("AST_JAX_CACHE", str(tmp_path / "cache"))
     source = read_source(name)
     assert source.where == name
@@ -184,6 +214,7 @@ def test_a_name_becomes_a_model(tmp_path, monkeypatch):
     assert (source.mean, source.std) == published.AUDIOSET
     assert (source.label_names[0], source.activation, source.channels) == ("Speech", "sigmoid", "first")
     np.testing.assert_array_equal(source.arrays["head/kernel"], params["head/kernel"])
+    assert source.notes[-1] == f"{name} is under CC BY-NC 4.0: not for commercial use"
     assert (tmp_path / "cache" / "audioset.pth").exists()
 
 

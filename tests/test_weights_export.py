@@ -143,6 +143,17 @@ def test_the_card_says_what_a_run_knows(loaded, tmp_path):
     assert "## Intended use" in words
 
 
+def test_the_card_names_the_family(loaded, monkeypatch):
+    facts = card.facts_of("somewhere/weights.npz", "best")
+    assert "An Audio Spectrogram Transformer ([Gong" in card.text(loaded, to="flax", name="x", facts=facts)
+    stated = loaded.card()
+    for family, words in (("cnn14", "PANNs' CNN14 ([Kong"), ("mine", "A model of the family mine of")):
+        monkeypatch.setattr(type(loaded), "card", lambda _, family=family: stated | {"family": family})
+        written = card.text(loaded, to="flax", name="x", facts=facts)
+        assert words in written
+        assert "tags: [audio]" in written
+
+
 def test_the_card_claims_nothing_that_nobody_measured(exported):
     words = (exported[0] / "README.md").read_text()
     assert "Not measured here." in words

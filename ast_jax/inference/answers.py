@@ -1,4 +1,7 @@
-"""What was heard in a sound, and how it is told: text for people, JSON and CSV for programs. W windows, C classes."""
+"""What was heard in a sound, and how it is told: text for people, JSON and CSV for programs.
+
+W windows, C classes.
+"""
 
 import csv
 import json
@@ -36,11 +39,13 @@ class Tags:
 
     @classmethod
     def of(cls, heard: Heard, window_s: float, label_names: Sequence[str] = ()) -> "Tags":
+        """The tags of a sound whose windows of `window_s` were answered by scores."""
         times = np.array(heard.starts_s), np.array(heard.ends_s)
         return cls(*times, window_s, np.stack(heard.answers), label_names)
 
     @property
     def duration_s(self) -> float:
+        """Seconds from the sound's beginning to the end of its last window."""
         return float(self.ends_s[-1])
 
 
@@ -48,43 +53,57 @@ Writer = Callable[[str, Tags], None]
 
 
 def writer(form: str, label_names: Sequence[str], top: int, thresholds: Sequence[float]) -> Writer:
-    """A function that prints the tags of one file, in the form 'text', 'json' (an object a line) or 'csv' (a row a window)."""
+    """A function that prints a file's tags as 'text', 'json' (an object a line) or 'csv' (a row a window)."""
     if form == "csv":
         return _csv_writer(label_names)
     tell = json_line if form == "json" else text
-    return lambda name, tags: print(tell(describe(name, tags, label_names, top, thresholds)), flush=True)
+
+    def write(name: str, tags: Tags) -> None:
+        print(tell({"file": name} | describe(tags, label_names, top, thresholds)), flush=True)
+
+    return write
 
 
 def json_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def describe(
-    name: str | Path, tags: Tags, label_names: Sequence[str], top: int, thresholds: Sequence[float]
-) -> dict[str, Any]:
-    """The best labels of a file; of several windows also each one's, and of the best labels when they were heard:
-    in which windows they score their threshold or more."""
+def describe(tags: Tags, label_names: Sequence[str], top: int, thresholds: Sequence[float]) -> dict[str, Any]:
+    """A sound's answer for programs, whoever asks: `predict --json` and the server tell this.
 
-    def best(scores: np.ndarray) -> list[dict[str, Any]]:
-        return [
-            {"label": label_names[i], "score": round(float(scores[i]), 4)} for i in np.argsort(-scores)[:top]
-        ]
+    The `top` labels by their mean score, each with the `spans` of windows in which it scores its
+    threshold or more and its score in every window (`timeline`); the best labels of each window; and the same
+    scores as one `timeline` of windows and labels.
+    """
 
-    row: dict[str, Any] = {
-        "file": str(name),
-        "start_s": _seconds(tags.times_s[0]),
-        "end_s": _seconds(tags.duration_s),
-        "tags": best(tags.overall),
+    def named(scores: np.ndarray, best: Sequence[int]) -> list[dict[str, Any]]:
+        return [{"label": label_names[i], "score": _rounded(scores[i])} for i in best]
+
+    best = _best(tags.overall, top)
+    series = {i: [_rounded(score) for score in tags.scores[:, i]] for i in best}
+    starts, ends = [_seconds(t) for t in tags.times_s], [_seconds(t) for t in tags.ends_s]
+    return {
+        "start_s": starts[0],
+        "end_s": ends[-1],
+        "duration_s": _seconds(tags.ends_s[-1] - tags.times_s[0]),
+        "tags": [
+            tag | {"spans": spans(tags, i, thresholds[i]), "timeline": series[i]}
+            for tag, i in zip(named(tags.overall, best), best, strict=True)
+        ],
+        "windows": [
+            {"start_s": start, "end_s": end, "tags": named(scores, _best(scores, top))}
+            for start, end, scores in zip(starts, ends, tags.scores, strict=True)
+        ],
+        "timeline": {
+            "starts_s": starts,
+            "ends_s": ends,
+            "labels": [{"label": label_names[i], "scores": series[i]} for i in best],
+        },
     }
-    if len(tags.scores) > 1:
-        for tag, i in zip(row["tags"], np.argsort(-tags.overall)[:top], strict=True):
-            tag["spans"] = spans(tags, int(i), thresholds[i])
-            tag["timeline"] = [round(float(score), 4) for score in tags.scores[:, i]]
-        row["windows"] = [
-            {"start_s": _seconds(start), "end_s": _seconds(end), "tags": best(scores)}
-            for start, end, scores in zip(tags.times_s, tags.ends_s, tags.scores, strict=True)
-        ]
-    return row
+
+
+def _best(scores: Float[np.ndarray, " C"], top: int) -> list[int]:
+    return np.argsort(-scores, kind="stable")[:top].tolist()
 
 
 def spans(tags: Tags, label: int, threshold: float) -> list[list[float]]:
@@ -106,10 +125,10 @@ def text(row: dict[str, Any]) -> str:
         row["file"] if not row["start_s"] else f"{row['file']}  {row['start_s']:g} to {row['end_s']:g} s"
     ]
     width = max(len(tag["label"]) for tag in row["tags"])
+    several = len(row["windows"]) > 1
     for tag in row["tags"]:
-        lines.append(
-            f"  {tag['score']:7.4f}  {tag['label']:<{width}}  {_when(tag.get('spans', []))}".rstrip()
-        )
+        when = _when(tag["spans"]) if several else ""
+        lines.append(f"  {tag['score']:7.4f}  {tag['label']:<{width}}  {when}".rstrip())
     return "\n".join(lines)
 
 
@@ -133,7 +152,7 @@ def _csv_writer(label_names: Sequence[str]) -> Writer:
 
 
 def plot_paths(plot: Path | None, files: Sequence[Path]) -> dict[str, Path]:
-    """Where the picture of each file goes: `plot` itself for one file, else numbered and named after the file."""
+    """Where each file's picture goes: `plot` itself for one file, else numbered, with the file's name."""
     if plot is None:
         return {}
     if len(files) == 1:
@@ -143,6 +162,10 @@ def plot_paths(plot: Path | None, files: Sequence[Path]) -> dict[str, Path]:
         str(file): plot.with_name(f"{plot.stem}-{number:0{digits}d}-{file.stem}{plot.suffix or '.png'}")
         for number, file in enumerate(files, 1)
     }
+
+
+def _rounded(score: np.floating) -> float:
+    return round(float(score), 4)
 
 
 def _seconds(value: Float[np.ndarray, ""] | float) -> float:

@@ -1,40 +1,29 @@
-r"""Tags sound files of any length and format.
+"""Tags sounds of any length and format.
 
-  python -m ast_jax predict --model=runs/quickstart FILE_OR_DIRECTORY ... [--json | --csv] [--plot=out.png]
-  arecord -q -t raw -f S16_LE -r 16000 | python -m ast_jax predict --model=runs/quickstart --stdin
-
-A file longer than the model's length is heard in overlapping windows, decoded as a stream. Several `--model` are an
-ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a batch, W windows of a file, C classes.
+A file longer than the model's length is heard in overlapping windows, decoded as a stream. Several models are
+an ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a batch, W windows of a
+file, C classes.
 """
 
-import argparse
 import io
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
-from ast_jax.features.audio import Source
-from ast_jax.inference import answers
+from ast_jax.features.audio import SoundSource
 from ast_jax.inference.answers import Tags
-from ast_jax.inference.files import (
-    Failures,
-    add_window_flags,
-    batch_size_for,
-    durations_s,
-    progress,
-    sound_files,
-)
 from ast_jax.inference.windows import BATCH, Grid, Heard, cut, hear
 from ast_jax.weights import load_model
 
+Sound = SoundSource | BinaryIO | tuple[np.ndarray, float]
 
-def as_source(sound: Any) -> Source:
+
+def as_source(sound: Any) -> SoundSource:
     """Anything that is a sound in Python as what the decoder takes: a path, or a file's bytes.
 
     Raises InputError for what is none of those that `Tagger.tag` names.
@@ -91,7 +80,9 @@ class Tagger:
         self.thresholds = first.thresholds if len(self.models) == 1 else None
 
     def heard_from(self, threshold: float | None = None) -> list[float]:
-        """From which score on each class counts as heard: `threshold`, else the model's own, else 0.5."""
+        """From which score on each class counts as heard: `threshold`, or else what the model's card says, or
+        else 0.5.
+        """
         known = self.thresholds or [None] * len(self.label_names)
         return (
             [0.5 if own is None else own for own in known] if threshold is None else [threshold] * len(known)
@@ -105,102 +96,41 @@ class Tagger:
         )
 
     def tag(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
-        """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in Hz),
-        the samples floats in [-1, 1], [S] or [S, channels].
+        """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in
+        Hz), the samples floats in [-1, 1], [S] or [S, channels].
 
         Raises InputError if it is none of these, AudioError if it cannot be heard.
         """
         grid = self.grid(window_s=window_s, hop_s=hop_s)
-        (heard,) = hear([as_source(sound)], grid, self._forward)
+        (heard,) = hear([as_source(sound)], grid, self.scores)
         if heard.error is not None:
             raise heard.error
         return Tags.of(heard, grid.window_s, self.label_names)
 
     def tag_all(
         self,
-        files: Iterable[Source],
+        files: Iterable[SoundSource],
         grid: Grid,
         *,
         batch_size: int = BATCH,
         advance: Callable[[float], None] = lambda seconds: None,
     ) -> Iterator[Heard]:
-        """Every file in turn, windows batched across files; see `hear`. `Tags.of` makes tags of what was heard."""
-        return hear(files, grid, self._forward, batch_size=batch_size, advance=advance)
+        """Every file in turn, windows batched across files; see `hear`.
+
+        `Tags.of` makes tags of what was heard.
+        """
+        return hear(files, grid, self.scores, batch_size=batch_size, advance=advance)
 
     def listen(self, blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Tags]:
         """Tags of each window of a live waveform, as soon as it is full."""
         for window in cut(blocks, grid):
             fbank = grid.empty(1)
             fbank[0, : len(window.fbank)] = window.fbank
-            scores = np.asarray(self._forward(fbank, None))
+            scores = np.asarray(self.scores(fbank))
             times = np.array([window.start_s]), np.array([window.end_s])
             yield Tags(*times, grid.window_s, scores, self.label_names)
 
-    def _forward(self, fbank: Float[np.ndarray, "B T F"], lengths) -> Float[Any, "B C"]:
-        """The mean score of the models; how many frames are sound they know by the zero rows."""
+    def scores(self, fbank: Float[np.ndarray, "B T F"], lengths: Any = None) -> Float[Any, "B C"]:
+        """The mean score of the models; how many frames are sound (`lengths`) they know by the padding."""
         scores = [model.scores(fbank) for model in self.models]
         return scores[0] if len(scores) == 1 else np.mean([np.asarray(s) for s in scores], axis=0)
-
-
-def main(argv: Sequence[str]) -> None:
-    """The command. Files that cannot be heard are reported, the others are tagged all the same; then the status is 1."""
-    args = _flags(argv)
-    tagger = Tagger(args.model)
-    grid = tagger.grid(window_s=args.window_s, hop_s=args.hop_s)
-    write = answers.writer(args.format, tagger.label_names, args.top, tagger.heard_from(args.threshold))
-    if args.stdin:
-        from ast_jax.inference.live import pcm_blocks
-
-        stream = cast(io.BufferedIOBase, sys.stdin.buffer)
-        for tags in tagger.listen(pcm_blocks(stream), grid):
-            write("<stdin>", tags)
-        return
-    files = sound_files(args.files)
-    durations = durations_s(files)
-    plots = answers.plot_paths(args.plot, files)
-    failures = Failures(len(files), "tagged")
-    with progress(sum(durations), "tagging") as advance:
-        found = tagger.tag_all(files, grid, batch_size=batch_size_for(durations, grid), advance=advance)
-        for heard in failures.reported(found):
-            tags = Tags.of(heard, grid.window_s, tagger.label_names)
-            write(str(heard.file), tags)
-            if plots:
-                from ast_jax.inference.timeline import draw
-
-                draw(heard.file, tags, tagger.label_names, plots[str(heard.file)], channels=grid.channels)
-    failures.exit_if_any()
-
-
-def _flags(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m ast_jax predict", description="Tags sound files.")
-    parser.add_argument(
-        "--model", action="append", required=True, help="a run or checkpoint; repeat it for an ensemble"
-    )
-    add_window_flags(parser, hop="half the window")
-    parser.add_argument("--top", type=int, default=5, help="labels shown per file and window")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="score from which a label counts as heard in a window (default: its own, else 0.5)",
-    )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="format", action="store_const", const="json", help="an object a file")
-    form.add_argument(
-        "--csv", dest="format", action="store_const", const="csv", help="a row a window, a column a label"
-    )
-    parser.add_argument(
-        "--plot", type=Path, help="a picture (PNG): spectrogram and timeline of the top labels"
-    )
-    parser.add_argument("--stdin", action="store_true", help="tag 16-bit mono PCM at 16 kHz, as it comes")
-    parser.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="sound files, or directories of them"
-    )
-    parser.set_defaults(format="text")
-    args = parser.parse_args(argv)
-    if bool(args.files) == args.stdin:
-        parser.error("name sound files or directories, or give --stdin, not both")
-    if args.stdin and args.plot:
-        parser.error("--plot needs files: a live sound has no end")
-    if args.top < 1:
-        parser.error(f"--top={args.top}: wanted at least 1")
-    return args

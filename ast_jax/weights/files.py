@@ -1,92 +1,164 @@
 """Arrays from files of four formats, told apart by their first bytes, and JSON; damage is one line.
 
-What comes back is as the file has it: types, names and order are nobody's yet.
+What comes back is as the file has it: types and order are nobody's yet. Of names, only what trainers put
+before all of them is gone.
 """
 
+import io
 import json
+import math
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ast_jax.errors import InputError
 from ast_jax.weights import torch_file
+from ast_jax.weights.budget import shown, zip_members
 from ast_jax.weights.model_card import CARD
+
+# Where training scripts put a state dict; the first that is there is taken.
+_INSIDE = (
+    *("model", "state_dict", "model_state_dict", "student", "teacher"),
+    *("ema", "model_ema", "ema_state_dict", "state_dict_ema"),
+)
+# What DataParallel, torch.compile and Lightning modules put before every name.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+
+
+class Contents(NamedTuple):
+    """A file's arrays by name, the model card inside it, if any, and what was left aside."""
+
+    arrays: dict[str, Any]
+    card: dict[str, Any] | None
+    notes: list[str]
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The arrays of a `.npz`, safetensors or PyTorch file, whatever its name, and the model card inside, if any.
+    """The arrays and the model card of `read`, for files that we wrote or whose layout is known."""
+    return read(path)[:2]
+
+
+def read(path: Path) -> Contents:
+    """What a `.npz`, safetensors or PyTorch file holds, whatever its name.
 
     Raises:
-        InputError: it is none of these, or damaged.
+        InputError: it is none of these, or damaged, or asks for far more memory than it is long.
     """
     try:
         with open(path, "rb") as file:
             start = file.read(9)
     except OSError as error:
         raise InputError(f"{path} cannot be opened ({error.strerror})") from error
+    card: str | bytes | None
+    notes: list[str] = []
+    zipped = start[:4] == b"PK\x03\x04"
     if start[8:9] == b"{":
-        return _read_safetensors(path)
-    if start[:4] == b"PK\x03\x04" and _is_npz(path):
-        return _read_npz(path)
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        card = torch_file.read_extra(path, CARD) if start[:2] == b"PK" else None
-        return _unwrap(torch_file.read(path), str(path)), json.loads(card) if card else None
-    raise InputError(
-        f"{path} is no checkpoint: it starts with {start[:4]!r}, wanted a PyTorch (.pth, .bin), safetensors or .npz file"
+        arrays, card = _read_safetensors(path)
+    elif zipped and _is_npz(path):
+        arrays, card = _read_npz(path)
+    elif zipped or start[:1] == b"\x80":
+        card = torch_file.read_extra(path, CARD) if zipped else None
+        arrays = _state_dict(torch_file.read(path), str(path), notes)
+    else:
+        wanted = "a PyTorch (.pth, .bin), safetensors or .npz file"
+        raise InputError(f"{path} is no checkpoint: it starts with {start[:4]!r}, wanted {wanted}")
+    for name in arrays:
+        if not isinstance(name, str) or not name.isprintable():
+            raise InputError(f"{path} names an array {shown(name)}, wanted printable text")
+    return Contents(
+        _without_wrappers(arrays, notes), _parse(card, f"{path}: its {CARD}") if card else None, notes
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    from safetensors import safe_open
 
     try:
         with safe_open(path, "np") as file:
-            card = (file.metadata() or {}).get(CARD)
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(card) if card else None  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{path} is no whole safetensors file ({error}): fetch it again") from error
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return arrays, (file.metadata() or {}).get(CARD)
+    # The library's own error for damage, others for types that NumPy does not have.
+    except Exception as error:
+        raise InputError(
+            f"{path} is no whole safetensors file ({shown(str(error))}): fetch it again"
+        ) from error
 
 
 def _is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
-    except torch_file.BAD_ZIP as error:
-        raise InputError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+    # zipfile's own errors are of eight kinds.
+    except Exception as error:
+        raise InputError(f"{path} is damaged or cut short ({shown(str(error))}): fetch it again") from error
 
 
-def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (*torch_file.BAD_ZIP, zlib.error, ValueError) as error:  # ValueError: an array of Python objects
-        raise InputError(f"{path} cannot be read as a .npz file of plain arrays ({error})") from error
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in zip_members(path, archive) if name.endswith(".npy")]
+            arrays = {name.removesuffix(".npy"): _read_npy(archive.read(name)) for name in names}
+    except InputError:
+        raise
+    # A header is parsed as Python: a damaged one fails in as many ways as Python can.
+    except Exception as error:
+        why = f"{type(error).__name__}: {shown(str(error))}"
+        raise InputError(f"{path} cannot be read as a .npz file of plain arrays ({why})") from error
     card = arrays.pop(CARD, None)
-    return arrays, json.loads(str(card)) if card is not None else None
+    return arrays, None if card is None else str(card)
 
 
-def _unwrap(tree: Any, where: str) -> dict[str, Any]:
+def _read_npy(data: bytes) -> np.ndarray:
+    """np.load's array over the bytes that are there: np.load itself takes what the header claims."""
+    file = io.BytesIO(data)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"the shape {shape}")
+    flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=file.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _holds_arrays(tree: Any, depth: int = 3) -> bool:
+    """Whether it is a state dict or holds one where training scripts put them."""
+    if not isinstance(tree, dict) or not depth:
+        return False
+    inside = (_holds_arrays(tree.get(key), depth - 1) for key in _INSIDE)
+    return any(isinstance(value, np.ndarray) for value in tree.values()) or any(inside)
+
+
+def _state_dict(tree: Any, where: str, notes: list[str]) -> dict[Any, np.ndarray]:
     """The state dict in what training scripts save around it (`{"model": ..., "epoch": ...}`)."""
+    if not _holds_arrays(tree):
+        held = f"a dictionary of {_some(tree)}" if isinstance(tree, dict) else shown(tree)
+        raise InputError(f"{where} holds {held}: wanted a state dict, alone or under 'model' or 'state_dict'")
+    # Three times, for a dictionary may hold itself.
     for _ in range(3):
-        if isinstance(tree, dict) and any(isinstance(value, np.ndarray) for value in tree.values()):
-            return {str(key): value for key, value in tree.items()}
-        inner = [
-            key
-            for key in ("model", "state_dict", "model_state_dict")
-            if isinstance(tree, dict) and key in tree
-        ]
-        if not inner:
-            break
-        tree = tree[inner[0]]
-    held = (
-        f"a dictionary of {', '.join(map(str, list(tree)[:5]))}"
-        if isinstance(tree, dict)
-        else type(tree).__name__
-    )
-    raise InputError(f"{where} holds {held}: wanted a state dict, alone or under 'model' or 'state_dict'")
+        inside = [key for key in _INSIDE if _holds_arrays(tree.get(key))]
+        tree = tree[inside[0]] if inside else tree
+        if inside[1:]:
+            notes.append(f"weights of {inside[0]!r} taken, those of {_some(inside[1:])} left aside")
+    if others := [key for key, value in tree.items() if not isinstance(value, np.ndarray)]:
+        notes.append(f"{_some(others)} left aside: no arrays")
+    return {key: value for key, value in tree.items() if isinstance(value, np.ndarray)}
+
+
+def _some(names: Any) -> str:
+    """The first five of a stranger's names."""
+    first = ", ".join(shown(name) for name in list(names)[:5])
+    return f"{first}, ... ({len(names)} in all)" if len(names) > 5 else first or "nothing"
+
+
+def _without_wrappers(arrays: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The arrays without what stands before all of their names and says nothing."""
+    gone = ""
+    while prefix := next((p for p in _WRAPPERS if arrays and all(key.startswith(p) for key in arrays)), ""):
+        arrays, gone = {key.removeprefix(prefix): value for key, value in arrays.items()}, gone + prefix
+    if gone:
+        notes.append(f"{gone!r} left away before every name")
+    return arrays
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -95,10 +167,15 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is none.
     """
+    return _parse(path.read_bytes(), str(path))
+
+
+def _parse(text: str | bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no valid JSON ({error})") from error
+        value = json.loads(text)
+    # Not JSON, not UTF-8, nested beyond Python's stack, or a number of too many digits.
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is no valid JSON ({shown(str(error))})") from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, wanted a JSON object")
+        raise InputError(f"{where} holds a {type(value).__name__}, wanted a JSON object")
     return value

@@ -7,7 +7,7 @@ from typing import Any
 
 from ast_jax.errors import InputError
 from ast_jax.weights import catalogue, hugging_face, state_dicts
-from ast_jax.weights.files import read_arrays, read_json
+from ast_jax.weights.files import read, read_arrays, read_json
 from ast_jax.weights.model_card import CARD
 from ast_jax.weights.source import Source, our_source
 
@@ -21,7 +21,8 @@ def read_source(
         src: a file, a directory, or a name of the catalogue (fetched and cached).
         which: for a run of ours, its 'best', 'last' or 'average' weights.
         facts: what the file itself does not say and nobody can infer: `num_heads` of an unusual ViT;
-            `strides`, `num_frames`, `num_mel_bins` of an unusual reference `.pth`. A file's own word comes first.
+            `strides`, `num_frames`, `num_mel_bins` of an unusual reference `.pth`. A file's own word comes
+            first.
 
     Raises:
         InputError: nothing there, or what is there is damaged, unknown, incomplete or has too much; one line.
@@ -31,10 +32,12 @@ def read_source(
         return _from_catalogue(catalogue.find(str(src)), facts)
     if path.is_dir():
         return _read_directory(path, which, facts)
-    arrays, card = read_arrays(path)
+    arrays, card, notes = read(path)
     if card and not any("." in key for key in arrays):
         return our_source(str(path), arrays, card)
-    return state_dicts.read_state_dict(str(path), arrays, card, facts)
+    source = state_dicts.read_state_dict(str(path), arrays, card, facts)
+    source.notes[:0] = notes
+    return source
 
 
 def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:
@@ -46,7 +49,8 @@ def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:
         source.activation = "sigmoid" if entry.multi_label else "softmax"
         source.channels = entry.channels or source.channels
         source.label_names = source.label_names or entry.label_names()
-        source.notes = [f"normalisation and classes are those published with {entry.name}"]
+        source.notes = []  # what was concluded from the file's shapes is known
+    source.notes += entry.notes
     return source
 
 

@@ -1,18 +1,16 @@
 """PyTorch's `.pth` files, read and written without PyTorch, and without running anything that is in them.
 
-A file of torch.save (since PyTorch 1.6) is a zip archive: `data.pkl` is a pickle of the object with its tensors left
-out, `data/0`, `data/1`, ... are their bytes, stored uncompressed. The pickle is read by an unpickler that knows tensors,
-storages and plain containers and refuses every other name before anything could be called; the bytes are mapped, not copied.
+A file of torch.save (since PyTorch 1.6) is a zip archive: `data.pkl` is a pickle of the object with its
+tensors left out, `data/0`, `data/1`, ... are their bytes, stored uncompressed. They are mapped, not copied.
+Before 1.6 it was a row of pickles and then the bytes of each storage.
 """
 
 import io
 import math
 import mmap
-import pickle
 import struct
 import zipfile
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +19,8 @@ import ml_dtypes
 import numpy as np
 
 from ast_jax.errors import InputError
+from ast_jax.weights import unpickle
+from ast_jax.weights.budget import Budget, shown, zip_members
 
 _TYPES = {
     "float64": np.float64,
@@ -47,258 +47,189 @@ _STORAGES = {
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
 }
-
-# What the zipfile module makes of damaged directories: some damage reads as a kind of archive that it does not know.
-BAD_ZIP = (zipfile.BadZipFile, RuntimeError, struct.error, OverflowError, EOFError, UnicodeDecodeError)
-_PLAIN = (str, bytes, int, float, bool, type(None))
+_OLD_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read(path: Path) -> Any:
     """The object in a torch.save file: dictionaries, lists and tuples of read-only NumPy arrays and scalars.
 
-    Tensors come with their own strides and types (bfloat16 through ml_dtypes), mapped from the file. Torch types come as
-    NumPy's. The older format (before PyTorch 1.6, no zip) goes through torch itself where that is installed.
+    Tensors come with their own strides and types (bfloat16 through ml_dtypes). Torch types come as NumPy's.
 
     Raises:
-        InputError: the file is damaged or cut short, or it names anything but tensors and plain containers.
+        InputError: the file is damaged or cut short, it names anything but tensors and plain containers, or
+            it asks for far more memory than it is long.
     """
     with open(path, "rb") as file:
         magic = file.read(4)
-        if magic != b"PK\x03\x04":
-            return _read_old(path, magic)
+        if magic != b"PK\x03\x04" and magic[:1] != b"\x80":
+            raise InputError(
+                f"{path} is no PyTorch file: it starts with {magic!r}, wanted a zip file or a pickle"
+            )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        return _Archive(path, mapped).load()
-    except RecursionError as error:
-        raise InputError(f"{path} nests its containers too deeply for a state dict") from error
-    except BAD_ZIP as error:
-        raise InputError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+        return _read_zip(path, mapped) if magic[:1] == b"P" else _read_old(path, mapped)
+    except InputError:
+        raise
+    # Damage can fail in any way at all; nothing is called that is not ours.
+    except Exception as error:
+        why = f"{type(error).__name__}: {shown(str(error))}"
+        raise InputError(
+            f"{path} cannot be read, it is damaged or cut short ({why}): fetch it again"
+        ) from error
 
 
 def read_extra(path: Path, name: str) -> bytes | None:
-    """A further member of the archive, as `write` stores them under `extra`; None where there is none."""
+    """A further member of the archive, as `write` stores them under `extra`; None where there is none.
+
+    Raises:
+        InputError: the archive is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            found = [member for member in archive.namelist() if member.partition("/")[2] == name]
+            members = zip_members(path, archive)
+            found = [member for member in members if member.partition("/")[2] == name]
             return archive.read(found[0]) if found else None
-    except BAD_ZIP as error:
-        raise InputError(f"{path} is damaged or cut short ({error}): fetch it again") from error
-
-
-class _Type(NamedTuple):
-    name: str
+    except InputError:
+        raise
+    # zipfile's own errors are of eight kinds.
+    except Exception as error:
+        raise InputError(f"{path} is damaged or cut short ({shown(str(error))}): fetch it again") from error
 
 
 class _Storage(NamedTuple):
-    type: _Type
-    key: str
-    size: int  # elements
+    """The elements that tensors lie in. Not an array, so that a pickle cannot give a tensor for one."""
+
+    elements: np.ndarray
 
 
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    type: _Type
+class _Tensors:
+    """What torch's pickles name, and the arrays that they describe.
 
+    Args:
+        storage_bytes: finds the bytes of a storage by its key and their number.
+    """
 
-class _Archive:
-    """One zip file: finds the bytes of each member in the mapped file and puts the arrays over them."""
-
-    def __init__(self, path: Path, mapped: mmap.mmap):
-        self.path, self.mapped = path, mapped
-        with zipfile.ZipFile(path) as archive:
-            self.members = {info.filename: info for info in archive.infolist()}
-        pickles = [name for name in self.members if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise InputError(
-                f"{path} is a zip file but none of torch.save's: it has no data.pkl in its one folder"
-            )
-        self.root = pickles[0].removesuffix("data.pkl")
+    def __init__(self, path: Path, storage_bytes: Callable[[str, int], Any]):
+        self.path, self.storage_bytes, self.budget = path, storage_bytes, Budget(path)
         self.storages: dict[str, np.ndarray] = {}
+        self.known: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): lambda: {},
+            ("torch._utils", "_rebuild_tensor_v2"): self.array,
+            ("torch._utils", "_rebuild_tensor_v3"): self.array_of,
+            ("torch._utils", "_rebuild_parameter"): lambda array, *_: array,
+            ("torch", "Size"): lambda shape=(): _sizes(shape),
+        }
+        for name, kind in _STORAGES.items():
+            self.known["torch", name] = self.known["torch.storage", name] = np.dtype(_TYPES[kind])
+        self.known |= {("torch", name): np.dtype(kind) for name, kind in _TYPES.items()}
 
-    def load(self) -> Any:
-        if f"{self.root}byteorder" in self.members and bytes(self.member("byteorder")) != b"little":
-            raise InputError(f"{self.path} was written on a big-endian machine: save it again on another")
-        try:
-            tree = _Unpickler(io.BytesIO(self.member("data.pkl")), self.path).load()
-        except InputError:
-            raise
-        except (
-            Exception
-        ) as error:  # a damaged pickle can fail in any way at all; it cannot call anything but ours
-            raise InputError(
-                f"{self.path}: its pickle cannot be read ({type(error).__name__}: {error})"
-            ) from error
-        return self.plain(tree, {})
+    def load(self, file: Any) -> Any:
+        return unpickle.load(file, self.find, self.storage)
 
-    def member(self, name: str) -> memoryview:
-        """The bytes of one member, checked against the sum that the zip file keeps of them."""
-        info = self.members.get(self.root + name)
-        if info is None:
-            raise InputError(f"{self.path} lacks its member {name}: it is damaged, fetch it again")
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise InputError(
-                f"{self.path}: member {name} is compressed, torch.save stores members as they are"
-            )
-        name_size, extra_size = struct.unpack_from("<HH", self.mapped, info.header_offset + 26)
-        start = info.header_offset + 30 + name_size + extra_size
-        data = memoryview(self.mapped)[start : start + info.file_size]
-        if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
-            raise InputError(
-                f"{self.path}: member {name} is damaged (its checksum differs), fetch the file again"
-            )
-        return data
+    def find(self, module: str, name: str) -> Any:
+        if (module, name) in self.known:
+            return self.known[module, name]
+        raise InputError(
+            f"{self.path} names {shown(f'{module}.{name}')}: only tensors and plain containers are read, for "
+            "a pickle can run any code. Where you trust the file, load it in PyTorch and save its state_dict"
+        )
 
-    def plain(self, node: Any, seen: dict[int, Any]) -> Any:
-        """The tree with tensors as arrays; a node met again is not built again, and none may hold itself."""
-        if id(node) in seen:
-            if seen[id(node)] is seen:
-                raise InputError(f"{self.path} holds an object that contains itself: no state dict does")
-            return seen[id(node)]
-        seen[id(node)] = seen
-        if isinstance(node, _Tensor):
-            done: Any = self.array(node)
-        elif isinstance(node, _Storage):
-            done = self.elements(node, node.type)
-        elif isinstance(node, _Type):
-            done = np.dtype(_TYPES[node.name])
-        elif isinstance(node, dict):
-            done = {self.plain(key, seen): self.plain(value, seen) for key, value in node.items()}
-        elif isinstance(node, (list, tuple, set, frozenset)):
-            done = [self.plain(value, seen) for value in node]
-            done = done if isinstance(node, list) else tuple(done)
-        elif isinstance(node, _PLAIN):
-            done = node
-        else:
-            raise InputError(
-                f"{self.path} holds a {type(node).__name__}: wanted tensors and plain containers"
-            )
-        seen[id(node)] = done
-        return done
-
-    def elements(self, storage: _Storage, kind: _Type) -> np.ndarray:
-        """A whole storage, as elements of `kind`: its own, or what a tensor of a newer file says of untyped bytes."""
-        if storage.key not in self.storages:
-            self.storages[storage.key] = np.frombuffer(self.member(f"data/{storage.key}"), np.uint8)
-        data = self.storages[storage.key]
-        wanted = storage.size * np.dtype(_TYPES[storage.type.name]).itemsize
+    def storage(self, pid: Any) -> _Storage:
+        word, kind, key, _, size, *view = pid
+        if word != "storage" or not isinstance(kind, np.dtype) or not isinstance(key, str) or any(view):
+            raise ValueError(f"{shown(word)} of {shown(key)}, which is no storage")
+        (size,) = _sizes((size,))
+        if key not in self.storages:
+            self.storages[key] = np.frombuffer(self.storage_bytes(key, size * kind.itemsize), np.uint8)
+        data, wanted = self.storages[key], size * kind.itemsize
         if data.size < wanted:
-            raise InputError(
-                f"{self.path}: storage {storage.key} has {data.size} bytes where {wanted} are named: damaged"
-            )
-        return data[:wanted].view(_TYPES[kind.name])
+            raise ValueError(f"storage {shown(key)} has {data.size} bytes where {wanted} are named")
+        return _Storage(data[:wanted].view(kind))
 
-    def array(self, tensor: _Tensor) -> np.ndarray:
-        data = self.elements(tensor.storage, tensor.type)
-        offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
+    def array(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
+        """torch._utils._rebuild_tensor_v2: an array over its storage, all of which it may repeat."""
+        if not isinstance(storage, _Storage):
+            raise ValueError(f"a tensor over {shown(storage)}")
+        data, (offset,), shape, strides = storage.elements, _sizes((offset,)), _sizes(shape), _sizes(strides)
         reach = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) + 1
         if math.prod(shape) == 0:
             return np.zeros(shape, data.dtype)
         if reach > data.size:
-            raise InputError(
-                f"{self.path}: a tensor {shape} reaches past its storage of {data.size} elements: damaged"
-            )
+            raise ValueError(f"a tensor {shape} reaches past its storage of {data.size} elements")
+        self.budget.spend(math.prod(shape) * data.itemsize)
         byte_strides = tuple(stride * data.itemsize for stride in strides)
         return np.lib.stride_tricks.as_strided(data[offset:], shape, byte_strides, writeable=False)
 
+    def array_of(self, storage, offset, shape, strides, grad, hooks, kind, *_) -> np.ndarray:
+        """torch._utils._rebuild_tensor_v3, which names the type of an untyped storage's elements."""
+        return self.array(_Storage(storage.elements.view(kind)), offset, shape, strides)
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the names below and no others, so the pickle can build containers and tensor descriptions and nothing else."""
 
-    def __init__(self, file: io.BytesIO, path: Path):
-        super().__init__(file, encoding="utf-8")
-        self.path = path
+def _sizes(values: Any) -> tuple[int, ...]:
+    """A tensor's shape or strides, from a stranger."""
+    if not isinstance(values, (tuple, list)) or len(values) > 64:
+        raise ValueError(f"{shown(values)} for sizes")
+    wrong = [value for value in values if not isinstance(value, int) or not 0 <= value < 1 << 63]
+    if wrong:
+        raise ValueError(f"{shown(wrong[0])} for a size")
+    return tuple(values)
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _KNOWN:
-            return _KNOWN[module, name]
-        if module in ("torch", "torch.storage") and name in _STORAGES:
-            return _Type(_STORAGES[name])
-        if module == "torch" and name in _TYPES:
-            return _Type(name)
+
+def _read_zip(path: Path, mapped: mmap.mmap) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        members = zip_members(path, archive)
+    pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
         raise InputError(
-            f"{self.path} names {module}.{name}: only tensors and plain containers are read, for a pickle can run any "
-            "code. Where you trust the file, load it in PyTorch and save its state_dict alone"
+            f"{path} is a zip file but none of torch.save's: it has no data.pkl in its one folder"
         )
+    root = pickles[0].removesuffix("data.pkl")
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        word, kind, key, _, size = pid
-        if word != "storage" or not isinstance(kind, _Type) or not isinstance(key, str) or not _is_size(size):
-            raise InputError(f"{self.path}: its pickle refers to {pid!r}, which is no storage")
-        return _Storage(kind, key, size)
+    def member(name: str) -> memoryview:
+        return _stored(mapped, name, members.get(root + name))
 
-
-class _Function:
-    """What the pickle may call. It cannot be changed, as a plain function's defaults could be by a BUILD instruction."""
-
-    __slots__ = ("_function",)
-    _function: Callable
-
-    def __init__(self, function: Callable):
-        object.__setattr__(self, "_function", function)
-
-    def __setattr__(self, name: str, value: Any):
-        raise pickle.UnpicklingError(f"sets {name} of a function")
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
+    if f"{root}byteorder" in members and bytes(member("byteorder")) != b"little":
+        raise InputError(f"{path} was written on a big-endian machine: save it again on another")
+    tensors = _Tensors(path, lambda key, _: member(f"data/{key}"))
+    return tensors.load(io.BytesIO(member("data.pkl")))
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and value >= 0
+def _stored(mapped: mmap.mmap, name: str, info: zipfile.ZipInfo | None) -> memoryview:
+    """The bytes of one member, checked against the sum that the zip file keeps of them."""
+    if info is None:
+        raise ValueError(f"it lacks its member {name}")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"member {name} is compressed, torch.save stores members as they are")
+    name_size, extra_size = struct.unpack_from("<HH", mapped, info.header_offset + 26)
+    start = info.header_offset + 30 + name_size + extra_size
+    data = memoryview(mapped)[start : start + info.file_size]
+    if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+        raise ValueError(f"the checksum of member {name} differs")
+    return data
 
 
-def _tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, kind=None, *_) -> _Tensor:
-    """torch._utils._rebuild_tensor_v2, and _v3, which names the type as well."""
-    kind = storage.type if kind is None else kind
-    if not isinstance(storage, _Storage) or not isinstance(kind, _Type) or len(shape) != len(strides):
-        raise pickle.UnpicklingError(f"builds a tensor from {storage!r}")
-    if not all(map(_is_size, (offset, *shape, *strides))):
-        raise pickle.UnpicklingError(f"builds a tensor of offset {offset}, shape {shape}, strides {strides}")
-    return _Tensor(storage, offset, tuple(shape), tuple(strides), kind)
+def _read_old(path: Path, mapped: mmap.mmap) -> Any:
+    """The format before PyTorch 1.6. Storages follow the pickle that names them: they are filled last."""
+    found: dict[str, np.ndarray] = {}
+    budget = Budget(path)
 
+    def empty(key: str, count: int) -> np.ndarray:
+        budget.spend(count)
+        return found.setdefault(key, np.empty(count, np.uint8))
 
-_KNOWN = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): _Function(_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Function(lambda tensor, *_: tensor),
-    ("torch", "Size"): _Function(lambda shape=(): tuple(shape)),
-}
-
-
-def _read_old(path: Path, magic: bytes) -> Any:
-    """The format before PyTorch 1.6: a stream of pickles; torch reads it, under its own restricted unpickler."""
-    if magic[:1] != b"\x80":
-        raise InputError(
-            f"{path} is no PyTorch file: it starts with {magic!r}, wanted a zip file or a pickle"
-        )
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(
-            f"{path} is in PyTorch's format from before 1.6, which only PyTorch reads: pip install torch, or load and "
-            "torch.save it again with a newer one"
-        ) from error
-    try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises several kinds, pickle's among them
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read by torch.load(weights_only=True): {reason}") from error
-    return _from_torch(tree, torch)
-
-
-def _from_torch(node: Any, torch: Any) -> Any:
-    if isinstance(node, torch.Tensor):
-        node = node.detach()
-        if node.dtype == torch.bfloat16:
-            return node.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return node.numpy()
-    if isinstance(node, dict):
-        return {key: _from_torch(value, torch) for key, value in node.items()}
-    return [_from_torch(value, torch) for value in node] if isinstance(node, (list, tuple)) else node
+    tensors = _Tensors(path, empty)
+    magic, _version, machine = (tensors.load(mapped) for _ in range(3))
+    if magic != _OLD_MAGIC or machine.get("little_endian") is not True:
+        raise InputError(f"{path} is a pickle, but none of torch.save's on a little-endian machine")
+    tree, keys = tensors.load(mapped), tensors.load(mapped)
+    for key in keys:
+        # The number of elements stands before them; the pickle has said it with their type.
+        mapped.seek(8, 1)
+        data = mapped.read(found[key].size)
+        found[key][:] = np.frombuffer(data, np.uint8)
+    if sorted(keys) != sorted(found):
+        raise ValueError(f"it has {len(keys)} storages where {len(found)} are named")
+    return tree
 
 
 # ---- Writing
@@ -307,10 +238,10 @@ def _from_torch(node: Any, torch: Any) -> Any:
 def write(
     path: Path, state_dict: Mapping[str, np.ndarray], *, extra: Mapping[str, bytes] | None = None
 ) -> None:
-    """A `.pth` file of float32 arrays that `torch.load(path, weights_only=True)` opens as an ordered state dict.
+    """A `.pth` file of float32 arrays that torch.load(path, weights_only=True) opens as a state dict.
 
-    `extra` are further members of the archive, which torch leaves alone. Members start at multiples of 64 bytes, as
-    torch's own do, so `mmap=True` works too.
+    `extra` are further members of the archive, which torch leaves alone. Members start at multiples of 64
+    bytes, as torch's own do, so `mmap=True` works too.
 
     Raises:
         InputError: an array is not float32.
@@ -338,7 +269,7 @@ def _store(archive: zipfile.ZipFile, start: int, name: str, data: bytes) -> int:
 
 
 def _pickle(state_dict: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle of OrderedDict(name=tensor, ...), opcode by opcode: pickle itself would have to import torch."""
+    """The pickle of OrderedDict(name=tensor, ...), opcode by opcode: pickle itself would import torch."""
     out = bytearray(b"\x80\x02" + _ORDERED_DICT + b"(")
     for key, (name, array) in enumerate(state_dict.items()):
         out += _text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n"

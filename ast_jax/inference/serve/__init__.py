@@ -1,1 +1,1 @@
-"""A local page that tags sounds: `python -m ast_jax serve --model=RUN`. Needs the extra `serve`: starlette and uvicorn."""
+"""A local page that tags sounds: `python -m ast_jax serve --model=RUN`. Needs the extra `serve`."""

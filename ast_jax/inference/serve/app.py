@@ -1,33 +1,39 @@
-"""The server: three fixed files for the page, two JSON endpoints, and what a request must pass before it costs anything.
+"""The server: a page of three files, two JSON endpoints, and what a request must pass first.
 
-A request's body is the sound. No name or path comes with it, none is opened, and nothing is kept: what was sent is gone with
-the answer.
+A request's body is the sound. No name or path that comes with it is opened, and nothing is kept: what was
+sent is gone with the answer.
 """
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ast_jax.inference.answers import Tags, describe
 from ast_jax.inference.predict import Tagger
-from ast_jax.inference.serve import answer, openapi
 from ast_jax.inference.serve.batcher import Batcher
 from ast_jax.inference.serve.guard import decode
-from ast_jax.inference.serve.limits import Limits, Refusal
+from ast_jax.inference.serve.limits import Limits, RequestRefused, Shares
+from ast_jax.inference.serve.schemas import REFUSALS, ModelAnswer, TagsAnswer, request_body
+from ast_jax.inference.serve.spectrogram import spectrogram
+from ast_jax.inference.serve.uploads import read_sound
 from ast_jax.inference.windows import BATCH, cut
 
-_FILES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", "text/javascript"), "/style.css": ("style.css", "text/css")}  # fmt: skip
+_FILES = {
+    "/": ("index.html", "text/html"),
+    "/app.js": ("app.js", "text/javascript"),
+    "/style.css": ("style.css", "text/css"),
+}
 # The page may load its own files and nothing else; it may hear the microphone; no other page may frame it.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -37,113 +43,131 @@ _HEADERS = {
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Cache-Control": "no-cache",
 }
+_WANTED = {"top": "a number from 1 to 50", "spectrogram": "true or false"}
 
 
-def make_app(tagger: Tagger, limits: Limits, *, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> Starlette:  # fmt: skip
-    """The ASGI application. `hosts` are the names it answers to: a name of another site that leads here is refused."""
+def make_app(
+    tagger: Tagger, limits: Limits, *, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
+) -> FastAPI:
+    """The ASGI application. `hosts` are the names it answers to: another name that leads here is refused."""
     service = Service(tagger, limits)
-    routes = [Route(path, _file(*file)) for path, file in _FILES.items()]
-    routes += [
-        Route("/api/model", service.model),
-        Route("/api/tags", service.tags, methods=["POST"]),
-        Route("/openapi.json", service.openapi),
-    ]
-    return Starlette(
-        routes=routes,
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
-        exception_handlers={Refusal: _refused, Exception: _failed},
+    app = FastAPI(
+        title="ast_jax: sounds to tags",
+        version="1",
+        docs_url=None,  # these two would load scripts from elsewhere
+        redoc_url=None,
         lifespan=service.lifespan,
+        exception_handlers={
+            RequestRefused: _refused,
+            RequestValidationError: _out_of_range,
+            HTTPException: _no_such_address,
+            Exception: _failed,
+        },
     )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(_WithHeaders)
+    for path, file in _FILES.items():
+        app.add_route(path, _file(*file))
+
+    @app.head("/api/model", include_in_schema=False)
+    @app.get("/api/model", operation_id="model")
+    async def model() -> ModelAnswer:
+        """What the model knows and what a request may cost."""
+        return service.model()
+
+    @app.post(
+        "/api/tags",
+        operation_id="tag",
+        summary="Tag a sound",
+        description="The body is the sound file itself (wav, flac, ogg, mp3, ...), or a form with one file; "
+        f"at most {limits.upload_bytes:,} bytes and {limits.sound_s:g} s. Its name is never asked for.",
+        response_model=TagsAnswer,
+        response_model_exclude_none=True,
+        responses=REFUSALS,
+        openapi_extra=request_body(limits.upload_bytes),
+    )
+    async def tags(
+        request: Request,
+        top: Annotated[int, Query(ge=1, le=50, description="labels told")] = 5,
+        spectrogram: Annotated[bool, Query(description="whether to send one to draw")] = False,
+    ) -> dict[str, Any]:
+        return await service.tags(request, top, spectrogram)
+
+    return app
 
 
 class Service:
-    """The endpoints, around one model and one queue."""
+    """What the endpoints do, around one model and one queue."""
 
     def __init__(self, tagger: Tagger, limits: Limits):
         self._tagger, self._limits = tagger, limits
         self._grid = tagger.grid()
-        shape = (BATCH, *self._grid.shape)
-        self.batcher = Batcher(functools.partial(_mean_score, tagger), shape)
-        self._slots, self._waiting = asyncio.Semaphore(limits.at_once), 0
+        self.batcher = Batcher(lambda fbank: np.asarray(tagger.scores(fbank)), (BATCH, *self._grid.shape))
+        self._slots, self._places = asyncio.Semaphore(limits.at_once), Shares(limits.waiting)
+        self._held = Shares(limits.uploads_held * limits.upload_bytes)
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         async with self.batcher.running():
             yield
 
-    async def model(self, request: Request) -> Response:
-        return _json(
-            {
-                "labels": list(self._tagger.label_names),
-                "window_s": self._grid.window_s,
-                "upload_bytes": self._limits.upload_bytes,
-                "sound_s": self._limits.sound_s,
-            }
+    def model(self) -> ModelAnswer:
+        return ModelAnswer(
+            labels=list(self._tagger.label_names),
+            window_s=self._grid.window_s,
+            upload_bytes=self._limits.upload_bytes,
+            sound_s=self._limits.sound_s,
         )
 
-    async def openapi(self, request: Request) -> Response:
-        return _json(openapi.description(self._limits))
-
-    async def tags(self, request: Request) -> Response:
-        """What the sound in the body holds; see openapi.py."""
+    async def tags(self, request: Request, top: int, with_picture: bool) -> dict[str, Any]:
+        """What the sound in the body holds. Raises RequestRefused."""
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            raise Refusal(HTTPStatus.FORBIDDEN, "another site's page asked: open this server's own page")
-        top, with_picture = _top(request), request.query_params.get("spectrogram") == "true"
-        if self._waiting >= self._limits.waiting:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"{self._waiting} sounds are waiting: try again")
-        self._waiting += 1
+            line = "another site's page asked: open this server's own page"
+            raise RequestRefused(HTTPStatus.FORBIDDEN, line)
+        client = request.client.host if request.client else ""
         try:
-            async with asyncio.timeout(self._limits.answer_time_s), self._slots:
-                sound = await _read(request, self._limits)
-                return _json(await self._answer(sound, top, with_picture))
+            with self._held.portion(client) as hold, self._places.portion(client) as take_place:
+                async with asyncio.timeout(self._limits.answer_time_s):
+                    sound = await read_sound(request, self._limits, hold)
+                    if not take_place(1):
+                        line = "too many sounds are waiting: try again"
+                        raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, line)
+                    async with self._slots:
+                        if await request.is_disconnected():
+                            raise RequestRefused(HTTPStatus.BAD_REQUEST, "nobody waits for the answer")
+                        return await self._answer(sound, top, with_picture)
         except TimeoutError:
             line = f"no answer within {self._limits.answer_time_s:g} s: try again, or a shorter sound"
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, line) from None
-        finally:
-            self._waiting -= 1
+            raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, line) from None
+        except asyncio.CancelledError:  # by uvicorn, when it is told to end
+            raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped") from None
 
     async def _answer(self, sound: bytes, top: int, with_picture: bool) -> dict[str, Any]:
         waveform = await decode(sound, channels=self._grid.channels, limits=self._limits)
         windows = await asyncio.to_thread(lambda: list(cut([waveform], self._grid)))
         scores = await self.batcher.scores([window.fbank for window in windows])
-        found = answer.describe(windows, scores, self._tagger.label_names, top)
+        starts, ends = np.array([w.start_s for w in windows]), np.array([w.end_s for w in windows])
+        tags = Tags(starts, ends, self._grid.window_s, scores)
+        found = describe(tags, self._tagger.label_names, top, self._tagger.heard_from())
         if with_picture:
-            found["spectrogram"] = await asyncio.to_thread(answer.spectrogram, waveform)
+            found["spectrogram"] = await asyncio.to_thread(spectrogram, waveform)
         return found
 
 
-def _mean_score(tagger: Tagger, fbank: np.ndarray) -> np.ndarray:
-    return np.mean([np.asarray(model.scores(fbank)) for model in tagger.models], axis=0)
+class _WithHeaders:
+    """Every answer gets `_HEADERS`, those for other addresses and hosts included."""
 
+    def __init__(self, app: ASGIApp):
+        self._app = app
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
 
-async def _read(request: Request, limits: Limits) -> bytes:
-    """The body. One that is too large is read to its end all the same, and forgotten: who still sends hears no answer."""
-    held, size = [], 0
-    try:
-        async with asyncio.timeout(limits.upload_time_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                held.append(chunk)
-                if size > limits.upload_bytes:
-                    held.clear()
-    except TimeoutError:
-        line = f"{size:,} bytes in {limits.upload_time_s:g} s, and no end: send it faster, or less"
-        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, line) from None
-    except ClientDisconnect:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the upload broke off") from None
-    if size > limits.upload_bytes:
-        line = f"{size / 1e6:,.1f} MB came, and {limits.upload_bytes / 1e6:,.1f} MB is the most: cut or compress it"
-        raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, line)
-    if not size:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "no sound came: send the file as the request's body")
-    return b"".join(held)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._headers]
+            await send(message)
 
-
-def _top(request: Request) -> int:
-    text = request.query_params.get("top", "5")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 50:
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"top={text[:20]}: wanted a number from 1 to 50")
-    return int(text)
+        await self._app(scope, receive, sent)
 
 
 def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -151,22 +175,29 @@ def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
     content = (resources.files("ast_jax.inference.serve") / "static" / name).read_bytes()
 
     async def send(request: Request) -> Response:
-        return Response(content, media_type=kind, headers=_HEADERS)
+        return Response(content, media_type=kind)
 
     return send
 
 
-def _json(content: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return JSONResponse(content, status_code=status, headers=_HEADERS)
-
-
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return _json({"error": error.line}, error.status)
+    assert isinstance(error, RequestRefused)
+    return JSONResponse({"error": error.line}, error.status)
+
+
+async def _out_of_range(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name, got = first["loc"][-1], str(first["input"])[:20]
+    return JSONResponse({"error": f"{name}={got}: wanted {_WANTED[name]}"}, HTTPStatus.BAD_REQUEST)
+
+
+async def _no_such_address(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     """A fault of ours: the log has it, for Starlette raises it again after this."""
-    return _json(
-        {"error": "the server failed on this sound: its log says how"}, HTTPStatus.INTERNAL_SERVER_ERROR
-    )
+    line = "the server failed on this sound: its log says how"
+    return JSONResponse({"error": line}, HTTPStatus.INTERNAL_SERVER_ERROR, _HEADERS)

@@ -1,4 +1,7 @@
-"""One queue in front of the model: windows of all requests share its batches. T frames, F mel bins, C classes, B windows a batch."""
+"""One queue in front of the model: windows of all requests share its batches.
+
+T frames, F mel bins, C classes, B windows a batch.
+"""
 
 import asyncio
 import contextlib

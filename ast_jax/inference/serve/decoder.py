@@ -1,12 +1,15 @@
-r"""A program that decodes one sound and ends: what hostile bytes do to a decoder, they do to this process alone.
+r"""A program that decodes one sound and ends: hostile bytes harm this process alone.
 
-  python -m ast_jax.inference.serve.decoder CHANNELS MAX_SECONDS MAX_BYTES MAX_CPU_SECONDS < sound > float32 samples at 16 kHz
+  python -m ast_jax.inference.serve.decoder CHANNELS MAX_SECONDS MAX_BYTES MAX_CPU_SECONDS < sound > samples
 
-Exit status: 0 done, 10 it cannot be heard or is too long, 11 it is no sound (both with a line on stderr), 12 not enough memory.
+Samples are float32 at 16 kHz. Exit status: 0 done, 10 it cannot be heard or is too long, 11 it is no sound
+(both with a line on stderr), 12 not enough memory.
 """
 
+import os
 import resource
 import sys
+from typing import BinaryIO, NoReturn
 
 from ast_jax.features import SAMPLE_RATE
 from ast_jax.features.audio import AudioError, duration_s, stream_audio
@@ -16,33 +19,47 @@ CANNOT, NO_SOUND, NO_MEMORY = 10, 11, 12
 
 def main() -> None:
     channels, seconds, memory, cpu_s = sys.argv[1], *map(float, sys.argv[2:])
+    samples, words = _own_pipes()
     _confine(int(memory), int(cpu_s))
+
+    def refuse(line: str, status: int = CANNOT) -> NoReturn:
+        os.write(words, line.encode())
+        sys.exit(status)
+
     try:
         sound = sys.stdin.buffer.read()
-        told = duration_s(sound)  # by its header, so that an hour need not be decoded to be refused
+        # By its header, so that an hour need not be decoded to be refused.
+        told = duration_s(sound)
         if told > seconds:
-            _refuse(f"it lasts {told:,.0f} s, and {seconds:,.0f} s is the most: cut it")
+            refuse(f"it lasts {told:,.0f} s, and {seconds:,.0f} s is the most: cut it")
         left = round(seconds * SAMPLE_RATE)
         for block in stream_audio(sound, channels=channels, block_s=1.0):  # type: ignore[arg-type]
             left -= len(block)
             if left < 0:
-                _refuse(f"it lasts more than {seconds:,.0f} s, which is the most: cut it")
-            sys.stdout.buffer.write(block.tobytes())
+                refuse(f"it lasts more than {seconds:,.0f} s, which is the most: cut it")
+            samples.write(block.tobytes())
+        samples.flush()
     except AudioError as error:
-        line = str(error).partition(": ")[2]  # without its name, which is how many bytes it has
-        _refuse(line, NO_SOUND if error.reason == "not audio" else CANNOT)
+        # Without its name, which is how many bytes it has.
+        line = str(error).partition(": ")[2]
+        refuse(line, NO_SOUND if error.reason == "not audio" else CANNOT)
     except MemoryError:
         sys.exit(NO_MEMORY)
 
 
-def _refuse(line: str, status: int = CANNOT) -> None:
-    print(line, file=sys.stderr)
-    sys.exit(status)
+def _own_pipes() -> tuple[BinaryIO, int]:
+    """Stdout for samples, stderr for our line, out of reach of decoders that print: they print to nowhere."""
+    samples, words = os.fdopen(os.dup(1), "wb"), os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    return samples, words
 
 
 def _confine(memory: int, cpu_s: int) -> None:
     """No more memory or processor time than that, no file written, no core dump."""
-    if sys.platform == "linux":  # macOS has no such limit
+    # macOS has no such limit.
+    if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

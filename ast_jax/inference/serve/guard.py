@@ -1,4 +1,4 @@
-"""Decoding of what anybody may send, in a process of its own with limits on memory, processor time and the clock."""
+"""Decodes what anybody may send, in a process of its own with limits on memory and time."""
 
 import asyncio
 import contextlib
@@ -13,28 +13,37 @@ from jaxtyping import Float32
 
 from ast_jax.features import SAMPLE_RATE
 from ast_jax.inference.serve.decoder import CANNOT, NO_MEMORY, NO_SOUND
-from ast_jax.inference.serve.limits import Limits, Refusal
+from ast_jax.inference.serve.limits import Limits, RequestRefused
 
 _PACKAGE_HOME = str(Path(__file__).resolve().parents[3])
-# One thread each: a pool of them reserves more address space than decoding needs. Nothing else of our environment goes along.
+# One thread each: a pool of them reserves more address space than decoding needs. Nothing else of our
+# environment goes along.
 _ENVIRONMENT = {"PYTHONPATH": _PACKAGE_HOME, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 async def decode(sound: bytes, *, channels: str, limits: Limits) -> Float32[np.ndarray, " S"]:
-    """The waveform, 16 kHz mono. Raises Refusal: it cannot be heard, is too long, or costs too much to decode."""
+    """The waveform, 16 kHz mono. Raises RequestRefused: it is no sound, too long, or costs too much."""
     cpu_s = math.ceil(limits.decode_time_s)
     arguments = (channels, limits.sound_s, limits.decode_bytes, cpu_s)
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ast_jax.inference.serve.decoder", *map(str, arguments)),
-        stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT,
-    )  # fmt: skip
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ast_jax.inference.serve.decoder", *map(str, arguments)),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=_ENVIRONMENT,
+            process_group=0,  # Ctrl-C reaches the server only, which ends its decoders
+        )
+    except OSError as error:  # no more files or processes
+        line = f"the server has nothing left to decode with ({error.strerror}): try again"
+        raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, line) from error
     try:
         async with asyncio.timeout(limits.decode_time_s):
             samples, words = await _converse(process, sound, 4 * math.ceil(limits.sound_s * SAMPLE_RATE))
             status = await process.wait()
     except TimeoutError:
-        raise Refusal(*_too_dear("time", limits)) from None
+        raise RequestRefused(*_too_dear("time", limits)) from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -43,12 +52,11 @@ async def decode(sound: bytes, *, channels: str, limits: Limits) -> Float32[np.n
         return np.frombuffer(samples, np.float32)
     if status in (CANNOT, NO_SOUND):
         kind = HTTPStatus.UNSUPPORTED_MEDIA_TYPE if status == NO_SOUND else HTTPStatus.UNPROCESSABLE_ENTITY
-        line = words.decode(errors="replace").strip().rpartition("\n")[2]
-        raise Refusal(kind, f"this cannot be tagged: {line}")
+        raise RequestRefused(kind, f"this cannot be tagged: {words.decode(errors='replace')}")
     if status in (NO_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
-        raise Refusal(*_too_dear("memory" if status == NO_MEMORY else "time", limits))
+        raise RequestRefused(*_too_dear("memory" if status == NO_MEMORY else "time", limits))
     line = f"this cannot be tagged: it ended the decoder with status {status}, as damaged files do"
-    raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, line)
+    raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, line)
 
 
 def _too_dear(what: str, limits: Limits) -> tuple[HTTPStatus, str]:
@@ -60,12 +68,14 @@ def _too_dear(what: str, limits: Limits) -> tuple[HTTPStatus, str]:
 async def _converse(process: asyncio.subprocess.Process, sound: bytes, most: int) -> tuple[bytes, bytes]:
     """Gives the sound in and takes at most `most` bytes of samples and 4 kB of words out."""
     stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
-    assert stdin is not None  # all three were asked for
+    # All three were asked for.
+    assert stdin is not None
     assert stdout is not None
     assert stderr is not None
 
     async def give() -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: its status says how
+        # Where it died, its status says how.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             stdin.write(sound)
             await stdin.drain()
             stdin.close()

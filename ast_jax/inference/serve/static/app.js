@@ -1,10 +1,12 @@
-// The page: sends a sound to the server beside it, draws what comes back, moves a cursor along while the sound plays.
+// The page: sends a sound to its server, draws what comes back, moves a cursor along while the sound plays.
 
 const $ = id => document.getElementById(id);
 const seconds = s => `${s < 10 ? s.toFixed(2) : s.toFixed(1)} s`;
+const megabytes = (bytes, digits = 1) => `${(bytes / 1e6).toFixed(digits)} MB`;
 const LONGEST_RECORDING_MS = 60_000, LOCAL_DECODING_BYTES = 20_000_000;
 // matplotlib's magma at nine places: even in brightness, for every kind of eye
-const MAGMA = [[0, 0, 4], [29, 17, 71], [81, 18, 124], [131, 38, 129], [183, 55, 121], [231, 82, 99], [252, 137, 97], [254, 196, 136], [252, 253, 191]];
+const MAGMA = [[0, 0, 4], [29, 17, 71], [81, 18, 124], [131, 38, 129], [183, 55, 121], [231, 82, 99],
+  [252, 137, 97], [254, 196, 136], [252, 253, 191]];
 
 let model = null;  // what /api/model says
 let shown = null;  // the answer on the page
@@ -14,8 +16,10 @@ async function start() {
   const reply = await fetch("api/model");
   model = await reply.json();
   const some = model.labels.slice(0, 12).join(", ") + (model.labels.length > 12 ? ", …" : "");
-  $("about").textContent = `The model tells ${model.labels.length} classes apart (${some}) and hears ${seconds(model.window_s)} at a time.`;
-  $("limits").textContent = `wav, flac, ogg, mp3 and more; at most ${(model.upload_bytes / 1e6).toFixed(0)} MB and ${Math.round(model.sound_s / 60)} minutes.`;
+  $("about").textContent = `The model tells ${model.labels.length} classes apart (${some}) `
+    + `and hears ${seconds(model.window_s)} at a time.`;
+  $("limits").textContent = "wav, flac, ogg, mp3 and more; "
+    + `at most ${megabytes(model.upload_bytes, 0)} and ${Math.round(model.sound_s / 60)} minutes.`;
 }
 
 // ---- from a file to an answer
@@ -39,10 +43,12 @@ async function tag(sound, name) {
 
 async function ask(sound, signal) {
   if (model && sound.size > model.upload_bytes)
-    throw new Error(`it has ${(sound.size / 1e6).toFixed(1)} MB, and ${(model.upload_bytes / 1e6).toFixed(1)} MB is the most: cut or compress it`);
+    throw new Error(`it has ${megabytes(sound.size)}, and ${megabytes(model.upload_bytes)} is the most: `
+      + "cut or compress it");
   let reply = await post(sound, signal);
   if (reply.status === 415 && sound.size < LOCAL_DECODING_BYTES) {
-    const wav = await decodedHere(sound);  // m4a and webm are known to browsers, and not to the server's decoder
+    // m4a and webm are known to browsers, and not to the server's decoder
+    const wav = await decodedHere(sound);
     if (wav) reply = await post(wav, signal);
   }
   const answer = await reply.json();
@@ -72,8 +78,10 @@ function wavOf(audio) {
   const mono = new Float32Array(audio.length);
   for (let c = 0; c < audio.numberOfChannels; c++)
     audio.getChannelData(c).forEach((sample, i) => { mono[i] += sample / audio.numberOfChannels; });
-  const view = new DataView(new ArrayBuffer(44 + 2 * mono.length)), text = (at, s) => [...s].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
-  text(0, "RIFF"); view.setUint32(4, 36 + 2 * mono.length, true); text(8, "WAVEfmt "); view.setUint32(16, 16, true);
+  const view = new DataView(new ArrayBuffer(44 + 2 * mono.length));
+  const text = (at, s) => [...s].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
+  text(0, "RIFF"); view.setUint32(4, 36 + 2 * mono.length, true);
+  text(8, "WAVEfmt "); view.setUint32(16, 16, true);
   view.setUint16(20, 1, true); view.setUint16(22, 1, true); view.setUint32(24, audio.sampleRate, true);
   view.setUint32(28, 2 * audio.sampleRate, true); view.setUint16(32, 2, true); view.setUint16(34, 16, true);
   text(36, "data"); view.setUint32(40, 2 * mono.length, true);
@@ -97,7 +105,8 @@ async function record() {
       recorder = null;
       pressed(false);
       const wav = await decodedHere(new Blob(parts));
-      if (wav) tag(wav, "your recording"); else $("error").textContent = "The recording holds no sound: try again.";
+      if (wav) tag(wav, "your recording");
+      else $("error").textContent = "The recording holds no sound: try again.";
     };
     recorder.start();
     pressed(true);
@@ -116,7 +125,8 @@ function pressed(on) {
 
 // ---- from an answer to the page
 
-const percent = score => `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)}\u00a0%`;  // never broken before the sign
+// never broken before the sign
+const percent = score => `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)}\u00a0%`;
 
 function say(words) {
   $("status").textContent = words;
@@ -137,10 +147,12 @@ function show(answer, sound, name) {
     filled.style.width = `${100 * score}%`;
     const told = {label, valuemin: 0, valuemax: 1, valuenow: score, valuetext: percent(score)};
     for (const [name, value] of Object.entries(told)) bar.setAttribute(`aria-${name}`, value);
-    return element("li", {}, element("span", {textContent: label}), element("span", {textContent: percent(score)}), bar);
+    const words = [label, percent(score)].map(text => element("span", {textContent: text}));
+    return element("li", {}, ...words, bar);
   }));
   draw(answer.spectrogram);
-  $("spectrogram").setAttribute("aria-label", `Spectrogram of ${name}, ${seconds(answer.duration_s)}, 20 Hz to 8 kHz`);
+  const pictured = `Spectrogram of ${name}, ${seconds(answer.duration_s)}, 20 Hz to 8 kHz`;
+  $("spectrogram").setAttribute("aria-label", pictured);
   $("timeline").replaceChildren(...answer.timeline.labels.map(track));
   $("table").replaceChildren(...table(answer.timeline));
   URL.revokeObjectURL($("player").src);
@@ -158,8 +170,9 @@ function draw({columns, bins, data}) {
   canvas.height = bins;
   const context = canvas.getContext("2d"), image = context.createImageData(columns, bins);
   for (let x = 0; x < columns; x++) for (let y = 0; y < bins; y++) {
-    const place = bytes[x * bins + y] / 255 * (MAGMA.length - 1), below = Math.min(Math.floor(place), MAGMA.length - 2), at = 4 * ((bins - 1 - y) * columns + x);
-    for (let c = 0; c < 3; c++) image.data[at + c] = MAGMA[below][c] + (place - below) * (MAGMA[below + 1][c] - MAGMA[below][c]);
+    const place = bytes[x * bins + y] / 255 * (MAGMA.length - 1), at = 4 * ((bins - 1 - y) * columns + x);
+    const below = Math.min(Math.floor(place), MAGMA.length - 2), low = MAGMA[below], high = MAGMA[below + 1];
+    for (let c = 0; c < 3; c++) image.data[at + c] = low[c] + (place - below) * (high[c] - low[c]);
     image.data[at + 3] = 255;
   }
   context.putImageData(image, 0, 0);
@@ -179,14 +192,18 @@ function track({label, scores}) {
     cell.style.opacity = score;
     return cell;
   }));
-  strip.setAttribute("aria-label", `${label}: strongest, ${percent(scores[best])}, from ${seconds(shown.timeline.starts_s[best])} to ${seconds(shown.timeline.ends_s[best])}`);
+  const {starts_s, ends_s} = shown.timeline;
+  const when = `from ${seconds(starts_s[best])} to ${seconds(ends_s[best])}`;
+  strip.setAttribute("aria-label", `${label}: strongest, ${percent(scores[best])}, ${when}`);
   return element("div", {className: "track"}, element("span", {textContent: label}), strip);
 }
 
 function table({starts_s, ends_s, labels}) {
   const head = (text, scope) => element("th", {textContent: text, scope});
-  const top = element("thead", {}, element("tr", {}, head("from, to", "col"), ...labels.map(({label}) => head(label, "col"))));
-  const rows = starts_s.map((start, i) => element("tr", {}, head(`${start.toFixed(2)} to ${seconds(ends_s[i])}`, "row"),
+  const names = ["from, to", ...labels.map(({label}) => label)];
+  const top = element("thead", {}, element("tr", {}, ...names.map(name => head(name, "col"))));
+  const rows = starts_s.map((start, i) => element("tr", {},
+    head(`${start.toFixed(2)} to ${seconds(ends_s[i])}`, "row"),
     ...labels.map(({scores}) => element("td", {textContent: percent(scores[i])}))));
   return [top, element("tbody", {}, ...rows)];
 }
@@ -220,7 +237,8 @@ $("tracks").addEventListener("pointerdown", event => {
   const box = $("tracks").getBoundingClientRect();
   seekTo(shown.duration_s * Math.max(0, Math.min(1, (event.clientX - box.left) / box.width)));
 });
-$("file").addEventListener("change", () => $("file").files[0] && tag($("file").files[0], $("file").files[0].name));
+const tagFirst = files => files[0] && tag(files[0], files[0].name);
+$("file").addEventListener("change", () => tagFirst($("file").files));
 $("record").addEventListener("click", record);
 for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, event => {
   event.preventDefault();
@@ -230,5 +248,5 @@ for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, event 
   event.preventDefault();
   document.body.classList.remove("over");
 });
-document.addEventListener("drop", event => event.dataTransfer.files[0] && tag(event.dataTransfer.files[0], event.dataTransfer.files[0].name));
+document.addEventListener("drop", event => tagFirst(event.dataTransfer.files));
 start().catch(() => { $("error").textContent = "The server does not answer: is it still running?"; });
