@@ -1,7 +1,7 @@
 """A run is the same model wherever it is asked, also one that an older version left.
 
-The run is of sigmoids on one label a clip, as Speech Commands' recipe has it: what asks the data instead of the run
-whether scores are sigmoids goes wrong on it. One class has no clip to evaluate.
+The run is of sigmoids on one label a clip, as Speech Commands' recipe has it: what asks the data instead of
+the run whether scores are sigmoids goes wrong on it. One class has no clip to evaluate.
 """
 
 import json
@@ -73,8 +73,8 @@ def run(sounds) -> Path:
 
 
 def as_left_by_an_older_version(run: Path, copy: Path) -> Path:
-    """What the first versions wrote: no settings that came later, and a card that says how many labels a clip has, not what
-    scores are; MLPs as a multiple of the width, recomputing as yes or no."""
+    """What the first versions wrote: no settings that came later, and a card that says how many labels a clip
+    has, not what scores are; MLPs as a multiple of the width, recomputing as yes or no."""
     shutil.copytree(run, copy)
     config, card = (json.loads((copy / name).read_text()) for name in ("config.json", "model_card.json"))
     later = (
@@ -117,7 +117,7 @@ def clips_of(run: Path) -> dict[str, Path]:
 
 
 def test_training_scores_by_sigmoids(run):
-    """The scores that training saved are those of the logits; as shares of one, they would be others by far."""
+    """The scores that training saved are those of the logits; a softmax would give others by far."""
     saved, loaded = Predictions.read(run / "scores.npz"), load_model(run)
     fbank = np.stack([log_mel(load_audio(clips_of(run)[name])) for name in saved.ids])
     logits = loaded.logits(fbank)
