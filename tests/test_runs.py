@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_jax import commands, load_model
-from ast_jax.config import of_run, parse
+from ast_jax import load_model
+from ast_jax.commands import invoke
+from ast_jax.config import of_run
 from ast_jax.evaluation.metrics import Scored
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features import load_audio, log_mel
-from ast_jax.inference import predict
 from ast_jax.inference.predict import Tagger
+from ast_jax.recipes import parse
 from ast_jax.training.loop import train
 from ast_jax.weights.convert import convert
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"evaluate": commands.evaluate, "predict": predict.main}
 # Shards hold log-mels as float16: a score moves by as much as that.
 STORED = 2e-3
 
@@ -128,7 +128,7 @@ def test_training_scores_by_sigmoids(run):
 
 
 def test_evaluate_again_finds_what_training_found(either, tmp_path, capsys):
-    COMMANDS["evaluate"]([str(either), "--again", f"--out={tmp_path / 'again.npz'}"])
+    invoke("evaluate", [str(either), "--again", f"--out={tmp_path / 'again.npz'}"])
     trained, again = Predictions.read(either / "scores.npz"), Predictions.read(tmp_path / "again.npz")
     assert again.ids == trained.ids
     # another compilation of the same sums
@@ -191,7 +191,7 @@ def test_the_card_holds_the_thresholds_of_the_best_f1(run):
 
 
 def spans_of(run: Path, sound: Path, capsys, *flags: str) -> dict[str, list]:
-    COMMANDS["predict"]([f"--model={run}", "--json", *flags, str(sound)])
+    invoke("predict", [f"--model={run}", "--json", *flags, str(sound)])
     return {tag["label"]: tag["spans"] for tag in json.loads(capsys.readouterr().out)["tags"]}
 
 
