@@ -6,6 +6,7 @@ AST_JAX_TRACEBACK=1 shows the traceback of each.
 """
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -59,10 +60,16 @@ def keep_stdout_for_answers() -> None:
     sys.stderr = sys.stderr or os.fdopen(os.dup(2), "w")
     if sys.stdout is None:
         return
-    sys.stdout.flush()
-    answers, lines = os.dup(sys.stdout.fileno()), sys.stdout.line_buffering
-    encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    sys.stdout = os.fdopen(answers, "w", 1 if lines else -1, encoding, errors)
+    before, answers = sys.stdout, os.dup(sys.stdout.fileno())
+    before.flush()
+    at_once = before.write_through  # as `python -u` asks
+    sys.stdout = io.TextIOWrapper(
+        os.fdopen(answers, "wb", 0 if at_once else -1),
+        before.encoding,
+        before.errors,
+        line_buffering=before.line_buffering,
+        write_through=at_once,
+    )
     os.dup2(2, 1)
 
 

@@ -161,7 +161,10 @@ def test_every_command_answers(plain):
 
 def python(code: str, **ends) -> subprocess.CompletedProcess[str]:
     code = f"import os, sys\nfrom ast_jax.main import keep_stdout_for_answers, run\n{code}"
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, **ends)
+    command, environment = [sys.executable, "-c", code], dict(ends.pop("env", os.environ))
+    # It would write each print at once.
+    environment.pop("PYTHONUNBUFFERED", None)
+    return subprocess.run(command, cwd=ROOT, text=True, env=environment, **ends)
 
 
 def test_at_one_terminal_the_answer_stands_whole_between_bar_and_words():
@@ -221,6 +224,17 @@ def drawn(written: str) -> list[str]:
             lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
             column += len(text)
     return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]])
+def test_prints_wait_in_a_buffer_unless_python_is_told_otherwise(flags):
+    code = (
+        "import os; from ast_jax.main import keep_stdout_for_answers as keep; keep(); print('a'); os._exit(0)"
+    )
+    command = [sys.executable, *flags, "-c", code]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.stdout == ("a\n" if flags else "")
 
 
 def test_what_libraries_write_to_the_descriptor_goes_to_stderr():
