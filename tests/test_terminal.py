@@ -84,6 +84,9 @@ def plain(work) -> dict[str, str]:
     out, err = run(work / "plain", COMMANDS)
     assert "\x1b" not in out + err
     assert "\n\n" not in err  # a bar that was never shown leaves no line
+    # What is left is not guessed from the step that is compiled.
+    assert re.search(r"^step 1/3 .* clips/s$", err, re.M)
+    assert re.search(r"^step 3/3 .* clips/s  0 s left$", err, re.M)
     return answers(out)
 
 

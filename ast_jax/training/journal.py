@@ -62,8 +62,9 @@ class Journal:
             self._task.show(description=f"epoch {row['epoch']}", figures=figures)
             if not self._bar.terminal:
                 # The first step is compiled: its speed says nothing of the others.
-                guess = seconds_left is not None and row["step"] > 1
-                left = f"  {duration(seconds_left)} left" if guess else ""
+                left = ""
+                if seconds_left is not None and row["step"] > 1:
+                    left = f"  {duration(seconds_left)} left"
                 self.say(f"step {row['step']}/{total_steps}  epoch {row['epoch']}  {figures}{left}")
         else:
             known = {name: metrics.METRICS[name] for name in metrics.HEADLINES if row.get(name) is not None}
