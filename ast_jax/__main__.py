@@ -22,7 +22,6 @@ def command(argv: Sequence[str], *, prog: str) -> None:
     # Imported here, so that Ctrl-C finds `run` around it.
     import difflib
 
-    from ast_jax import __version__
     from ast_jax.commands import COMMANDS, invoke
 
     name, rest = (argv[0] if argv else "help"), argv[1:]
@@ -32,7 +31,7 @@ def command(argv: Sequence[str], *, prog: str) -> None:
         print(f"{prog} COMMAND ...      (`{prog} COMMAND --help` says more)\n")
         print("\n".join(f"  {name:<11} {line}" for name, (_, line) in COMMANDS.items()))
     elif name == "--version":
-        print(f"ast_jax {__version__}")
+        print(f"ast_jax {sys.modules['ast_jax'].__version__}")
     else:
         close = difflib.get_close_matches(name, COMMANDS)
         hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(COMMANDS)}"
