@@ -18,6 +18,7 @@ from ast_jax.inference.attribution import (
     over_cells,
 )
 from ast_jax.inference.predict import Tagger
+from ast_jax.inference.windows import Grid
 from ast_jax.models import AST, ASTConfig, host_variables, set_variables
 from ast_jax.models.attention import attend
 from ast_jax.weights import LoadedModel
@@ -134,12 +135,14 @@ def test_a_window_is_that_part_of_the_file(tmp_path):
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000 * 3)
     soundfile.write(tmp_path / "a.wav", wave, 16_000)
     whole = load_audio(tmp_path / "a.wav")
-    np.testing.assert_array_equal(
-        explain.window_at(tmp_path / "a.wav", 1.25, 8000, "mean"), whole[20_000:28_000]
-    )
-    np.testing.assert_array_equal(explain.window_at(tmp_path / "a.wav", 2.9, 8000, "mean"), whole[46_400:])
+    front_end = AST(TINY, rngs=nnx.Rngs(0)).front_end
+    grid = Grid(8000, 8000, TINY.num_frames, front_end)
+    for start_s, samples in ((1.25, whole[20_000:28_000]), (2.9, whole[46_400:])):
+        np.testing.assert_array_equal(
+            explain.window_at(tmp_path / "a.wav", start_s, grid), front_end.features(samples)
+        )
     with pytest.raises(InputError, match=r"lasts 3\.0 s, and --start_s is 4"):
-        explain.window_at(tmp_path / "a.wav", 4.0, 8000, "mean")
+        explain.window_at(tmp_path / "a.wav", 4.0, grid)
 
 
 def test_the_command_draws_the_best_window_and_keeps_every_map(loaded, tmp_path, monkeypatch, capsys):
