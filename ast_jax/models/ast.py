@@ -83,7 +83,8 @@ class ASTConfig:
             object.__setattr__(self, "mlp_width", None)
         if min(self.num_classes, self.depth, self.hidden_width, *self.strides) < 1:
             raise InputError(
-                f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.hidden_width} and strides "
+                f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.hidden_width} and "
+                "strides "
                 f"{self.strides} must all be at least 1"
             )
         (rows, columns), (freq, time, patches) = self.grid, self.patchout
