@@ -1,4 +1,6 @@
-"""What explains an answer: rollout against NumPy, gradients against finite differences, regions by their definition."""
+"""What explains an answer: rollout against NumPy, gradients against finite differences, regions by their
+definition.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,9 @@ TINY = ASTConfig(
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    """A model at std 0.7, norms at scale 1: its attention is far from even, its labels far from each other."""
+    """A model at std 0.7, norms at scale 1: its attention is far from even, its labels far from each
+    other.
+    """
     model = AST(TINY, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     params = {
@@ -93,7 +97,9 @@ def test_rollout_is_the_product_of_mixed_attention_in_numpy(weights):
 
 
 def test_gradient_times_input_is_the_slope_of_each_logit(loaded, x):
-    """Towards `direction`, by central differences in float32: rounding of 1e-6 over a step of 2e-3, and its third order."""
+    """Towards `direction`, by central differences in float32: rounding of 1e-6 over a step of 2e-3, and its
+    third order.
+    """
     clip, labels, step = x[0], np.array([2, 0]), 1e-3
     logits = jax.jit(lambda clip: loaded.model(clip[None])[0][0])
     found = np.asarray(gradient_times_input(loaded.model, clip, jnp.asarray(labels)))
@@ -102,7 +108,9 @@ def test_gradient_times_input_is_the_slope_of_each_logit(loaded, x):
         direction = jnp.asarray(np.random.default_rng(seed).normal(0, 1, clip.shape), jnp.float32)
         ahead, behind = (logits(clip + s * direction) for s in (step, -step))
         slopes = np.asarray((ahead - behind) / (2 * step))[labels]
-        np.testing.assert_allclose((gradient * np.asarray(direction)).sum(axis=(1, 2)), slopes, rtol=2e-3, atol=2e-3)  # fmt: skip
+        np.testing.assert_allclose(
+            (gradient * np.asarray(direction)).sum(axis=(1, 2)), slopes, rtol=2e-3, atol=2e-3
+        )
     assert abs(slopes[0] - slopes[1]) > 0.02  # the labels are not one
 
 

@@ -1,4 +1,6 @@
-"""Cutting, batching and telling: windows against their definition, files in one batch, damage, live sound, tables and pictures."""
+"""Cutting, batching and telling: windows against their definition, files in one batch, damage, live sound,
+tables and pictures.
+"""
 
 import csv
 import dataclasses
@@ -31,7 +33,10 @@ GRID = Grid.of(Kaldi(), 16)  # windows of 2800 samples, 1400 apart
 
 
 def loudness(fbank, lengths):
-    """A model for these tests: what it says depends on the window alone. [B, 2]: mean feature, frames of sound."""
+    """A model for these tests: what it says depends on the window alone.
+
+    [B, 2]: mean feature, frames of sound.
+    """
     return np.stack([fbank.mean(axis=(1, 2)), lengths], axis=1)
 
 
