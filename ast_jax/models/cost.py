@@ -24,7 +24,9 @@ def forward_flops(model: Any, *, training: bool = False) -> int:
     x = jax.ShapeDtypeStruct((1, model.config.num_frames, model.front_end.num_mel_bins), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1)) if training else None
     logits = lambda params, statistics, x, key: merge(graphdef, params, statistics)(x, key=key)[0]
-    analysis: Any = jax.jit(logits).lower(params, statistics, x, key).cost_analysis()
+    # Lowered for the CPU that every machine has: on GPUs a program that is not compiled has no analysis.
+    with jax.default_device(jax.devices("cpu")[0]):
+        analysis: Any = jax.jit(logits).lower(params, statistics, x, key).cost_analysis()
     return int(analysis["flops"])
 
 
