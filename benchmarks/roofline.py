@@ -23,13 +23,10 @@ ATTENTION = 0.5  # of the products' rate
 # (1 + 3) and their scales' sums (1 + 1), GELU 8 + 4, the biases' sums 9.
 FORWARD = {"activations": 12, "residual": 4}
 BACKWARD = {"activations": 25, "residual": 8}
-OPTIMISER = (
-    38  # bytes a parameter: gradient twice, parameter, two moments, read and written, and a 16-bit copy
-)
-BACKWARD_LINEAR, BACKWARD_ATTENTION = (
-    2,
-    2.5,
-)  # forward passes' worth; flash attention computes its scores anew
+# Bytes a parameter: gradient read twice, parameter and two moments read and written, and a 16-bit copy made.
+OPTIMISER = 38
+# Forward passes' worth; flash attention computes its scores anew.
+BACKWARD_LINEAR, BACKWARD_ATTENTION = 2, 2.5
 
 
 def peaks(device_kind: str, measured: tuple[float, float]) -> dict[str, tuple[float, float]]:

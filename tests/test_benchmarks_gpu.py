@@ -1,10 +1,13 @@
 """What benchmarks.gpu makes of a GPU's trace, and what it expects by counting: nothing here needs a GPU."""
 
+import argparse
+import json
+
 import pytest
 
 from ast_jax.models import ASTConfig
 from ast_jax.models.cost import forward_flops
-from benchmarks import kernels, roofline
+from benchmarks import gpu, kernels, roofline
 
 PROGRAM = """
   %loop_add_fusion.3 = bf16[4,8]{1,0} fusion(%x), kind=kLoop, metadata={op_name="jit(train_step)/add"}
@@ -53,3 +56,25 @@ def test_a_residual_stream_in_float32_is_expected_to_cost_time():
         for size in (2, 4)
     ]
     assert both[0] > both[1] > 0.9 * both[0]
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
+    def fails():
+        raise ValueError("no such kernel")
+
+    def lacks():
+        raise ImportError("no torch")
+
+    found = {"failed": {}, "skipped": [], "seconds": 0.0}
+    args = argparse.Namespace(out=tmp_path / "gpu.json", budget_s=60.0)
+    gpu.run({"first": fails, "second": lacks, "third": lambda: {"ms": 1.0}}, found, args)
+    written = json.loads(args.out.read_text())
+    assert written["failed"] == {"first": "ValueError: no such kernel"}
+    assert (written["second"], written["third"]) == ({"absent": "no torch"}, {"ms": 1.0})
+
+
+def test_what_the_budget_leaves_no_time_for_is_listed_as_skipped(tmp_path):
+    found = {"failed": {}, "skipped": [], "seconds": 0.0}
+    args = argparse.Namespace(out=tmp_path / "gpu.json", budget_s=-1.0)
+    gpu.run({"late": lambda: {"ms": 1.0}}, found, args)
+    assert json.loads(args.out.read_text())["skipped"] == ["late"]
