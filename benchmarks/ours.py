@@ -66,8 +66,7 @@ class TrainStep:
         self.step = jax.jit(step, donate_argnums=0).lower(self.state, self.rows).compile()
         self.compile_s, self.batch, self.clips = time.perf_counter() - began, batch, batch * steps
         self.steps = steps
-        memory = self.step.memory_analysis()
-        self.temporaries_gb = memory.temp_size_in_bytes / 1e9 if memory else float("nan")
+        self.temporaries_gb = counted(self.step)["temporaries_gb"]
 
     def run(self) -> float:
         for _ in range(self.steps):
@@ -91,20 +90,22 @@ class TrainStep:
             "clips_per_s": self.clips / seconds,
             "step_ms": 1e3 * seconds / self.steps,
             "compile_s": self.compile_s,
-            "temporaries_gb": self.temporaries_gb,
+            "counted": counted(self.step),
         }
 
 
 class Forward:
     """The forward pass, compiled for this device at one batch."""
 
-    def __init__(self, config: ASTConfig, batch: int, *, steps: int = STEPS):
+    def __init__(self, config: ASTConfig, batch: int, *, attend: Attend | None = None, steps: int = STEPS):
         self.config, self.steps = config, steps
         graphdef, params = graph_and_params(config)
-        form = attention_on(jax.devices()[0])
+        form = attend or attention_on(jax.devices()[0])
         forward = jax.jit(lambda params, x: merge(graphdef, params)(x, attend=form))
         self.params, self.x = jax.device_put((params, clips(config, batch)[0]))
-        self.forward, self.batch, self.clips = forward, batch, batch * steps
+        began = time.perf_counter()
+        self.forward = forward.lower(self.params, self.x).compile()
+        self.compile_s, self.batch, self.clips = time.perf_counter() - began, batch, batch * steps
 
     def run(self) -> None:
         for _ in range(self.steps):
@@ -113,7 +114,23 @@ class Forward:
 
     def measure(self) -> dict[str, Any]:
         seconds = timing.in_turn({"ours": self.run}, repeats=3)["ours"]
-        return {"batch": self.batch, "clips_per_s": self.clips / seconds}
+        return {
+            "batch": self.batch,
+            "clips_per_s": self.clips / seconds,
+            "compile_s": self.compile_s,
+            "counted": counted(self.forward),
+        }
+
+
+def counted(program: jax.stages.Compiled) -> dict[str, float]:
+    """XLA's own count of a compiled program: memory, bytes its kernels move, operations (of those it writes itself)."""
+    memory, cost = program.memory_analysis(), program.cost_analysis() or {}
+    return {
+        "temporaries_gb": memory.temp_size_in_bytes / 1e9 if memory else float("nan"),
+        "arguments_gb": memory.argument_size_in_bytes / 1e9 if memory else float("nan"),
+        "gb_accessed": cost.get("bytes accessed", float("nan")) / 1e9,
+        "gflop": cost.get("flops", float("nan")) / 1e9,
+    }
 
 
 def _rows(config: ASTConfig, batch: int, *, waveforms: bool) -> dict[str, np.ndarray]:
@@ -131,25 +148,43 @@ def _rows(config: ASTConfig, batch: int, *, waveforms: bool) -> dict[str, np.nda
     return rows | {"waveform": sound, "num_samples": np.full(batch, samples, np.int32)}
 
 
-def beside(ours: TrainStep | Forward, model, batch: int, *, training: bool) -> dict[str, Any]:
-    """Ours and one PyTorch model in turn: clips/s of both, and their ratio. Raises MemoryError where torch has not enough."""
+def beside(ours: TrainStep | Forward, name: str, *, training: bool) -> dict[str, Any]:
+    """Ours and one of PyTorch's models in turn: clips/s of both, their ratio, and the peer's memory.
+
+    Where PyTorch has not enough memory it gets half the batch. Raises ImportError where a library is absent.
+    """
     import torch
 
-    fbank, labels = clips(ours.config, batch)
-    try:
-        call = (
-            peers.torch_train_step(model, fbank, labels, steps=STEPS)
-            if training
-            else peers.torch_inference(model, fbank, steps=STEPS)
-        )
-        seconds = timing.in_turn({"ours": ours.run, "torch": call}, repeats=3)
-    except torch.cuda.OutOfMemoryError as error:
-        raise MemoryError from error
-    finally:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    make = peers.torch_train_step if training else peers.torch_inference
+    cuda, batch = torch.cuda.is_available(), ours.batch
+    while True:
+        arrays = clips(ours.config, batch)[: 1 + training]
+        try:
+            if cuda:
+                torch.cuda.reset_peak_memory_stats()
+            began = time.perf_counter()
+            call = make(peers.torch_ast(ours.config, name), *arrays, steps=STEPS)
+            call()
+            warm_up_s = time.perf_counter() - began
+            seconds = timing.in_turn({"ours": ours.run, "torch": call}, repeats=3)
+            break
+        except torch.cuda.OutOfMemoryError:
+            batch //= 2
+            if not batch:
+                raise
+        finally:
+            peak_gb = torch.cuda.max_memory_allocated() / 1e9 if cuda else float("nan")
+            call = None  # its model and optimiser go with it
+            if cuda:
+                torch.cuda.empty_cache()
     speed = {"ours": ours.clips / seconds["ours"], "torch": batch * STEPS / seconds["torch"]}
-    return {"batch": batch, "clips_per_s": speed, "ratio": speed["ours"] / speed["torch"]}
+    return {
+        "batch": batch,
+        "clips_per_s": speed,
+        "ratio": speed["ours"] / speed["torch"],
+        "torch_peak_gb": peak_gb,
+        "torch_warm_up_s": warm_up_s,
+    }
 
 
 def copy_rate(*, smoke: bool) -> float:

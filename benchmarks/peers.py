@@ -77,10 +77,10 @@ def timm_ast(config: ASTConfig):
 
 
 def compiled(model):
-    """The model through torch.compile."""
+    """The model through torch.compile, for the one shape it will see: else a second batch size gets kernels for any."""
     import torch
 
-    return torch.compile(model)
+    return torch.compile(model, dynamic=False)
 
 
 def torch_inference(model, fbank: np.ndarray, *, steps: int = 1) -> Callable[[], object]:
