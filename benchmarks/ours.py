@@ -3,7 +3,6 @@
 B batch, T frames, F mel bins, S samples, C classes.
 """
 
-import dataclasses
 import functools
 import statistics
 import time
@@ -14,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ast_jax.features.front_end import Kaldi
 from ast_jax.features.spec import span
-from ast_jax.models import AST, ASTConfig, merge, split
-from ast_jax.models.attention import Attend, attention_on
+from ast_jax.models import AST, ASTConfig, kernels_on, merge, split, using
+from ast_jax.models.kernels import Kernels
+from ast_jax.objectives import objective
+from ast_jax.settings import Objective
 from ast_jax.training.optim import adam
-from ast_jax.training.step import Recipe, init_state, train_step
+from ast_jax.training.step import Step, init_state, train_step
 from benchmarks import peers, timing
 
 STEPS = 8  # a call: enough that the last one's wait for the device does not count
@@ -27,7 +29,7 @@ STEPS = 8  # a call: enough that the last one's wait for the device does not cou
 @functools.cache
 def graph_and_params(config: ASTConfig) -> tuple[nnx.GraphDef, dict[str, np.ndarray]]:
     """The model's structure and its initial parameters, on the host."""
-    graphdef, params = split(AST(config, rngs=nnx.Rngs(0)))
+    graphdef, params, _ = split(AST(config, rngs=nnx.Rngs(0)))
     return graphdef, {path: np.asarray(value) for path, value in params.items()}
 
 
@@ -47,23 +49,24 @@ class TrainStep:
         batch: int,
         *,
         waveforms: bool = False,
-        recipe: Recipe | None = None,
-        attend: Attend | None = None,
-        remat: str | None = None,
+        forms: Kernels | None = None,
+        options: dict[str, Any] | None = None,
         steps: int = STEPS,
     ):
-        self.config = config = dataclasses.replace(config, remat=remat or config.remat)
+        self.config = config
         graphdef, params = graph_and_params(config)
         optimizer = adam(lambda step: 1e-5)
-        recipe = recipe or Recipe(mean=-4.2677393, std=4.5689974)
-        form = attend or attention_on(jax.devices()[0])
         step = functools.partial(
-            train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe, attend=form
+            train_step,
+            graphdef=graphdef,
+            optimizer=optimizer,
+            step=Step(Kaldi(mean=-4.2677393, std=4.5689974), objective(Objective())),
+            forms=forms or kernels_on(jax.devices()[0]),
         )
         self.rows = jax.device_put(_rows(config, batch, waveforms=waveforms))
-        self.state = init_state(jax.device_put(params), optimizer)
+        self.state = init_state(jax.device_put(params), {}, optimizer)
         began = time.perf_counter()
-        self.step = jax.jit(step, donate_argnums=0).lower(self.state, self.rows).compile()
+        self.step = jax.jit(step, donate_argnums=0).lower(self.state, self.rows).compile(options)
         self.compile_s, self.batch, self.clips = time.perf_counter() - began, batch, batch * steps
         self.steps = steps
         self.temporaries_gb = counted(self.step)["temporaries_gb"]
@@ -97,14 +100,17 @@ class TrainStep:
 class Forward:
     """The forward pass, compiled for this device at one batch."""
 
-    def __init__(self, config: ASTConfig, batch: int, *, attend: Attend | None = None, steps: int = STEPS):
+    def __init__(self, config: ASTConfig, batch: int, *, forms: Kernels | None = None, steps: int = STEPS):
         self.config, self.steps = config, steps
         graphdef, params = graph_and_params(config)
-        form = attend or attention_on(jax.devices()[0])
-        forward = jax.jit(lambda params, x: merge(graphdef, params)(x, attend=form))
+
+        def forward(params, x):
+            with using(forms or kernels_on(jax.devices()[0])):
+                return merge(graphdef, params)(x)[0]
+
         self.params, self.x = jax.device_put((params, clips(config, batch)[0]))
         began = time.perf_counter()
-        self.forward = forward.lower(self.params, self.x).compile()
+        self.forward = jax.jit(forward).lower(self.params, self.x).compile()
         self.compile_s, self.batch, self.clips = time.perf_counter() - began, batch, batch * steps
 
     def run(self) -> None:

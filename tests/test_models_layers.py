@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 from scipy.special import erf
 
-from ast_jax.models.layers import gelu, linear, with_stored_gradient
+from ast_jax.models.kernels import gelu
+from ast_jax.models.layers import linear, with_stored_gradient
 
 
 @pytest.fixture(scope="module")
