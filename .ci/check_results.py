@@ -1,4 +1,5 @@
-"""Checks the results.json of a short training run on the built-in sounds: complete, finite, and well above chance.
+"""Checks the results.json of a short training run on the built-in sounds: complete, finite, and well above
+chance.
 
 python .ci/check_results.py runs/quickstart/results.json
 """
@@ -9,7 +10,8 @@ import sys
 
 METRICS = ("accuracy", "mAP", "auc", "d_prime")
 KEYS = ("metrics", "epoch", "step", "best", "last", "per_class", "seconds", "num_examples", "versions")
-# Ten classes: guessing gets 0.10, with a standard error of 0.03 on 80 clips; eight short epochs get about 0.5.
+# Ten classes: guessing gets 0.10, with a standard error of 0.03 on 80 clips; eight short epochs get about
+# 0.5.
 LOWEST_ACCURACY = 0.30
 
 

@@ -1,6 +1,7 @@
 """The Audio Spectrogram Transformer in JAX and Flax.
 
-The names below are imported on first use (PEP 562), so that `import ast_jax.features` needs no jax and starts at once.
+The names below are imported on first use (PEP 562), so that `import ast_jax.features` needs no jax and starts
+at once.
 """
 
 from importlib import import_module
@@ -8,9 +9,13 @@ from importlib import import_module
 _HOMES = {
     "AST": "ast_jax.models",
     "ASTConfig": "ast_jax.models",
+    "Kaldi": "ast_jax.features",
+    "Tagger": "ast_jax.inference.predict",
     "load_audio": "ast_jax.features",
-    "log_mel": "ast_jax.features",
     "load_model": "ast_jax.weights",
+    "log_mel": "ast_jax.features",
+    "recipe": "ast_jax.recipe",
+    "train": "ast_jax.training.loop",
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

@@ -1,29 +1,26 @@
-"""The two ways in to settings: a recipe file and the command line. `settings.py` has every key once.
+"""What a recipe file is written with. `settings.py` has every key once.
 
-    --config=configs/esc50.py:fold=1,cpu --config.epochs=3
-
-Suffix grammar, the same for every recipe: after the colon, words and key=value pairs joined by commas.
-Each recipe says in its docstring which words and keys it knows; another one is an error that lists them.
+Suffix grammar, the same for every recipe: after the colon, words and key=value pairs joined by commas, as in
+`configs/esc50.py:fold=1,cpu`. Each recipe says in its docstring which words and keys it knows; another one is
+an error that lists them.
 """
 
 import ast
-import difflib
-import itertools
 import json
-import sys
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_dict, config_flags
+from ml_collections import ConfigDict, config_dict
 
 from ast_jax import settings
 from ast_jax.errors import InputError
 
 
 def base(**dataset_options) -> ConfigDict:
-    """The defaults every recipe starts from: AST-base on 10 s clips, the reference's optimiser, nothing augmented.
+    """The defaults every recipe starts from: AST-base on 10 s clips, the reference's optimiser, nothing
+    augmented.
 
     `dataset_options` become `config.dataset.options`, the arguments of that data set's `list_clips`.
     Keys are locked: a recipe or flag that names another one is an error.
@@ -53,7 +50,7 @@ def suffix_options(
 ) -> dict:
     """Parses a recipe's suffix: `{word: bool for every word, key: value or its default for every key}`.
 
-    A value takes the type of its default. Raises InputError for an unknown word or key.
+    A value takes the type of its default. Raises InputError for an unknown word or key, or another type.
     """
     keys = keys or {}
     options: dict = {**dict.fromkeys(words, False), **keys}
@@ -62,7 +59,11 @@ def suffix_options(
         if not equals and key in words:
             options[key] = True
         elif equals and key in keys:
-            options[key] = _cast(key, text, keys[key])
+            try:
+                options[key] = read(text, type(keys[key]))
+            except ValueError:
+                wanted = f"wanted a value like {keys[key]!r}"
+                raise InputError(f"{key}={text} in the suffix: {wanted}") from None
         else:
             known = ", ".join([*words, *(f"{key}=..." for key in keys)]) or "none"
             raise InputError(f"this recipe has no suffix {part!r}: it knows {known}")
@@ -73,10 +74,11 @@ POD = 16  # times the recipe's batch, where the suffix says `pod` and not how mu
 
 
 def enlarge(config: ConfigDict, pod: int | bool) -> None:
-    """Gives a recipe the batch of its suffix: `pod=TIMES`, or `pod` for 16 times, by one rule for all recipes.
+    """Gives a recipe the batch of its suffix: `pod=TIMES`, or `pod` for 16 times, by one rule for all.
 
-    The rate grows with the square root of the batch, as the noise of Adam's steps shrinks; the warm-up keeps its number of *steps* and climbs
-    linearly, so that it undoes no decay. docs/recipes.md has the evidence. Raises InputError for less than once.
+    The rate grows with the square root of the batch, as the noise of Adam's steps shrinks; the warm-up
+    keeps its number of *steps* and climbs linearly, so that it undoes no decay. docs/recipes.md has the
+    evidence. Raises InputError for less than once.
     """
     times = POD if pod is True else int(pod)
     if times < 1:
@@ -87,61 +89,52 @@ def enlarge(config: ConfigDict, pod: int | bool) -> None:
         config.lr_warmup = "linear"
 
 
-def _cast(key: str, text: str, default: object):
-    if isinstance(default, str):
-        return text
-    cast: Any = type(default)
-    try:
-        return cast(ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError):
-        raise InputError(f"{key}={text} in the suffix: wanted a value like {default!r}") from None
+# What a text can be read as, and how to ask for it.
+WANTED: dict[Any, str] = {
+    str: "text",
+    Path: "a path",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "values by commas, such as (16, 16)",
+    ConfigDict: "a dictionary, such as {'key': 1}",
+}
+_BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
-def parse(argv: Sequence[str]) -> tuple[ConfigDict, str, list[str]]:
-    """Reads `--config=FILE[:SUFFIX]` and `--config.KEY=VALUE ...` out of `argv` (without the program's name).
+def read(text: str, kind: Any) -> Any:
+    """A text as a value of one of the kinds in `WANTED`.
 
-    Returns the locked config, the recipe's text as given, and the arguments left over.
-    Raises InputError: no such file, unknown key, value of another type.
+    Raises ValueError (or TypeError) where it is none; NaN and infinity are no numbers, nothing is no path.
     """
-    spec = _spec(argv)
-    path, _, _ = spec.partition(":")
-    if not Path(path).is_file():
-        raise InputError(
-            f"no recipe at {path!r}: name one such as configs/esc50.py (or run from the repository's root)"
-        )
-    flag_values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=flag_values)
-    before, sys.argv = sys.argv, ["ast_jax", *argv]  # config_flags looks for overrides in sys.argv
+    if kind is tuple:
+        return _read_tuple(text)
+    if kind is ConfigDict:
+        return ConfigDict(dict(_literal(text)))
+    if (kind is bool and text.lower() not in _BOOLS) or (kind is Path and not text):
+        raise ValueError(text)
+    value = _BOOLS[text.lower()] if kind is bool else kind(text)
+    if kind is float and not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _read_tuple(text: str) -> tuple:
+    """`(16, 16)`, `16,16`, `('fold1',)`; a word alone, `fold1`, is a tuple of one."""
     try:
-        rest = flag_values(sys.argv, known_only=True)[1:]
-        config = flag_values.config
-    except (AttributeError, KeyError) as error:
-        raise InputError(_unknown_key(spec, argv, error)) from error
-    except flags.Error as error:
-        raise InputError(f"{error}".replace("\n", " ")) from error
-    finally:
-        sys.argv = before
-    return config, spec, rest
+        value = _literal(text)
+    except ValueError:
+        if "," in text or " " in text:
+            raise
+        value = text
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _spec(argv: Sequence[str]) -> str:
-    for argument, following in itertools.pairwise([*argv, ""]):
-        if argument.startswith("--config="):
-            return argument.removeprefix("--config=")
-        if argument == "--config":
-            return following
-    raise InputError("no --config was given: name a recipe, for example --config=configs/quickstart.py")
-
-
-def _unknown_key(spec: str, argv: Sequence[str], error: Exception) -> str:
-    known = list(flatten(base()))
-    for argument in argv:
-        key = argument.removeprefix("--config.").partition("=")[0]
-        if argument.startswith("--config.") and key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}?" if close else "ast_jax/config.py lists every key"
-            return f"there is no setting {key!r}: {hint}"
-    return f"the recipe {spec} failed: {error}".replace("\n", " ")
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except SyntaxError as error:
+        raise ValueError(text) from error
 
 
 def flatten(config: ConfigDict) -> dict[str, object]:

@@ -1,4 +1,6 @@
-"""The two ways a run ends that are not faults of the program; their messages are one line: got, wanted, do."""
+"""The two ways a run ends that are not faults of the program; their messages are one line: got, wanted,
+do.
+"""
 
 
 class InputError(ValueError):

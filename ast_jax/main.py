@@ -1,113 +1,111 @@
-r"""Trains and evaluates one recipe.
+"""`python -m ast_jax.main`: training's other name; and what every program of this package runs in.
 
-  python -m ast_jax.main --config=configs/esc50.py:fold=1 [--workdir=runs/esc] [--seeds=3] [--config.KEY=VALUE ...]
-
-The same command again goes on where a stopped run stood. With --seeds=N the recipe is run N times, in WORKDIR/seed<s>, and
-their mean and spread are reported. Exit status: 0 done, 2 bad input, 3 the loss diverged,
-130 interrupted by Ctrl-C, 143 stopped by SIGTERM after saving.
+Exit status: 0 done; 1 some files could not be heard; 2 bad input, or a path that cannot be used; 3 the loss
+diverged; 70 a fault of the program; 130 Ctrl-C; 141 nobody reads the output; 143 SIGTERM, after saving.
+AST_JAX_TRACEBACK=1 shows the traceback of each.
 """
 
-import argparse
 import errno
 import os
-import re
 import sys
+import sysconfig
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from ast_jax.config import parse
 from ast_jax.errors import Diverged, InputError
-from ast_jax.huge_pages import use_huge_pages
 
 
 def main(argv: Sequence[str]) -> None:
-    config, spec, rest = parse(argv)
-    flags = argparse.ArgumentParser("python -m ast_jax.main", description=__doc__)
-    flags.add_argument("--workdir", type=Path, default=default_workdir(spec))
-    flags.add_argument("--seeds", type=int, default=0, help="runs with config.seed, config.seed + 1, ...")
-    from ast_jax.training import hosts
+    """Training."""
+    from ast_jax.commands.cli import call
+    from ast_jax.commands.train import train
 
-    hosts.add_flags(flags)
-    args = flags.parse_args(rest)
-    check_mounted(args.workdir)
-    hosts.join(args)
-    if args.seeds:
-        from ast_jax.seeds import table, train_seeds
-
-        if summary := train_seeds(config, args.workdir, args.seeds):  # else another host has it
-            print(f"{table(summary)}\nas an ensemble: python -m ast_jax evaluate {args.workdir}/seed*")
-        return
-
-    from ast_jax.training.loop import train
-
-    results = train(config, args.workdir)
-    if not results:  # another host has them
-        return
-    figures = "  ".join(f"{name} {value:.4f}" for name, value in results["metrics"].items())
-    print(f"{figures}\n{args.workdir}/report.html")
+    call(train, argv, prog="python -m ast_jax.main")
 
 
 def keep_compiled_programs() -> None:
-    """Lets jax find compiled programs again in the next process: in the user's own cache directory, at most 2 GiB, the least used go.
+    """Lets jax find compiled programs again in the next process.
 
-    To be called before jax is imported, which reads these variables then. A directory the user has set stands as it is.
+    They lie in the user's own cache directory, at most 2 GiB, the least used go. To be called before jax is
+    imported, which reads these variables then. A directory the user has set stands as it is.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(home, "ast_jax", "xla")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_directory() / "xla")
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 << 30))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
-def check_mounted(workdir: Path) -> None:
-    """Raises InputError for a bucket's address, which as a path would be a directory here called `gs:`."""
-    if workdir.parts[:1] and workdir.parts[0].endswith(":"):
-        raise InputError(
-            f"--workdir={workdir}: logs are appended and checkpoints renamed, which buckets do not do: mount it (docs/scaling.md) "
-            "and give the mounted path"
-        )
-
-
-def default_workdir(spec: str) -> Path:
-    """runs/<recipe>[-<suffix>]: `configs/esc50.py:fold=1,cpu` -> runs/esc50-fold1-cpu."""
-    path, _, suffix = spec.partition(":")
-    name = "-".join([Path(path).stem, *filter(None, suffix.split(","))])
-    return Path("runs", re.sub(r"[^\w.-]", "", name))
+def cache_directory() -> Path:
+    """What is ours of the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ast_jax")
 
 
 def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
-    """Runs a command as a program: what the user can mend becomes one line and an exit status, not a traceback."""
+    """Runs a command as a program: whatever ends it becomes one line and an exit status, not a traceback."""
     try:
         command(argv)
-    except InputError as error:
-        status, line = 2, f"error: {error}"
-    except Diverged as error:
-        status, line = 3, f"error: {error}"
-    except BrokenPipeError:  # whoever read the output has enough: `| head`
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or the interpreter's last flush fails again
+    except BrokenPipeError:
+        # Whoever read the output has enough: `| head`. Without this the interpreter's last flush fails again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell counts SIGPIPE
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        status = 2
-        line = f"error: {error}: free some space, and the same command goes on from the last checkpoint"
     except KeyboardInterrupt:
-        status, line = 130, "interrupted (training: the same command goes on from the last checkpoint)"
-    else:
-        return
+        leave(130, "interrupted (training: the same command goes on from the last checkpoint)")
+    except Diverged as error:
+        leave(3, f"error: {error}")
+    except InputError as error:
+        leave(2, f"error: {error}")
+    except Exception as error:
+        if isinstance(error, OSError) and (line := users_fault(error)):
+            leave(2, f"error: {line}")
+        leave(70, f"error: {log(error, argv)}")
+
+
+def leave(status: int, line: str) -> NoReturn:
+    """Ends the program with one line on stderr, whatever bytes a name in it is made of."""
+    if os.environ.get("AST_JAX_TRACEBACK") == "1":
+        traceback.print_exc()
+    line = " ".join(line.splitlines()).encode("utf-8", "backslashreplace").decode()
     print(line, file=sys.stderr, flush=True)
     hosts = sys.modules.get("ast_jax.training.hosts")
-    if (
-        hosts is not None and hosts.joined()
-    ):  # else JAX would wait for the others at the end, and they for this one
+    # One of a group would wait in JAX for the others at its end, and they for it.
+    if hosts is not None and hosts.joined():
         os._exit(status)
     sys.exit(status)
 
 
+def users_fault(error: OSError) -> str | None:
+    """What to tell where a disk is full or a path of the user's cannot be used; None for other errors."""
+    if error.errno == errno.ENOSPC:
+        return f"{error}: free some space, and the same command goes on from the last checkpoint"
+    kinds = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+    path = error.filename
+    if not isinstance(error, kinds) or not isinstance(path, str | os.PathLike):
+        return None
+    # The program's own files are no path of the user's.
+    ours = (Path(__file__).parent, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    if os.path.abspath(path).startswith(tuple(f"{folder}{os.sep}" for folder in ours)):
+        return None
+    return f"{os.fspath(path)!r}: {error.strerror}: name another path, or mend this one"
+
+
+def log(error: Exception, argv: Sequence[str]) -> str:
+    """Writes down what happened, and returns a line that says where."""
+    what = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    versions = f"ast_jax {sys.modules['ast_jax'].__version__}, Python {sys.version}, {sys.platform}"
+    text = f"{versions}\n{argv}\n\n{traceback.format_exc()}"
+    path = cache_directory() / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return f"{what} (a fault of the program; AST_JAX_TRACEBACK=1 shows where)"
+    return f"{what} (a fault of the program: {path} has the details, please report it with them)"
+
+
 if __name__ == "__main__":
-    use_huge_pages()
     keep_compiled_programs()
     run(main, sys.argv[1:])

@@ -1,6 +1,8 @@
-"""What is minimised, and what scores are: one row an objective. Nothing else asks which loss a model was trained with.
+"""What is minimised, and what scores are: one row an objective. Nothing else asks which loss a model was
+trained with.
 
-B batch, C classes. A model's card stores the *activation* of its objective by name; everything after training reads that.
+B batch, C classes. A model's card stores the *activation* of its objective by name; everything after training
+reads that.
 """
 
 import dataclasses
@@ -28,8 +30,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"sigmoid": jax.nn.sigmoid, "
 class Row:
     """An objective of the table.
 
-    `loss(logits, labels, settings)` gives each class's part [B, C]; a clip's loss is their mean for a sigmoid, their sum
-    for a softmax. `uniform(C)` is what label smoothing pulls labels towards.
+    `loss(logits, labels, settings)` gives each class's part [B, C]; a clip's loss is their mean for a
+    sigmoid, their sum for a softmax. `uniform(C)` is what label smoothing pulls labels towards.
     """
 
     loss: Callable[[Logits, Labels, ObjectiveSettings], Float[Array, "B C"]]
@@ -50,15 +52,19 @@ def _ce(logits: Logits, labels: Labels, _: ObjectiveSettings) -> Float[Array, "B
 
 
 def _focal(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
-    """(1 - p_t)^gamma times the cross-entropy, p_t the probability of what is true (Lin et al. 2017, equation 4)."""
+    """(1 - p_t)^gamma times the cross-entropy, p_t the probability of what is true (Lin et al.
+
+    2017, equation 4).
+    """
     p = jax.nn.sigmoid(logits)
     wrong = p * (1 - labels) + (1 - p) * labels
     return _powered(wrong, settings.focal_gamma) * _bce(logits, labels, settings)
 
 
 def _asymmetric(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
-    """ASL (Ridnik et al. 2021, equations 4 to 7): absent labels are focused more than present ones, and cost nothing below
-    the margin. Soft labels count as both, by their shares."""
+    """ASL (Ridnik et al. 2021, equations 4 to 7): absent labels are focused more than present ones, and cost
+    nothing below the margin. Soft labels count as both, by their shares.
+    """
     absent_gamma, present_gamma, margin = settings.asymmetric
     p = jax.nn.sigmoid(logits)
     present = _powered(1 - p, present_gamma) * -jax.nn.log_sigmoid(logits)
@@ -68,7 +74,9 @@ def _asymmetric(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> 
 
 
 def _soft_bce(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
-    """For labels that are another model's scores: what the cross-entropy exceeds their own entropy by, 0 where they agree."""
+    """For labels that are another model's scores: what the cross-entropy exceeds their own entropy by, 0
+    where they agree.
+    """
     entropy = -jax.scipy.special.xlogy(labels, labels) - jax.scipy.special.xlogy(1 - labels, 1 - labels)
     return _bce(logits, labels, settings) - entropy
 
@@ -125,7 +133,8 @@ class Objective:
 def objective(
     settings: ObjectiveSettings, class_counts: np.ndarray | None = None, clips: int = 0
 ) -> Objective:
-    """The objective of a recipe. `class_counts` [C] of `clips` training clips decide weights that are to come from counts.
+    """The objective of a recipe. `class_counts` [C] of `clips` training clips decide weights that are to come
+    from counts.
 
     Raises:
         InputError: no such loss or activation, or weights that are no numbers above 0 or not one a class.
@@ -157,8 +166,10 @@ def plain_loss(name: str) -> Callable[[Logits, Labels], Float[Array, " B"]]:
 
 
 def stated_activation(card: Mapping[str, Any], loss: str | None = None) -> str | None:
-    """The activation that a card states. Cards from before it did say whether clips have several labels, which is not the
-    same where a run was trained by `bce` on one label a clip: its `loss`, where known, decides."""
+    """The activation that a card states. Cards from before it did say whether clips have several labels,
+    which is not the same where a run was trained by `bce` on one label a clip: its `loss`, where known,
+    decides.
+    """
     if "activation" in card:
         return card["activation"]
     if loss is not None:

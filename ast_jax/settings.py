@@ -1,8 +1,9 @@
-"""Every setting once, with its meaning, unit, type and range: what a recipe's ConfigDict becomes, once, before any work.
+"""Every setting once, with its meaning, unit, type and range: what a recipe's ConfigDict becomes, once,
+before any work.
 
-A recipe is a ConfigDict (`config.base`) made from these defaults; `Settings.of` makes frozen sections of it again and
-checks them. Below that line nobody reads a ConfigDict. Sections named in `NESTED` are a ConfigDict of their own in a recipe
-(`config.dataset.name`); the keys of all others stand at its top (`config.lr`).
+A recipe is a ConfigDict (`config.base`) made from these defaults; `Settings.of` makes frozen sections of it
+again and checks them. Below that line nobody reads a ConfigDict. Sections named in `NESTED` are a ConfigDict
+of their own in a recipe (`config.dataset.name`); the keys of all others stand at its top (`config.lr`).
 """
 
 import dataclasses
@@ -21,7 +22,10 @@ NESTED = {"data": "dataset", "model": "model", "patchout": "patchout"}
 def setting(
     default: Any, *, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
 ) -> Any:
-    """A field with a range: at least, at most, strictly above. Other choices are checked where they are looked up."""
+    """A field with a range: at least, at most, strictly above.
+
+    Other choices are checked where they are looked up.
+    """
     return dataclasses.field(default=default, metadata={"least": least, "most": most, "above": above})
 
 
@@ -137,17 +141,20 @@ class Start:
 class Objective:
     """What is minimised: a row of objectives.py."""
 
-    # bce (several labels a clip), ce (one label), focal, asymmetric, soft_bce, soft_ce, or module:name of your own
+    # bce (several labels a clip), ce (one label), focal, asymmetric, soft_bce, soft_ce, or module:name of
+    # your own
     loss: str = "bce"
     # share of a label that is spread out
     label_smoothing: float = setting(0.0, least=0, most=1)
-    # each class's weight in a clip's loss: counts (rarer classes more, from the training clips), or a number a class by commas
+    # each class's weight in a clip's loss: counts (rarer classes more, from the training clips), or a number
+    # a class by commas
     class_weights: str = ""
     # the same for sigmoid losses: how much more a label that is there weighs than one that is not
     pos_weight: str = ""
     # of focal: how much less a class weighs that is judged well already
     focal_gamma: float = setting(2.0, least=0)
-    # of asymmetric: exponents of absent and of present labels, and the score below which an absent one costs nothing
+    # of asymmetric: exponents of absent and of present labels, and the score below which an absent one costs
+    # nothing
     asymmetric: tuple[float, float, float] = (4.0, 1.0, 0.05)
 
 
@@ -181,7 +188,9 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What is done to training clips: rows of training/augment.py, in the order in which the reference does it."""
+    """What is done to training clips: rows of training/augment.py, in the order in which the reference does
+    it.
+    """
 
     # widest frequency mask, mel bins
     freq_mask: int = setting(0, least=0)
@@ -247,11 +256,13 @@ class Settings:
     published: Published = Published()
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Settings":
-        """From a recipe's ConfigDict, or a plain dictionary of the same form; what it leaves out has its default.
+    def of(cls, config: Any) -> "Settings":
+        """From a recipe's ConfigDict, or a plain dictionary of the same form; what it leaves out has its
+        default.
 
         Raises:
-            InputError: an unknown key, a value of another type or out of its range, settings that contradict each other.
+            InputError: an unknown key, a value of another type or out of its range, settings that contradict
+            each other.
         """
         plain = _plain(config)
         sections: dict[str, Any] = {}
@@ -287,7 +298,8 @@ class Settings:
                 )
         if any(epoch < 2 for epoch in optimizer.lr_decay_epochs):
             raise InputError(
-                f"config.lr_decay_epochs is {optimizer.lr_decay_epochs}: epoch 1 begins at config.lr, so the first "
+                f"config.lr_decay_epochs is {optimizer.lr_decay_epochs}: epoch 1 begins at config.lr, so "
+                "the first "
                 "decay is at epoch 2; for a smaller first rate lower config.lr"
             )
 
@@ -360,7 +372,9 @@ def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type: an int may stand for a float, and a tuple has as many items as its type says."""
+    """Whether a value is of a type: an int may stand for a float, and a tuple has as many items as its type
+    says.
+    """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, types.UnionType) or origin is typing.Union:
         return any(_fits(value, part) for part in parts)

@@ -1,8 +1,8 @@
 """Where arrays live and how one pure function runs on many devices: under jit over a mesh, or under pmap.
 
-A state is always kept as global arrays without a device axis, replicated or split by `fsdp_spec`; only the rows of a batch
-have another shape under pmap, [devices, rows of each, ...]. So checkpoints, averages and evaluation do not know which of the
-two is in use, and a run may change from one to the other.
+A state is always kept as global arrays without a device axis, replicated or split by `fsdp_spec`; only the
+rows of a batch have another shape under pmap, [devices, rows of each, ...]. So checkpoints, averages and
+evaluation do not know which of the two is in use, and a run may change from one to the other.
 
 D devices, P hosts (processes), B clips a batch.
 """
@@ -30,8 +30,8 @@ SMALL = 1024
 class Layout:
     """Devices as a mesh [data, fsdp], and the wrapper (`jit` or `pmap`) that runs a step on all of them.
 
-    Rows of a batch are split over both axes. Parameters and optimiser state are whole on each device, or split over the
-    axis `fsdp` where it is longer than 1.
+    Rows of a batch are split over both axes. Parameters and optimiser state are whole on each device, or
+    split over the axis `fsdp` where it is longer than 1.
     """
 
     mesh: Mesh
@@ -48,7 +48,9 @@ class Layout:
         return kernels_on(first, self.mesh) if self.parallel == "jit" else kernels_on(first, None, PMAP_AXIS)
 
     def num_rows(self, batch_size: int, parts: int = 1) -> int:
-        """Rows a batch takes on these devices: `batch_size`, filled up so that each device has as many in each part."""
+        """Rows a batch takes on these devices: `batch_size`, filled up so that each device has as many in
+        each part.
+        """
         return -(-batch_size // (self.num_devices * parts)) * self.num_devices * parts
 
     @property
@@ -61,7 +63,10 @@ class Layout:
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, fsdp_spec(np.shape(leaf), size)), tree)
 
     def place(self, tree: Any) -> Any:
-        """A state or parameters in their places; every host gives the same. What is there already is not copied."""
+        """A state or parameters in their places; every host gives the same.
+
+        What is there already is not copied.
+        """
         return jax.tree.map(_onto, tree, self.shardings(tree))
 
     def place_rows(self, rows: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -92,7 +97,9 @@ class Layout:
         return value.reshape(devices, -1, *value.shape[1:])
 
     def train(self, step: Callable, state: Any) -> Callable:
-        """(state, rows) -> (state, figures) on all devices, the old state given up; `state` may be abstract."""
+        """(state, rows) -> (state, figures) on all devices, the old state given up; `state` may be
+        abstract.
+        """
         if self.parallel == "pmap":
             return self._pmap(step, donate_argnums=0)
         if self.mesh.shape["fsdp"] > 1:
@@ -104,7 +111,9 @@ class Layout:
         )
 
     def _gather(self, params: Any) -> Any:
-        """Whole parameters for the model: else the compiler carries their split into the activations, and moves those."""
+        """Whole parameters for the model: else the compiler carries their split into the activations, and
+        moves those.
+        """
         return jax.lax.with_sharding_constraint(params, self.replicated)
 
     def score(self, step: Callable) -> Callable:
@@ -129,7 +138,8 @@ class Layout:
 
 
 def make_layout(*, parallel: str = "jit", fsdp: int = 1, devices: Sequence[jax.Device] = ()) -> Layout:
-    """The layout over `devices`, all there are by default; `fsdp` of them share one copy of parameters and optimiser.
+    """The layout over `devices`, all there are by default; `fsdp` of them share one copy of parameters and
+    optimiser.
 
     Raises InputError for a wrapper that is not offered, and for numbers that do not fit.
     """
@@ -149,7 +159,9 @@ def make_layout(*, parallel: str = "jit", fsdp: int = 1, devices: Sequence[jax.D
 
 
 def fsdp_spec(shape: tuple[int, ...], size: int) -> PartitionSpec:
-    """How an array of this shape is split over `size` devices: along its longest axis that they divide, or not at all."""
+    """How an array of this shape is split over `size` devices: along its longest axis that they divide, or
+    not at all.
+    """
     fits = [axis for axis, length in enumerate(shape) if length % size == 0]
     if size == 1 or not fits or math.prod(shape) < SMALL:
         return PartitionSpec()

@@ -1,6 +1,7 @@
 """Names in tables: what a recipe calls by name is a row of ours, or `module:attribute` of the user's own.
 
-One rule for model families, front ends, objectives, metrics, augmentations and data sets. Imports nothing of ours but errors.
+One rule for model families, front ends, objectives, metrics, augmentations and data sets. Imports nothing of
+ours but errors.
 """
 
 import difflib
@@ -18,8 +19,8 @@ Row = TypeVar("Row")
 def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
     """The row of `table` called `name`, or the attribute that `module:attribute` names.
 
-    A module is searched for in the working directory too, as `python -m` does. A row may itself be such an address: it
-    is imported on first use.
+    A module is searched for in the working directory too, as `python -m` does. A row may itself be such an
+    address: it is imported on first use.
 
     Raises:
         InputError: no such row, module or attribute; the nearest names are told.

@@ -1,6 +1,7 @@
 """What people see while they wait, and files that are written whole or not at all.
 
-Progress and words go to stderr; stdout is for answers alone. Where stderr is no terminal there is no bar, only lines.
+Progress and words go to stderr; stdout is for answers alone. Where stderr is no terminal there is no bar,
+only lines.
 """
 
 import contextlib
@@ -13,14 +14,16 @@ from typing import Any
 
 
 class Bar:
-    """The one progress bar: one or more tasks on stderr, each with a share, figures of its own and the time left."""
+    """The one progress bar: one or more tasks on stderr, each with a share, figures of its own and the time
+    left.
+    """
 
-    def __init__(self, *, transient: bool = False):
+    def __init__(self, *, transient: bool = False, shown: bool = True):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        self.terminal = console.is_terminal and not console.is_dumb_terminal
+        self.terminal = shown and console.is_terminal and not console.is_dumb_terminal
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

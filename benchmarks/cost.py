@@ -1,6 +1,6 @@
 r"""How the cost of a training step grows: clips/s and memory against frames, batch, variant and strides; docs/images/cost.png.
 
-  python -m benchmarks.cost [--json=FILE] [--plot=docs/images/cost.png] [--short] [--smoke]
+  GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m benchmarks.cost [--json=FILE] [--plot=docs/images/cost.png] [--short] [--smoke]
 
 On this machine's CPU in float32, in seconds of processor time: clips/s of one core. Memory is what the compiled step reserves beside
 its arguments. Points whose step would cost more than `MOST_FLOPS` are compiled, not timed.
@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ast_jax.huge_pages import use_huge_pages
 from benchmarks import timing
 
 MOST_FLOPS = 2e12
@@ -54,12 +53,13 @@ def main() -> None:
 
 def point(config: Any, batch: int) -> timing.Row:
     """One training step, compiled and, if it is not too long, timed."""
+    from ast_jax.models import abstract
     from ast_jax.models.cost import forward_flops
     from benchmarks.ours import TrainStep
 
     step = TrainStep(config, batch, steps=1)
     speed = None
-    if 3 * batch * forward_flops(config) < MOST_FLOPS:
+    if 3 * batch * forward_flops(abstract("ast", config)) < MOST_FLOPS:
         speed = batch / timing.in_turn({"ours": step.run}, repeats=3, clock=time.process_time)["ours"]
     return {
         "frames": config.num_frames,
@@ -114,5 +114,4 @@ def _shared(found: dict[str, list[timing.Row]], axis: str) -> list[timing.Row]:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
     main()

@@ -38,7 +38,7 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
     if args.one_core:
         timing.one_core()
         clock = time.process_time
-    from ast_jax.models import ASTConfig
+    from ast_jax.models import ASTConfig, abstract
     from ast_jax.models.cost import forward_flops, matrix_peak
 
     peak = matrix_peak(clock=clock)
@@ -53,7 +53,9 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
             seconds = compare(made, repeats=args.repeats, clock=clock)
             row = {"model": variant, "batch": batch, "ours, clips/s": batch / seconds["ours"]}
             row |= {f"x {name}": ratio for name, ratio in timing.ratios(seconds).items()}
-            row["share of peak"] = passes * forward_flops(config) * batch / seconds["ours"] / peak
+            row["share of peak"] = (
+                passes * forward_flops(abstract("ast", config)) * batch / seconds["ours"] / peak
+            )
             rows.append(row)
             timing.table(what, rows)
             timing.write(args.json, {"matrix_peak_flops": peak, "rows": rows})

@@ -1,5 +1,6 @@
 r"""Where the time of one training step goes: a profiler trace, its events summed by what they compute.
 
+  export GLIBC_TUNABLES=glibc.malloc.hugetlb=1      # memory in pages of 2 MiB
   python -m benchmarks.profile_step [--variant=base] [--batch=1] [--frames=1024] [--steps=2] [--trace=DIR]
   python -m benchmarks.profile_step --run=WORKDIR     # of a training run with config.profile_steps: is the device kept busy?
 
@@ -18,7 +19,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from ast_jax.huge_pages import use_huge_pages
 from benchmarks import timing
 
 KINDS = [  # the first whose pattern is found in an instruction's metadata, or in its own name
@@ -124,5 +124,4 @@ def kind_of(text: str) -> str:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
     main()

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ast_jax.group import free_port
+from ast_jax.commands.group import free_port
 from benchmarks.prove import ROOT, machine
 from benchmarks.prove_crashes import compare, newest, rows, until
 

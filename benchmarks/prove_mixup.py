@@ -74,7 +74,7 @@ def one_pair(sound: np.ndarray, partner: np.ndarray, share: float) -> tuple[np.n
     """Per cell of the clip's own frames: power mix minus waveform mix, flipped minus plain waveform mix, level difference (infinite where one adds nothing), mel bin."""
     import jax.numpy as jnp
 
-    from ast_jax.features import log_mel
+    from ast_jax.features import Kaldi, log_mel
     from ast_jax.training.augment import mix_power, mix_waveforms
 
     padded = lambda x: np.pad(x, (0, SAMPLES - len(x)))
@@ -85,9 +85,8 @@ def one_pair(sound: np.ndarray, partner: np.ndarray, share: float) -> tuple[np.n
     exact, flipped = (log_mel(mix(other)[: len(sound)]) for other in (partner, -partner))
     stored = [log_mel(x).astype(np.float16).astype(np.float32) for x in (sound, partner)]
     rows = [np.pad(x, ((0, FRAMES - len(x)), (0, 0))) for x in stored]
-    power = mix_power(
-        rows[0], jnp.int32(len(stored[0])), rows[1], jnp.int32(len(stored[1])), jnp.float32(share)
-    )
+    lengths = [jnp.int32(len(x)) for x in stored]
+    power = mix_power(rows[0], lengths[0], rows[1], lengths[1], jnp.float32(share), front_end=Kaldi())
     frames = len(exact)
     levels = stored[0] + 2 * np.log(share), rows[1][:frames] + 2 * np.log(1 - share)
     heard = (np.arange(frames)[:, None] < len(stored[1])) & (np.minimum(*levels) > FLOOR)

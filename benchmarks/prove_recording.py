@@ -149,7 +149,8 @@ def tiny_model(path: Path) -> Path:
     if not path.is_dir():
         config = ASTConfig(num_classes=10, num_frames=512, width=16, depth=1, num_heads=1, strides=(16, 16))
         names = [f"class {i}" for i in range(10)]
-        loaded = LoadedModel(AST(config, rngs=nnx.Rngs(0)), names, -6.6, 5.4, multi_label=False)
+        model = AST(config, rngs=nnx.Rngs(0))
+        loaded = LoadedModel(model, names, model.front_end.with_statistics(-6.6, 5.4), "softmax")
         path.mkdir()
         save_file(host_variables(loaded.model), path / "model.safetensors")
         (path / "model_card.json").write_text(json.dumps(loaded.card()))

@@ -27,7 +27,6 @@ from PIL import Image
 from ast_jax.config import parse
 from ast_jax.datasets import synthetic
 from ast_jax.features import SAMPLE_RATE, load_audio
-from ast_jax.training.setup import sounds_dir
 from benchmarks.prove import DOCS, ROOT, machine
 from tests.chromium import browser
 
@@ -40,7 +39,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "runs" / "quickstart")
     parser.add_argument("--axe", type=Path, help="axe.min.js of the npm package axe-core")
     args = parser.parse_args()
-    clips = synthetic.list_clips(sounds_dir(parse([f"--config={ROOT / 'configs' / 'quickstart.py'}"])[0])).splits["test"]  # fmt: skip
+    config, *_ = parse([f"--config={ROOT / 'configs' / 'quickstart.py'}"])
+    sounds = synthetic.default_source_dir(Path(config.dataset.data_dir))
+    clips = synthetic.list_clips(sounds).splits["test"]
     with server(args.model) as (port, process):
         memory = Memory(process.pid)
         figures: dict[str, Any] = {"server_mb_before": memory.now_mb()}

@@ -1,12 +1,14 @@
-r"""The paper's ablations: what each choice is worth in mAP on AudioSet. One command runs a table's rows and writes it.
+r"""The paper's ablations: what each choice is worth in mAP on AudioSet. One command runs a table's rows and
+writes it.
 
   python -m ast_jax ablate --config=configs/ablations.py:strides --workdir=runs/ablations/strides
   launch/ablations.sh                                                                       # all five tables
 
 Words: imagenet, vit, positions, strides or patches (the table); full (the full set where the
-paper has figures for it; else the balanced one); builtin (two epochs of a tiny model on a few built-in sounds: the command
-itself, proven in minutes) or esc10 (AST-small on the 5 folds of a set in ESC-50's layout). Keys: row=NAME, one row of the
-table; weights=SRC, what builtin and esc10 use in the place of every ImageNet ViT (default: none, from scratch).
+paper has figures for it; else the balanced one); builtin (two epochs of a tiny model on a few built-in
+sounds: the command itself, proven in minutes) or esc10 (AST-small on the 5 folds of a set in ESC-50's
+layout). Keys: row=NAME, one row of the table; weights=SRC, what builtin and esc10 use in the place of every
+ImageNet ViT (default: none, from scratch).
 
 Published figures are of weights averaged over epochs. A row costs what configs/audioset.py costs.
 """

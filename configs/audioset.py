@@ -1,14 +1,17 @@
-r"""AudioSet: 527 classes, several labels a clip, 10 s; the full set (about 1.95 M clips), or `balanced` (about 20.8 k).
+r"""AudioSet: 527 classes, several labels a clip, 10 s; the full set (about 1.95 M clips), or `balanced`
+(about 20.8 k).
 
   python -m ast_jax.main --config=configs/audioset.py --config.dataset.source_dir=audioset
   python -m ast_jax.main --config=configs/audioset.py:balanced
 
-Words: balanced; scratch (not from ImageNet); paper (the RGB kernels' mean, as the paper says, where the published code
-sums); waveform (shards of waveforms, on which mixup is exact); pod or pod=TIMES (a larger batch, see docs/recipes.md).
-The balanced figures are of PSLA's label-enhanced training set: give its table with --config.dataset.labels=FILE.
+Words: balanced; scratch (not from ImageNet); paper (the RGB kernels' mean, as the paper says, where the
+published code sums); waveform (shards of waveforms, on which mixup is exact); pod or pod=TIMES (a larger
+batch, see docs/recipes.md). The balanced figures are of PSLA's label-enhanced training set: give its table
+with --config.dataset.labels=FILE.
 
-Published: mAP 0.459 full and 0.347 balanced, weights averaged over epochs; 0.4486 and 0.3358 at the last epoch without
-averaging (the reference's logs). On four TITAN X the full set took the reference about seven days.
+Published: mAP 0.459 full and 0.347 balanced, weights averaged over epochs; 0.4486 and 0.3358 at the last
+epoch without averaging (the reference's logs). On four TITAN X the full set took the reference about seven
+days.
 """
 
 from ast_jax.config import base, enlarge, suffix_options

@@ -3,10 +3,10 @@ r"""ESC-50: 2000 clips of 5 s, 50 classes, 5 folds; also any set in its layout, 
   python -m ast_jax.main --config=configs/esc50.py:fold=1 --config.dataset.source_dir=ESC-50-master
   python -m ast_jax crossval --config=configs/esc50.py:P --workdir=runs/esc50        # all five folds
 
-Words: S (from ImageNet), P (from the AudioSet checkpoint), scratch is neither; paper (20 epochs and, for S, the RGB
-kernels' mean, as the paper says, instead of the published code's 25 and sum); waveform (shards of waveforms); cpu (AST-tiny
-of 6 blocks at stride 16 from scratch, for two CPU cores); pod or pod=TIMES (a larger batch, see docs/recipes.md).
-Keys: fold=1..5, the fold held out.
+Words: S (from ImageNet), P (from the AudioSet checkpoint), scratch is neither; paper (20 epochs and, for S,
+the RGB kernels' mean, as the paper says, instead of the published code's 25 and sum); waveform (shards of
+waveforms); cpu (AST-tiny of 6 blocks at stride 16 from scratch, for two CPU cores); pod or pod=TIMES (a
+larger batch, see docs/recipes.md). Keys: fold=1..5, the fold held out.
 
 Published, AST-base: S 88.7 +- 0.7 %, P 95.6 +- 0.4 % (mean of the folds; table 3 of the paper).
 One epoch is 34 steps; 2.5 h for all folds on four GTX TITAN.

@@ -2,11 +2,12 @@ r"""Your own sounds: a directory per class, a CSV (file, labels, split) or the r
 
   python -m ast_jax.main --config=configs/folder.py --config.dataset.source_dir=my_sounds --workdir=runs/mine
 
-Words: multi (several labels a clip: sigmoid and BCE instead of softmax and CE), cpu (AST-tiny at stride 16, for CPU cores).
-Keys: seconds (the model's length; longer clips are cut at their end, shorter ones padded), default 5.
+Words: multi (several labels a clip: sigmoid and BCE instead of softmax and CE), cpu (AST-tiny at stride 16,
+for CPU cores). Keys: seconds (the model's length; longer clips are cut at their end, shorter ones padded),
+default 5.
 
-Without split directories or a split column, a fifth of the clips of each class is held out, always the same ones.
-Mean and standard deviation are measured on the training clips.
+Without split directories or a split column, a fifth of the clips of each class is held out, always the same
+ones. Mean and standard deviation are measured on the training clips.
 """
 
 from ast_jax.config import base, suffix_options

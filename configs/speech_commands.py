@@ -1,13 +1,16 @@
 r"""Speech Commands V2, 35 words of 1 s: trained on 84,843 clips, chosen on 9,981, reported on 11,005.
 
-  python -m ast_jax.main --config=configs/speech_commands.py:S --config.dataset.source_dir=speech_commands_v0.02
+  python -m ast_jax.main --config=configs/speech_commands.py:S
+  --config.dataset.source_dir=speech_commands_v0.02
 
-Words: S (from ImageNet), P (from the AudioSet checkpoint), scratch is neither; paper (20 epochs, the paper's upper
-limit, and, for S, the RGB kernels' mean); pod or pod=TIMES (a larger batch, see docs/recipes.md); logged (mixup 0.5, as in the published 98.12 % run; its script says 0.6); waveform (shards of waveforms, on which
-mixup is exact).
+Words: S (from ImageNet), P (from the AudioSet checkpoint), scratch is neither; paper (20 epochs, the paper's
+upper limit, and, for S, the RGB kernels' mean); pod or pod=TIMES (a larger batch, see docs/recipes.md);
+logged (mixup 0.5, as in the published 98.12 % run; its script says 0.6); waveform (shards of waveforms, on
+which mixup is exact).
 
 Published, AST-base: S 98.11 +- 0.05 % test accuracy, P 97.88 +- 0.03 %.
-The rate decays at every epoch from 6 to 26 and then stays, as in the published run. 30 epochs took 6.2 h on four GTX TITAN.
+The rate decays at every epoch from 6 to 26 and then stays, as in the published run. 30 epochs took 6.2 h on
+four GTX TITAN.
 """
 
 from ast_jax.config import base, enlarge, suffix_options

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# The paper's two ensembles on full AudioSet: Ensemble-S, three seeds of one setting; Ensemble-M, those and strides of 12, 14, 16.
-# Published: mAP 0.475 and 0.485 (table 2). Six runs, one after the other on all devices; then both are evaluated.
+# The paper's two ensembles on full AudioSet: Ensemble-S, three seeds of one setting; Ensemble-M, those and
+# strides of 12, 14, 16. Published: mAP 0.475 and 0.485 (table 2). Six runs, one after the other on all
+# devices; then both are evaluated.
 #
 #   launch/audioset_ensembles.sh [--dry_run] SOURCE_DIR WORKDIR [--config.KEY=VALUE ...]
 #
-# The same command again does what is missing. PYTHON (.venv/bin/python); SUFFIX after the recipe's colon, such as balanced.
+# The same command again does what is missing. PYTHON (.venv/bin/python); SUFFIX after the recipe's colon,
+# such as balanced.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# memory in pages of 2 MiB, see docs/benchmarks.md
+export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}"
 dry_run=
 [ "${1:-}" != --dry_run ] || { dry_run=1; shift; }
-[ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 source_dir=$1 workdir=$2
 shift 2
 
@@ -31,4 +35,5 @@ small=("$workdir"/seed{0,1,2})
 echo "Ensemble-S"
 run "$python" -m ast_jax evaluate "${small[@]}" "${recipe[@]}" --out="$workdir/ensemble_s.npz"
 echo "Ensemble-M"
-run "$python" -m ast_jax evaluate "${small[@]}" "$workdir"/stride{12,14,16} "${recipe[@]}" --out="$workdir/ensemble_m.npz"
+all=("${small[@]}" "$workdir"/stride{12,14,16})
+run "$python" -m ast_jax evaluate "${all[@]}" "${recipe[@]}" --out="$workdir/ensemble_m.npz"

@@ -1,10 +1,12 @@
-"""Makes `.venv` with the Python that runs this file and installs requirement files into it; does nothing where that is done.
+"""Makes `.venv` with the Python that runs this file and installs requirement files into it; does nothing
+where that is done.
 
     python launch/environment.py [--venv=.venv] [--exactly] requirements.txt [...]
 
-Needs the standard library only. Safe to repeat and safe to stop: a marker lies in the folder while pip works, and whoever
-finds it later (after Ctrl-C or a power cut) starts again from an empty folder; pip's cache makes that quick. A file whose
-name ends in `no-deps.txt` is installed without the packages it asks for. pip's words go to `.venv/install.log`.
+Needs the standard library only. Safe to repeat and safe to stop: a marker lies in the folder while pip works,
+and whoever finds it later (after Ctrl-C or a power cut) starts again from an empty folder; pip's cache makes
+that quick. A file whose name ends in `no-deps.txt` is installed without the packages it asks for. pip's words
+go to `.venv/install.log`.
 """
 
 import argparse
@@ -25,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCK, MARKER, STAMP, LOG = "ast_jax.lock", "ast_jax.installing", "ast_jax.json", "install.log"
 LOG_LINES_SHOWN = 25
 
-# Runs inside the environment and fails with a word on what is damaged. Arguments: the distributions that must be whole.
+# Runs inside the environment and fails with a word on what is damaged. Arguments: the distributions that must
+# be whole.
 CHECK = """
 import csv, importlib.metadata as metadata, sys
 def plain(name): return name.lower().replace("_", "-")
@@ -100,7 +103,8 @@ def install(venv: Path, files: list[Path]) -> int:
     """Runs pip, which writes to the log only; shows the log's end where it fails and returns pip's status."""
     names = ", ".join(file.name for file in files)
     print(
-        f"{shown(venv)}: installing {names} (1 to 5 minutes the first time; pip writes to {shown(venv / LOG)})",
+        f"{shown(venv)}: installing {names} (1 to 5 minutes the first time; pip writes to "
+        f"{shown(venv / LOG)})",
         flush=True,
     )
     started = time.monotonic()
@@ -113,7 +117,8 @@ def install(venv: Path, files: list[Path]) -> int:
                 continue
             pip = [venv / "bin" / "python", "-I", "-m", "pip", "install", "--no-input", "--progress-bar=off"]
             pip += ["--disable-pip-version-check", *(["--no-deps"] if no_deps else []), *chosen]
-            # The lock's descriptor stays open in pip: if this process is killed, nobody else starts before pip ends.
+            # The lock's descriptor stays open in pip: if this process is killed, nobody else starts before
+            # pip ends.
             status = subprocess.run(pip, stdout=log, stderr=subprocess.STDOUT, close_fds=False).returncode
             if status:
                 print("\n".join((venv / LOG).read_text().splitlines()[-LOG_LINES_SHOWN:]), file=sys.stderr)
@@ -180,7 +185,9 @@ def distributions(file: Path) -> list[str]:
 
 
 def is_foreign(venv: Path) -> bool:
-    """Whether the folder may hold what someone needs: only our own, an empty one and the checkout's `.venv*` get emptied."""
+    """Whether the folder may hold what someone needs: only our own, an empty one and the checkout's `.venv*`
+    get emptied.
+    """
     if not venv.is_dir():
         return venv.exists()
     ours = (venv / LOCK).exists() or (venv.resolve().parent == ROOT and venv.name.startswith(".venv"))

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Prints the path of the newest Python that can run this project and exits 0; else says what it found and exits 1.
+# Prints the path of the newest Python that can run this project and exits 0; else says what it found and
+# exits 1.
 #
 #   launch/find_python.sh            look on PATH, in pyenv's versions folder, in /usr/local/bin and /usr/bin
 #   launch/find_python.sh PYTHON     judge this one alone
@@ -10,7 +11,8 @@ set -eu
 
 newest_first="3.14 3.13 3.12 3.11"
 
-# Runs on any Python since 2.7. Prints "VERSION|why it cannot be used, or nothing|full path of the interpreter".
+# Runs on any Python since 2.7. Prints "VERSION|why it cannot be used, or nothing|full path of the
+# interpreter".
 probe='
 import sys
 why, version = "", "%d.%d" % sys.version_info[:2]
@@ -63,7 +65,7 @@ candidates() { # NAME...: every executable of these names in those folders, one 
     done
 }
 
-first_suitable() { # VERSION: the interpreter behind the first candidate that runs, is of this version and lacks nothing
+first_suitable() { # VERSION: the interpreter behind the first candidate of it that runs and lacks nothing
     candidates "python$1" python3 python | while IFS= read -r candidate; do
         found=$(ask "$candidate")
         if [ "${found%"|"*}" = "$1|" ]; then
@@ -74,11 +76,16 @@ first_suitable() { # VERSION: the interpreter behind the first candidate that ru
 }
 
 describe() { # every candidate and why it is not suitable, one a line
-    candidates python3 python python3.8 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15 python3.16 |
+    candidates python3 python python3.8 python3.9 python3.10 python3.11 python3.12 python3.13 \
+        python3.14 python3.15 python3.16 |
         while IFS= read -r candidate; do
             found=$(ask "$candidate")
             version=${found%%|*} why=${found#*|}
-            if [ -n "$found" ]; then echo "  $candidate ($version) ${why%%|*}"; else echo "  $candidate does not run (a version manager's stub?)"; fi
+            if [ -n "$found" ]; then
+                echo "  $candidate ($version) ${why%%|*}"
+            else
+                echo "  $candidate does not run (a version manager's stub?)"
+            fi
         done
 }
 
@@ -91,7 +98,9 @@ if [ $# -gt 0 ]; then
         echo "error: PYTHON=$1 does not run; wanted a Python 3.11 to 3.14" >&2
         exit 1
         ;;
-    *"|is newer than"*) echo "warning: $1 is Python $version, which $why; going on, as it was asked for by name" >&2 ;;
+    *"|is newer than"*)
+        echo "warning: $1 is Python $version, which $why; going on, as it was asked for by name" >&2
+        ;;
     *"||"*) ;;
     *)
         echo "error: PYTHON=$1 is Python $version, which $why; wanted a Python 3.11 to 3.14" >&2
@@ -111,7 +120,8 @@ for version in $newest_first; do
 done
 
 {
-    echo "error: no suitable Python: wanted 3.11 to 3.14 with venv. Found on PATH, in ~/.pyenv/versions, /usr/local/bin and /usr/bin:"
+    echo "error: no suitable Python: wanted 3.11 to 3.14 with venv." \
+        "Found on PATH, in ~/.pyenv/versions, /usr/local/bin and /usr/bin:"
     found=$(describe)
     echo "${found:-  none at all}"
     echo "On Debian 12 and later or Ubuntu 23.04 and later: apt-get install python3 python3-venv"

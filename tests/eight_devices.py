@@ -1,8 +1,10 @@
-"""Twenty steps of one recipe on 1 device and on 8, under jit, pmap and fsdp; run by test_training_sharding.py, prints JSON.
+"""Twenty steps of one recipe on 1 device and on 8, under jit, pmap and fsdp; run by test_training_sharding.py, prints JSON:
+of the AST, and of a small family with statistics of its batches.
 
 A process of its own, since the number of devices is fixed when JAX starts: XLA_FLAGS=--xla_force_host_platform_device_count=8.
 """
 
+import dataclasses
 import functools
 import json
 import sys
@@ -15,11 +17,14 @@ import numpy as np
 from flax import nnx
 
 from ast_jax.config import base
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import TrainStream, fit
-from ast_jax.evaluation.evaluate import eval_step
-from ast_jax.models import AST
+from ast_jax.datasets.pipeline import HostRows, TrainStream, fit
+from ast_jax.evaluation.scoring import eval_step
+from ast_jax.features import Kaldi
+from ast_jax.models import build
+from ast_jax.models.layers import BatchNorm
+from ast_jax.settings import Settings
 from ast_jax.training.program import train_program
+from ast_jax.training.step import variables
 
 STEPS, CLASSES = 20, 4
 LAYOUTS = {
@@ -30,15 +35,42 @@ LAYOUTS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class NetConfig:
+    num_classes: int
+    num_frames: int
+    width: int = 16
+
+
+class Net(nnx.Module):
+    """Each frame projected, BatchNorm, the mean over time, a head."""
+
+    Config = NetConfig
+    front_end = Kaldi()
+    levels = (("project", "norm"), ("head",))
+
+    def __init__(self, config: NetConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        # without a bias, whose true gradient would be 0, for BatchNorm cancels it: Adam blows its rounding up
+        self.project = nnx.Linear(128, config.width, use_bias=False, rngs=rngs)
+        self.norm = BatchNorm(config.width)
+        self.head = nnx.Linear(config.width, config.num_classes, rngs=rngs)
+
+    def __call__(self, x, *, key=None, mask=None):
+        y = jax.nn.gelu(self.norm(self.project(x), training=key is not None, mask=mask))
+        return self.head(y.mean(axis=1)), {"embedding": y.mean(axis=1), "sequence": y}
+
+
 def recipe(**changes):
     """A small model with every augmentation on, 12 clips a batch: 8 devices fill it up to 16 rows."""
     config = base()
-    config.model.width, config.model.depth, config.model.num_heads = 64, 1, 2
-    config.model.strides = (16, 16)
     config.num_frames, config.batch_size, config.lr = 32, 12, 1e-3
     config.mixup, config.freq_mask, config.time_mask = 0.5, 24, 8
     config.noise, config.roll, config.gain_db, config.ema = True, 5, 6.0, 0.9
     config.update(changes)
+    if config.model.family == "ast":
+        config.model.width, config.model.depth, config.model.num_heads = 64, 1, 2
+        config.model.strides = (16, 16)
     return config
 
 
@@ -57,29 +89,39 @@ def batch(program, stream, step: int) -> dict[str, np.ndarray]:
     return {key: np.stack([row[key] for row in fitted]) for key in fitted[0]}
 
 
-def run(devices: int = 8, **changes) -> dict:
-    """Losses of 20 steps, scores after them, and how arrays lie."""
-    config = recipe(**changes)
-    program = train_program(config, CLASSES, devices=jax.devices()[:devices], mean=-4.0, std=4.5)
-    layout = program.layout
-    state = program.initial_state(AST(program.model_config, rngs=nnx.Rngs(0)))
-    stream = TrainStream(clips(), batch_size=12, epochs=7, seed=0, mixup=config.mixup)
+def trained(devices: int, changes: dict):
+    """The compiled program, its state and rows after 20 steps, and their losses."""
+    settings, front_end = Settings.of(recipe(**changes)), Kaldi(mean=-4.0, std=4.5)
+    program = train_program(settings, CLASSES, devices=jax.devices()[:devices], front_end=front_end)
+    state = program.initial_state(build(settings.model.family, program.model.config))
+    stream = TrainStream(clips(), batch_size=12, epochs=7, seed=0, mixup=settings.run.mixup)
     compiled = program.step.lower(program.state, program.rows).compile()
     losses = []
     for step in range(STEPS):
-        rows = layout.place_rows(batch(program, stream, step))
+        rows = program.layout.place_rows(batch(program, stream, step))
         state, figures = compiled(state, rows)
         losses.append(float(figures["loss"]))
-    score = layout.score(
-        functools.partial(eval_step, graphdef=program.graphdef, mean=-4.0, std=4.5, loss="bce")
-    )
-    scored = score(layout.place(state["params"]), rows)
+    return program, compiled, state, rows, losses
+
+
+def scores(program, state, rows) -> list[list[float]]:
+    """Of the last batch's real rows."""
+    layout, loss = program.layout, program.what.objective
+    options = {"front_end": program.what.front_end, "activation": loss.activation, "loss": loss.per_clip}
+    step = functools.partial(eval_step, graphdef=program.graphdef, forms=layout.kernels, **options)
+    scored = layout.score(step)(layout.place(variables(state)), rows)
+    return np.asarray(scored["scores"])[np.asarray(scored["mask"]) > 0].tolist()
+
+
+def run(devices: int = 8, **changes) -> dict:
+    """Losses of 20 steps, scores after them, and how arrays lie."""
+    program, compiled, state, rows, losses = trained(devices, changes)
     leaves = jax.tree.leaves([state["params"], state["opt"]])
     text = compiled.as_text()
     own = lambda leaf: leaf.addressable_shards[0].data
     return {
         "losses": losses,
-        "scores": np.asarray(scored["scores"])[np.asarray(scored["mask"]) > 0].tolist(),
+        "scores": scores(program, state, rows),
         "rows": [rows["fbank"].shape, own(rows["fbank"]).shape],
         "kernel": [own(state["params"][f"blocks/0/mlp/{name}/kernel"]).shape for name in ("fc1", "fc2")],
         "moment": own(state["opt"][1].mu["blocks/0/mlp/fc1/kernel"]).shape,
@@ -91,5 +133,19 @@ def run(devices: int = 8, **changes) -> dict:
     }
 
 
+def run_with_statistics(devices: int = 8, **changes) -> dict:
+    """Losses of 20 steps of the family `Net`, its statistics and their average, scores by the running ones."""
+    program, _, state, rows, losses = trained(devices, changes | {"model": {"family": "eight_devices:Net"}})
+    host = lambda tree: {path: np.asarray(value).tolist() for path, value in sorted(tree.items())}
+    return {
+        "losses": losses,
+        "scores": scores(program, state, rows),
+        "statistics": host(state["statistics"]),
+        "average": host({path: state["ema"][path] for path in state["statistics"]}),
+    }
+
+
 if __name__ == "__main__":
-    print(json.dumps({name: run(**LAYOUTS[name]) for name in sys.argv[1:] or LAYOUTS}))
+    runs = {name: run(**changes) for name, changes in LAYOUTS.items()}
+    own = {name: run_with_statistics(**changes) for name, changes in LAYOUTS.items()}
+    print(json.dumps({"ast": runs, "own": own}))

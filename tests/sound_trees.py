@@ -1,4 +1,4 @@
-"""Small trees of real sound files in the layouts of the data sets, and files that are broken in every way we know."""
+"""Small trees of real sound files in the layouts of the data sets, and files broken in every way."""
 
 import csv
 from pathlib import Path

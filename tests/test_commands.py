@@ -1,25 +1,22 @@
-"""The commands on a run of one epoch: evaluate, convert, predict, start from weights; and what they say of mistakes."""
+"""The commands on a run of one epoch: evaluate, convert, predict, start from weights; and mistakes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from ast_jax import commands, load_model
-from ast_jax.__main__ import COMMANDS
+from ast_jax import load_model
 from ast_jax.checkpoints import load_variables
-from ast_jax.config import parse
-from ast_jax.crossval import command, summarise, table
+from ast_jax.commands import invoke
+from ast_jax.commands.evaluate import label_columns
 from ast_jax.errors import InputError
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features import load_audio
 from ast_jax.inference.predict import Tagger
 from ast_jax.main import main as train_command
+from ast_jax.recipe import parse
 from ast_jax.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +65,7 @@ def run(folder) -> Path:
 
 
 def test_evaluate_repeats_what_training_measured(run, capsys):
-    commands.evaluate([str(run), "--again", "--out", str(run / "again.npz")])
+    invoke("evaluate", [str(run), "--again", "--out", str(run / "again.npz")])
     out, err = capsys.readouterr()
     results = json.loads((run / "results.json").read_text())
     assert f"accuracy {results['metrics']['accuracy']:.4f}" in out
@@ -98,7 +95,7 @@ def test_an_ensemble_is_the_mean_of_scores(run, tmp_path, capsys):
         ids, scores, targets = (stored[key] for key in ("ids", "scores", "targets"))
     other = tmp_path / "scores.npz"
     np.savez(other, ids=ids, scores=scores[:, ::-1], targets=targets)
-    commands.evaluate([str(run), str(other), "--out", str(tmp_path / "both.npz")])
+    invoke("evaluate", [str(run), str(other), "--out", str(tmp_path / "both.npz")])
     assert "ensemble of 2" in capsys.readouterr().out
     with np.load(tmp_path / "both.npz") as both:
         np.testing.assert_allclose(both["scores"], 0.5, atol=1e-6)  # two classes whose scores add up to 1
@@ -112,18 +109,16 @@ def test_members_on_other_clips_are_no_ensemble():
 
 
 def test_classes_are_matched_by_name_not_by_place():
-    np.testing.assert_array_equal(
-        commands.label_columns(Path("m"), ["b", "c", "a"], ["a", "b", "c"]), [2, 0, 1]
-    )
+    np.testing.assert_array_equal(label_columns(Path("m"), ["b", "c", "a"], ["a", "b", "c"]), [2, 0, 1])
     with pytest.raises(InputError, match="not in both: c, d"):
-        commands.label_columns(Path("m"), ["a", "c"], ["a", "d"])
+        label_columns(Path("m"), ["a", "c"], ["a", "d"])
 
 
 def test_a_converted_run_gives_the_same_scores_and_predictions(run, folder, tmp_path, capsys):
-    commands.convert([str(run), str(tmp_path / "flax"), "--to=flax"])
-    commands.convert([str(run), str(tmp_path / "weights.npz"), "--to=npz"])
+    invoke("convert", [str(run), str(tmp_path / "flax"), "--to=flax"])
+    invoke("convert", [str(run), str(tmp_path / "weights.npz"), "--to=npz"])
     for source in (tmp_path / "flax", tmp_path / "weights.npz"):
-        commands.evaluate([str(source), *flags(folder), "--out", str(tmp_path / "scores.npz")])
+        invoke("evaluate", [str(source), *flags(folder), "--out", str(tmp_path / "scores.npz")])
         with np.load(tmp_path / "scores.npz") as again, np.load(run / "predictions.npz") as trained:
             np.testing.assert_allclose(again["scores"], trained["scores"], atol=1e-6)
     capsys.readouterr()
@@ -163,66 +158,12 @@ def test_a_run_loads_with_its_labels_and_statistics(run):
     loaded = load_model(run)
     assert list(loaded.label_names) == ["noise", "tone"]
     card = json.loads((run / "model_card.json").read_text())
-    assert (loaded.mean, loaded.std) == (card["mean"], card["std"])
-
-
-def test_crossval_names_folds_and_seeds_and_sums_them_up():
-    job = command(["--config=configs/esc50.py:P,fold=9", "--config.epochs=2"], 3, 1, Path("runs/x"))
-    assert job[-1] == "--workdir=runs/x/fold3-seed1"
-    assert "--config=configs/esc50.py:P,fold=3" in job
-    assert "--config.seed=1" in job
-    runs = {
-        (fold, seed): [{"accuracy": a + 0.1 * fold + 0.01 * seed} for a in (0.1, 0.3, 0.2)]
-        for fold in (1, 2)
-        for seed in (0, 1)
-    }
-    summary = summarise(runs, metric="accuracy")
-    assert summary["best_epoch"] == [2, 2]
-    assert summary["last_mean"] == pytest.approx(0.2 + 0.15 + 0.005)
-    assert summary["best_mean"] == pytest.approx(0.3 + 0.15 + 0.005)
-    assert summary["last_spread_over_folds"] == pytest.approx(np.std([0.3, 0.4], ddof=1))
-    assert "| last epoch (3), seed 0 | 30.00 % | 40.00 % | 35.00 % |" in table(summary)
+    assert (loaded.front_end.mean, loaded.front_end.std) == (card["mean"], card["std"])
 
 
 def test_evaluating_what_is_no_run_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="say with --config"):
-        commands.evaluate([str(tmp_path)])
-
-
-def test_a_recipe_may_be_given_with_a_space_or_an_equals_sign():
-    """`--configuration` is nobody's flag of a recipe, and the value after `=` is not looked for again."""
-    argv = [
-        "RUN",
-        "--config",
-        "x.py:a=1",
-        "--splits=b",
-        "--config.lr=1",
-        "--config.seed",
-        "2",
-        "OTHER",
-        "--configuration",
-    ]
-    recipe, rest = commands.split_recipe(argv)
-    assert recipe == ["--config", "x.py:a=1", "--config.lr=1", "--config.seed", "2"]
-    assert rest == ["RUN", "--splits=b", "OTHER", "--configuration"]
-
-
-def test_the_command_list():
-    done = subprocess.run([sys.executable, "-m", "ast_jax"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0
-    assert all(name in done.stdout for name in COMMANDS)
-    wrong = subprocess.run(
-        [sys.executable, "-m", "ast_jax", "predikt"], capture_output=True, text=True, cwd=ROOT
-    )
-    assert wrong.returncode == 2
-
-
-def test_bad_input_is_one_line_and_status_2(tmp_path):
-    command = [sys.executable, "-m", "ast_jax", "predict", f"--model={tmp_path}", "x.wav"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+        invoke("evaluate", [str(tmp_path)])
 
 
 def test_a_buckets_address_is_no_work_directory(tmp_path, monkeypatch):
@@ -230,25 +171,3 @@ def test_a_buckets_address_is_no_work_directory(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="mount it"):
         train_command(["--config=configs/quickstart.py", "--workdir=gs://bucket/run"])
     assert not (ROOT / "gs:").exists()
-
-
-def test_a_program_starts_again_with_huge_pages_and_its_own_arguments(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import os, sys\n"
-        "from ast_jax.huge_pages import use_huge_pages\n"
-        "print('started', os.getpid(), flush=True)\n"
-        "use_huge_pages()\n"
-        "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:], os.getpid())\n"
-    )
-    env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    env["PYTHONPATH"] = str(ROOT)
-    out = lambda env: subprocess.run(
-        [sys.executable, program, "--workdir=a b", ""], env=env, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    *started, last = out(env)
-    pid = started[0].split()[1]
-    if sys.platform == "linux":
-        assert started == [f"started {pid}"] * 2  # the same process, once more
-        assert last == f"glibc.malloc.hugetlb=1 ['--workdir=a b', ''] {pid}"
-    assert out(env | {"GLIBC_TUNABLES": "mine"})[1].startswith("mine ")

@@ -1,4 +1,7 @@
-"""Preparing through Apache Beam gives what one machine gives, in the same order. Beam's local runner with two worker processes."""
+"""Preparing through Apache Beam gives what one machine gives, in the same order.
+
+Beam's local runner with two worker processes.
+"""
 
 import csv
 import os
@@ -10,9 +13,9 @@ import numpy as np
 import pytest
 from sound_trees import class_tree
 
-from ast_jax.commands import prepare as prepare_command
+from ast_jax.commands import invoke
 from ast_jax.datasets.prepare import BeamRun, prepare
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +25,10 @@ FLAGS = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> tuple[PreparedSet, PreparedSet]:
-    """One tree with a bad file, prepared here and through Beam, in 13 shards: more than sort alike as numbers and as text."""
+    """One tree with a bad file, prepared here and through Beam, in 13 shards.
+
+    That is more than sort alike as numbers and as text.
+    """
     pytest.importorskip("apache_beam", reason="Apache Beam is not installed: pip install apache-beam")
     from ast_jax.datasets import shards
 
@@ -41,7 +47,7 @@ def both(tmp_path_factory) -> tuple[PreparedSet, PreparedSet]:
 
 
 def test_the_files_are_the_same(both):
-    """By name, and by content but for shards: the order of an example's fields in them may differ between processes."""
+    """By name, and by content but for shards: an example's fields may differ in order between processes."""
     here, there = (
         {file.name: file.read_bytes() for file in prepared.directory.iterdir()} for prepared in both
     )
@@ -101,4 +107,4 @@ def test_flags_reach_beams_options():
 )
 def test_wrong_flags_are_told(flags, message):
     with pytest.raises(InputError, match=message):
-        prepare_command(["--config=configs/folder.py", *flags])
+        invoke("prepare", ["--config=configs/folder.py", *flags])

@@ -1,4 +1,7 @@
-"""Every layout is listed as its publisher means it, and every mistake in one is told in a sentence. No sound is decoded here."""
+"""Every layout is listed as its publisher means it, and every mistake in one is told in a sentence.
+
+No sound is decoded here.
+"""
 
 import json
 from pathlib import Path
@@ -6,8 +9,8 @@ from pathlib import Path
 import pytest
 from sound_trees import class_tree, esc50_tree, write_rows
 
-from ast_jax.datasets import audioset, esc50, folder, layout, speech_commands
-from ast_jax.datasets.records import Listing
+from ast_jax.datasets import audioset, esc50, folder, scanning, speech_commands
+from ast_jax.datasets.listing import Listing
 from ast_jax.errors import InputError
 
 ESC = [
@@ -85,7 +88,8 @@ def test_speech_commands_follows_the_official_lists(tmp_path):
     assert told(listing) == {
         "train": [("bed/0_nohash_0", ("bed",)), ("cat/0_nohash_0", ("cat",))],
         "validation": [("bed/1_nohash_0", ("bed",))],
-        # A listed file that is missing is there to be skipped with its reason; a word that is absent as a whole is not.
+        # A listed file that is missing is there to be skipped with its reason; a word that is absent as a
+        # whole is not.
         "test": [("cat/2_nohash_1", ("cat",)), ("bed/7_nohash_0", ("bed",))],
     }
 
@@ -111,13 +115,17 @@ def test_speech_commands_needs_its_lists(tmp_path):
 
 # AudioSet
 
-HEADER = "# Segments csv created Sun Mar  5 10:54:31 2017\n# num_ytids=3\n# YTID, start_seconds, end_seconds, positive_labels\n"
+HEADER = (
+    "# Segments csv created Sun Mar  5 10:54:31 2017\n# num_ytids=3\n"
+    "# YTID, start_seconds, end_seconds, positive_labels\n"
+)
 
 
 def audioset_tree(root: Path) -> Path:
     (root / "csv").mkdir(parents=True)
     (root / "csv" / "class_labels_indices.csv").write_text(
-        'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n2,/m/0bt9lr,"Dog"\n'
+        'index,mid,display_name\n0,/m/09x0r,"Speech"\n'
+        '1,/m/05zppz,"Male speech, man speaking"\n2,/m/0bt9lr,"Dog"\n'
     )
     (root / "csv" / "balanced_train_segments.csv").write_text(
         HEADER
@@ -197,8 +205,8 @@ def test_a_directory_per_class_is_split_by_hash_and_stratified(tmp_path):
 
 def test_the_hash_split_depends_on_names_alone():
     stems = [f"clip{i}" for i in range(50)]
-    out = dict(zip(stems, layout.held_out(stems, ["x"] * 50), strict=True))
-    again = dict(zip(stems[::-1], layout.held_out(stems[::-1], ["x"] * 50), strict=True))
+    out = dict(zip(stems, scanning.held_out(stems, ["x"] * 50), strict=True))
+    again = dict(zip(stems[::-1], scanning.held_out(stems[::-1], ["x"] * 50), strict=True))
     assert out == again
     assert sum(out.values()) == 10
     # The very choice: a change here would move clips between the splits of everyone's data.

@@ -1,4 +1,4 @@
-"""Batches: every example once an epoch, the partial batch masked, the position enough to go on, lengths and padding right.
+"""Batches: every example once an epoch, the partial one masked, the position enough to go on.
 
 Sampling and mixup against the reference's definitions, by distribution.
 """

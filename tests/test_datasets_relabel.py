@@ -1,4 +1,4 @@
-"""AudioSet prepared from a small tree in the official layout, and other labels for its clips without preparing again."""
+"""AudioSet prepared from a small tree in its layout, and other labels without preparing again."""
 
 import json
 import pickle
@@ -10,7 +10,7 @@ from sound_trees import write_rows, write_wav
 
 from ast_jax.datasets.pipeline import balanced_weights
 from ast_jax.datasets.prepare import prepare
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.relabel import relabelled
 from ast_jax.errors import InputError
 
@@ -68,7 +68,7 @@ def reference_json(path: Path, rows: dict[str, str]) -> Path:
 
 
 def enhanced(tmp_path: Path, form: str) -> Path:
-    """Dog added to one clip, one clip as it was, one that is not in the set; the third is not in the table."""
+    """Dog added to one clip, one clip as it was, one that is not in the set; the third is in no table."""
     if form == "json":
         rows = {
             "/there/Ycccccccccc.flac": "/m/05zppz,/m/09x0r,/m/0bt9lr",
@@ -76,7 +76,10 @@ def enhanced(tmp_path: Path, form: str) -> Path:
         }
         return reference_json(tmp_path / "enhanced.json", rows | {"Ygone_______.wav": "/m/0bt9lr"})
     if form == "segments":
-        text = '# YTID, start, end, labels\nYcccccccccc, 0, 10, "/m/05zppz,/m/09x0r,/m/0bt9lr"\n-bbbbbbbbbb, 0, 10, "/m/0bt9lr"\n'
+        text = (
+            '# YTID, start, end, labels\nYcccccccccc, 0, 10, "/m/05zppz,/m/09x0r,/m/0bt9lr"\n'
+            '-bbbbbbbbbb, 0, 10, "/m/0bt9lr"\n'
+        )
         (tmp_path / "enhanced.csv").write_text(text + 'gone_______, 0, 10, "/m/0bt9lr"\n')
         return tmp_path / "enhanced.csv"
     rows = [

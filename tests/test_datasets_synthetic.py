@@ -1,4 +1,4 @@
-"""The built-in sounds: the same bytes everywhere, whole or not there, and no use to a model that does not see time."""
+"""The built-in sounds: the same bytes everywhere, whole or not there, no use without order in time."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def contents(path) -> dict[str, bytes]:
 
 
 def test_the_bytes_are_those_of_any_other_machine(directory):
-    """If this is deliberate, raise VERSION beside the new digest: sets on people's disks are then written again."""
+    """If this is deliberate, raise VERSION beside the new digest: sets on disks are then written again."""
     digest = hashlib.sha256(b"".join(contents(directory).values())).hexdigest()
     assert (synthetic.VERSION, digest[:16]) == (2, "a1613534aef12ded")
 
@@ -71,7 +71,10 @@ def test_files_are_wav_in_three_formats_at_the_levels_and_lengths_asked_for(tmp_
 @pytest.mark.parametrize("held_out", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recording_is_finite_and_stands_out_of_its_background(name, held_out):
-    """Before the onset there is background alone, at least snr_db below the loud parts; 3 dB for a short average of noise."""
+    """Before the onset there is background alone, at least snr_db below the loud parts.
+
+    3 dB for a short average of noise.
+    """
     least = ranges(name, held_out)["snr_db"][0] - 3
     for seed in range(5):
         x = record(
@@ -196,9 +199,9 @@ def test_options_that_make_no_set_are_refused_before_anything_is_written(tmp_pat
 
 
 def test_ensure_says_what_it_did_once(tmp_path, capsys):
-    synthetic.ensure(tmp_path, train_per_class=1, test_per_class=1)
+    synthetic.ensure_sounds(tmp_path, train_per_class=1, test_per_class=1)
     assert "20 sound files written" in capsys.readouterr().err
-    synthetic.ensure(tmp_path, train_per_class=1, test_per_class=1)
+    synthetic.ensure_sounds(tmp_path, train_per_class=1, test_per_class=1)
     assert capsys.readouterr().err == ""
 
 

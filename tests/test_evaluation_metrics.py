@@ -78,7 +78,7 @@ def test_summary_of_nothing_is_nan_and_does_not_warn():
     got = metrics.summary(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32))
     assert got["num_examples"] == 0
     assert got["classes_left_out"] == 3
-    assert all(np.isnan(got[k]) for k in ("accuracy", "mAP", "auc", "d_prime"))
+    assert all(np.isnan(got[name]) for name in metrics.METRICS)
 
 
 def test_accuracy_with_one_label_a_clip_is_scikit_learns():
@@ -98,6 +98,113 @@ def test_accuracy_with_several_labels_asks_whether_the_top_one_is_true():
     assert (
         scores.argmax(1) == targets.argmax(1)
     ).mean() == 0.5  # the reference: 2 right, and the unlabelled clip too
+
+
+# ---- Decisions: F1 and its thresholds; ranks within a clip: top-5 and lwlrap
+
+
+def best_f1_by_trial(true: np.ndarray, scores: np.ndarray) -> float:
+    """scikit-learn's F1 at every threshold that decides differently."""
+    return max(sk.f1_score(true, scores >= threshold) for threshold in np.unique(scores))
+
+
+@pytest.mark.parametrize("kind", ["plain", "rounded", "half", "constant"])
+@pytest.mark.parametrize(("clips", "classes"), [(1, 1), (2, 3), (17, 5), (120, 9)])
+def test_thresholds_give_each_classs_best_f1_and_the_means_are_scikit_learns(kind, clips, classes):
+    scores, targets = drawn(clips + classes, clips, classes, kind=kind)
+    scored = metrics.Scored(scores, targets)
+    there = np.flatnonzero(targets.any(axis=0))
+    assert np.isnan(scored.thresholds).tolist() == (~targets.any(axis=0)).tolist()
+    for c in there:
+        assert scored.f1[c] == pytest.approx(best_f1_by_trial(targets[:, c] > 0, scores[:, c]), abs=EXACT)
+        # between two scores of this set, so that another set's that lie beside them are found as these are
+        others = scores[scores[:, c] < scored.thresholds[c], c]
+        assert others.size == 0 or others.max() < scored.thresholds[c]
+    if len(there):
+        true, found = targets[:, there] > 0, scores[:, there] >= scored.thresholds[there][None]
+        figures = metrics.summary(scores, targets)
+        macro = np.mean([sk.f1_score(true[:, c], found[:, c]) for c in range(len(there))])
+        assert figures["f1_macro"] == pytest.approx(macro, abs=EXACT)
+        assert figures["f1_micro"] == pytest.approx(sk.f1_score(true.ravel(), found.ravel()), abs=EXACT)
+
+
+def test_a_threshold_lies_half_way_to_the_next_lower_score():
+    scores = np.array([[0.9], [0.6], [0.3], [0.2]], np.float32)
+    scored = metrics.Scored(scores, np.array([[1], [1], [0], [0]]))
+    assert scored.thresholds == pytest.approx([0.45], abs=1e-7)
+    assert scored.f1.tolist() == [1.0]
+    # the neighbouring float32 below: half way would round up to the found clip's own score, or down to the other's
+    below = np.nextafter(np.float32(0.6), np.float32(0))
+    close = metrics.Scored(np.array([[0.6], [below]], np.float32), np.array([[1], [0]]))
+    assert close.f1.tolist() == [1.0]
+
+
+def test_thresholds_of_another_set_decide_where_they_are_given():
+    scores, targets = drawn(4, 300, 6, kind="half")
+    given = metrics.Scored(*drawn(5, 300, 6, kind="half")).thresholds
+    figures = metrics.summary(scores, targets, thresholds=given)
+    wanted = sk.f1_score(targets > 0, scores >= given[None], average="macro")
+    assert figures["f1_macro"] == pytest.approx(wanted, abs=EXACT)
+    assert figures["f1_macro"] < metrics.summary(scores, targets)["f1_macro"]
+
+
+def test_top5_is_scikit_learns_and_has_no_meaning_for_five_classes():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(12, size=400), rng.normal(size=(400, 12))
+    wanted = sk.top_k_accuracy_score(labels, scores, k=5, labels=range(12))
+    assert metrics.summary(scores, np.eye(12)[labels])["top5"] == pytest.approx(wanted, abs=EXACT)
+    assert np.isnan(metrics.summary(scores[:, :5], np.eye(5)[labels % 5])["top5"])
+
+
+@pytest.mark.parametrize("kind", ["plain", "rounded", "constant"])
+def test_lwlrap_is_scikit_learns_with_clips_weighed_by_their_labels(kind):
+    """As DCASE's own code has it: label_ranking_average_precision_score with sample_weight; clips without labels do not
+    count. 900 clips of 2 labels are more rows than are worked on at once."""
+    scores, targets = drawn(7, 900, 12, kind=kind)
+    some = targets.any(axis=1)
+    assert not some.all()
+    wanted = sk.label_ranking_average_precision_score(
+        targets[some], scores[some], sample_weight=targets[some].sum(axis=1)
+    )
+    assert metrics.summary(scores, targets)["lwlrap"] == pytest.approx(wanted, abs=EXACT)
+
+
+def test_classes_and_clips_without_labels_leave_the_rest_as_it_is():
+    scores, targets = drawn(9, 200, 8)
+    wider = np.hstack([scores, np.zeros((200, 1), np.float32)]), np.hstack([targets, np.zeros((200, 1))])
+    for name in ("f1_macro", "f1_micro", "mAP", "auc"):
+        assert metrics.summary(*wider)[name] == pytest.approx(
+            metrics.summary(scores, targets)[name], abs=EXACT
+        )
+    nothing = metrics.summary(scores, np.zeros_like(targets))
+    assert all(np.isnan(nothing[name]) for name in ("f1_macro", "f1_micro", "lwlrap", "mAP"))
+    assert nothing["top5"] == 0
+
+
+LABELS_MISSED = metrics.Metric(
+    "Labels missed",
+    "missed",
+    lambda scored: scored.found[:, 2].sum(),
+    "{:.0f}".format,
+    higher_is_better=False,
+)
+
+
+def test_a_metric_of_the_users_own():
+    scores, targets = drawn(3, 100, 4)
+    name = "test_evaluation_metrics:LABELS_MISSED"
+    figures = metrics.summary(scores, targets, also=name)
+    found = scores >= metrics.Scored(scores, targets).thresholds[None]
+    assert figures[name] == (~found & (targets > 0)).sum() > 0
+    assert figures.keys() - {name} == metrics.summary(scores, targets).keys()
+    row = metrics.metric_called(name)
+    assert row.better(3, than=4)
+    assert row.better(4, than=4)
+    assert row.better(4, than=float("nan"))
+    assert not row.better(5, than=4)
+    assert (row.text(7), row.text(None), row.text(float("nan"))) == ("7", "-", "-")
+    with pytest.raises(InputError, match="did you mean 'f1_macro'"):
+        metrics.metric_called("f1_makro")
 
 
 @pytest.mark.parametrize("auc", [0.5, 0.6, 0.979441, 0.980985, 1e-6, 1 - 1e-9])
@@ -125,14 +232,8 @@ def test_per_class_rows_are_json_and_agree_with_the_arrays():
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert [r["label"] for r in rows] == list("abcdef")
     assert [r["positives"] for r in rows] == targets.sum(0).astype(int).tolist()
-    assert rows[3] == {
-        "label": "d",
-        "ap": None,
-        "auc": None,
-        "d_prime": None,
-        "positives": 0,
-        "accuracy": None,
-    }
+    nothing = dict.fromkeys(("ap", "auc", "d_prime", "accuracy", "f1", "threshold"))
+    assert rows[3] == {"label": "d", "positives": 0, **nothing}
     assert rows[5]["auc"] == 1.0
     assert rows[5]["d_prime"] is None
     ap = metrics.average_precision(scores, targets)

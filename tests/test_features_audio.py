@@ -1,6 +1,7 @@
-"""Decoding: formats, rates and channels come in; 16 kHz mono comes out; bad files are named for what is wrong with them."""
+"""Decoding: formats, rates and channels in, one channel out; bad files are named for what is wrong."""
 
 import io
+import os
 import pickle
 import struct
 
@@ -87,6 +88,16 @@ def test_streamed_pieces_make_the_whole(tmp_path, rate, channels):
     np.testing.assert_allclose(np.concatenate(pieces), load_audio(path, channels=channels), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [16_000, 32_000, 44_100])
+def test_other_sample_rates(rate):
+    flac = encoded("flac", 0.5 * sine(700, 32_000), rate=32_000)
+    waveform = load_audio(flac, sample_rate_hz=rate)
+    assert len(waveform) == pytest.approx(rate, abs=1)
+    assert np.argmax(np.abs(np.fft.rfft(waveform))) == pytest.approx(700, abs=1)
+    streamed = np.concatenate(list(stream_audio(flac, sample_rate_hz=rate, block_s=0.3)))
+    np.testing.assert_allclose(streamed, waveform, rtol=0, atol=1e-6)
+
+
 def test_long_files_are_decoded_in_several_blocks(tmp_path):
     x = (
         np.random.default_rng(0).integers(-32768, 32768, 600_000).astype(np.int16)
@@ -117,6 +128,12 @@ def test_missing_files_and_directories_are_unreadable(tmp_path):
     assert reason(tmp_path) == "unreadable"
     with pytest.raises(AudioError, match=r"none\.wav"):
         load_audio(tmp_path / "none.wav")
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path):
+    """Opening a pipe that nobody writes to would wait for ever."""
+    os.mkfifo(tmp_path / "x.wav")
+    assert reason(tmp_path / "x.wav") == reason("/dev/zero") == "unreadable"
 
 
 def test_empty_files(tmp_path):
@@ -167,7 +184,7 @@ def test_streaming_finds_the_truncation_too():
 
 
 def test_wav_with_chunks_around_its_samples_is_whole():
-    """Extra chunks before and after the samples, an odd one among them, and a length that a pipe's writer never filled in."""
+    """Extra chunks before and after the samples, an odd one too, and a length that was never filled in."""
     wav = encoded("wav", sine(700, 16_000))
     assert wav[36:40] == b"data"
     odd, after = b"LIST" + struct.pack("<I", 3) + b"abc\0", b"note" + struct.pack("<I", 2) + b"ok"
@@ -192,7 +209,11 @@ def test_not_finite(bad, tmp_path):
 
 def test_no_samples():
     assert reason(encoded("wav", np.zeros(0))) == "no samples"
-    assert reason(encoded("wav", np.zeros(3), rate=192_000)) == "no samples"  # less than one at 16 kHz
+    too_short = encoded("wav", np.zeros(3), rate=192_000)
+    assert reason(too_short) == "no samples"  # less than one at 16 kHz
+    with pytest.raises(AudioError, match="less than one sample at 16 kHz"):
+        list(stream_audio(too_short))
+    assert len(load_audio(too_short, sample_rate_hz=192_000)) == 3
 
 
 def test_a_wild_promise_costs_no_memory():

@@ -1,5 +1,9 @@
-"""The front end against torchaudio's filterbank in float64 (golden/log_mel.npz) and, on real sounds, against the formula itself."""
+"""The front end against torchaudio's filterbank in float64 and, on real sounds, the formula itself.
 
+golden/log_mel.npz holds the former.
+"""
+
+import os
 import subprocess
 import sys
 
@@ -41,8 +45,10 @@ def formula(waveform: np.ndarray) -> np.ndarray:
 
 
 def assert_float32_parity(got: np.ndarray, want: np.ndarray) -> None:
-    """5e-4 nats within 50 dB of the frame's peak, 3e-5 of the peak in energy everywhere: below that the logarithm of a float32
-    run is rounding noise, torchaudio's own included (2e-2 nats on a chirp)."""
+    """5e-4 nats within 50 dB of the frame's peak, 3e-5 of the peak in energy everywhere.
+
+    Below that the logarithm of a float32 run is rounding noise, torchaudio's own too (2e-2 nats on a chirp).
+    """
     assert got.shape == want.shape
     got, want = got.astype(np.float64), want.astype(np.float64)
     peak = want.max(axis=1, keepdims=True)
@@ -239,3 +245,30 @@ def test_the_numpy_path_needs_no_jax_and_the_name_is_the_function():
         "assert not heavy, heavy\n"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+BITS = """
+import hashlib
+import numpy as np
+from ast_jax.features import load_audio, log_mel
+from sys import argv
+digest = hashlib.sha256(load_audio(argv[1]).tobytes())
+for samples in range(3200, 30_000, 800):
+    sound = np.random.default_rng(samples).uniform(-0.5, 0.5, samples).astype(np.float32)
+    digest.update(log_mel(sound).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_the_matrix_library_and_its_number_of_threads_change_no_bit(tmp_path):
+    """Else shards would depend on how many workers wrote them: OpenBLAS's kernels for Haswell showed it."""
+    sound = tmp_path / "six_channels.wav"
+    soundfile.write(sound, np.random.default_rng(0).uniform(-0.5, 0.5, (50_001, 6)), 16_000)
+    digests = set()
+    for threads, kernels in (("1", "Haswell"), ("2", "Haswell"), ("4", "Haswell"), ("2", "Prescott")):
+        limits = {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "OPENBLAS_CORETYPE": kernels}
+        done = subprocess.run(
+            [sys.executable, "-c", BITS, sound], env={**os.environ, **limits}, capture_output=True, check=True
+        )
+        digests.add(done.stdout)
+    assert len(digests) == 1

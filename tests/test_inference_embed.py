@@ -8,10 +8,11 @@ import pytest
 import soundfile
 from flax import nnx
 
+from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio, log_mel
-from ast_jax.inference import embed, probe
-from ast_jax.models import AST, ASTConfig, normalise
+from ast_jax.inference import probe
+from ast_jax.models import AST, ASTConfig
 from ast_jax.weights import LoadedModel
 
 RATE = 16_000
@@ -20,12 +21,13 @@ CONFIG = ASTConfig(num_classes=2, num_frames=64, width=8, depth=2, num_heads=1, 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return LoadedModel(AST(CONFIG, rngs=nnx.Rngs(0)), ["high", "low"], -4.0, 4.0, multi_label=False)
+    model = AST(CONFIG, rngs=nnx.Rngs(0))
+    return LoadedModel(model, ["high", "low"], model.front_end.with_statistics(-4.0, 4.0), "softmax")
 
 
 @pytest.fixture
 def model(loaded, monkeypatch):
-    monkeypatch.setattr(embed, "load_model", lambda source, **options: loaded)
+    monkeypatch.setattr("ast_jax.weights.pretrained.load_model", lambda source, **options: loaded)
     return "--model=m"
 
 
@@ -42,16 +44,15 @@ def sounds(tmp_path_factory):
 
 
 def tokens_of(loaded, file, layer):
-    """The model on the first window of a file, step by step."""
+    """The tokens [N, D] that a layer makes of the first window of a file, block by block; and its frames of sound."""
     fbank = log_mel(load_audio(file))[:64]
     padded = np.pad(fbank, ((0, 64 - len(fbank)), (0, 0)))[None]
-    x = normalise(jnp.asarray(padded), loaded.mean, loaded.std)
-    if layer == 2:
-        return np.asarray(loaded.model.tokens(x))[0], len(fbank)
-    x = loaded.model.embed(x)
-    for block in list(loaded.model.blocks)[:layer]:
+    model, x = loaded.model, jnp.asarray((padded + 4.0) / 8.0, jnp.float32)
+    prefix = [jnp.broadcast_to(token[...], (1, 1, 8)) for token in (model.cls_token, model.dist_token)]
+    x = jnp.concatenate([*prefix, model.patch_embed(x)], axis=1) + model.pos_embed[...]
+    for block in list(model.blocks)[:layer]:
         x = block(x)
-    return np.asarray(x)[0], len(fbank)
+    return np.asarray(model.norm(x) if layer == 2 else x)[0], len(fbank)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -59,7 +60,7 @@ def tokens_of(loaded, file, layer):
 def test_embeddings_are_the_tokens_pooled(loaded, model, sounds, tmp_path, kind, layer):
     file = sounds / "high" / "clip00.wav"  # .3 s: 28 frames, whose steps of time begin at 0, 12 and 24
     out = tmp_path / "emb.npz"
-    embed.main([model, f"--kind={kind}", f"--layer={layer}", f"--out={out}", str(file)])
+    invoke("embed", [model, f"--kind={kind}", f"--layer={layer}", f"--out={out}", str(file)])
     tokens, frames = tokens_of(loaded, file, layer)
     grid = tokens[2:].reshape(8, 5, 8)  # f x t x D
     assert frames == 28
@@ -80,7 +81,7 @@ def test_steps_of_time_lie_where_their_patches_do(model, sounds, tmp_path):
         sounds / "low" / "clip11.wav",
         tmp_path / "emb.npz",
     )  # .85 s: a window of .655 s and what is left
-    embed.main([model, "--kind=frames", f"--out={out}", str(file)])
+    invoke("embed", [model, "--kind=frames", f"--out={out}", str(file)])
     with np.load(out) as found:
         first = found["start_s"] < 0.654
         np.testing.assert_allclose(found["start_s"][first], 0.12 * np.arange(5))
@@ -95,7 +96,7 @@ def test_parquet_holds_the_same_and_a_broken_file_leaves_the_rest(model, sounds,
     broken.write_text("no sound")
     for name in ("emb.npz", "emb.parquet"):
         with pytest.raises(SystemExit) as status:
-            embed.main([model, f"--out={tmp_path / name}", str(sounds / "low"), str(broken)])
+            invoke("embed", [model, f"--out={tmp_path / name}", str(sounds / "low"), str(broken)])
         assert status.value.code == 1
         assert "broken.wav: not audio" in capsys.readouterr().err
     table = pq.read_table(tmp_path / "emb.parquet")
@@ -112,11 +113,11 @@ def test_parquet_holds_the_same_and_a_broken_file_leaves_the_rest(model, sounds,
 )
 def test_what_cannot_be_is_refused_at_once(model, sounds, tmp_path, flag, said):
     with pytest.raises(InputError, match=said):
-        embed.main([model, f"--out={tmp_path / 'x.npz'}", flag, str(sounds)])
+        invoke("embed", [model, f"--out={tmp_path / 'x.npz'}", flag, str(sounds)])
 
 
 def test_the_probe_on_a_directory_of_classes(model, sounds, capsys):
-    probe.main([model, "--json", "--layer=0", str(sounds)])
+    invoke("probe", [model, "--json", "--layer=0", str(sounds)])
     found = json.loads(capsys.readouterr().out)
     assert found["clips"] == 12
     assert sorted(found["kinds"]) == ["both", "mean", "token"]

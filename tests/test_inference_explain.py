@@ -7,16 +7,17 @@ import pytest
 import soundfile
 from flax import nnx
 
+from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio
 from ast_jax.inference import explain
 from ast_jax.inference.attribution import (
     attention_maps,
-    attention_weights,
     gradient_times_input,
     marked_region,
     over_cells,
 )
+from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig, host_variables, set_variables
 from ast_jax.models.attention import attend
 from ast_jax.weights import LoadedModel
@@ -43,7 +44,9 @@ def loaded() -> LoadedModel:
         for path, value in host_variables(model).items()
     }
     set_variables(model, params)
-    return LoadedModel(model, ["bell", "rain", "siren"], -5.0, 3.0, multi_label=False)
+    return LoadedModel(
+        model, ["bell", "rain", "siren"], model.front_end.with_statistics(-5.0, 3.0), "softmax"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +54,29 @@ def x() -> jax.Array:
     return jnp.asarray(np.random.default_rng(1).normal(0, 0.5, (2, 40, 128)), jnp.float32)
 
 
-def test_the_weights_are_those_that_the_model_attends_with(loaded, x):
-    tokens = loaded.model.embed(x)
-    for block, weights in zip(loaded.model.blocks, attention_weights(loaded.model, x), strict=True):
+@pytest.fixture(scope="module")
+def weights(loaded, x) -> np.ndarray:
+    """[B, L, H, N, N] as the model gives them on the way."""
+    return np.asarray(loaded.model(x, attention=True)[1]["attention"])
+
+
+def test_the_weights_are_those_that_the_model_attends_with(loaded, x, weights):
+    model = loaded.model
+    prefix = [jnp.broadcast_to(token[...], (2, 1, 16)) for token in (model.cls_token, model.dist_token)]
+    tokens = jnp.concatenate([*prefix, model.patch_embed(x)], axis=1) + model.pos_embed[...]
+    for i, block in enumerate(model.blocks):
         heads = block.attention.qkv(block.norm1(tokens)).reshape(2, -1, 3, 2, 8)
         expected = attend(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2])
-        ours = jnp.einsum("bhqn,bnhk->bqhk", weights, heads[:, :, 2])
+        ours = jnp.einsum("bhqn,bnhk->bqhk", weights[:, i], heads[:, :, 2])
         # the scale goes on the query there, on the product here: one float32 rounding of scores near 20
         np.testing.assert_allclose(ours, expected, atol=2e-5)
-        assert np.ptp(np.asarray(weights)) > 0.5  # a head that attends evenly would show nothing
+        assert np.ptp(weights[:, i]) > 0.5  # a head that attends evenly would show nothing
         tokens = block(tokens)
 
 
-def test_rollout_is_the_product_of_mixed_attention_in_numpy(loaded, x):
-    maps, rollout = attention_maps(loaded.model, x)
-    weights = [np.asarray(layer, np.float64) for layer in attention_weights(loaded.model, x)]
+def test_rollout_is_the_product_of_mixed_attention_in_numpy(weights):
+    maps, rollout = attention_maps(jnp.asarray(weights), TINY)
+    weights = weights.astype(np.float64).swapaxes(0, 1)
     f, t = TINY.grid
     assert maps.shape == (2, 2, 2, f, t)
     for clip in range(2):
@@ -83,7 +94,7 @@ def test_rollout_is_the_product_of_mixed_attention_in_numpy(loaded, x):
 def test_gradient_times_input_is_the_slope_of_each_logit(loaded, x):
     """Towards `direction`, by central differences in float32: rounding of 1e-6 over a step of 2e-3, and its third order."""
     clip, labels, step = x[0], np.array([2, 0]), 1e-3
-    logits = jax.jit(lambda clip: loaded.model(clip[None])[0])
+    logits = jax.jit(lambda clip: loaded.model(clip[None])[0][0])
     found = np.asarray(gradient_times_input(loaded.model, clip, jnp.asarray(labels)))
     gradient = found / np.asarray(clip)
     for seed in range(3):
@@ -136,7 +147,7 @@ def test_the_command_draws_the_best_window_and_keeps_every_map(loaded, tmp_path,
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000)
     soundfile.write(tmp_path / "a.wav", wave, 16_000)
     out = tmp_path / "a.png"
-    explain.main(["--model=m", str(tmp_path / "a.wav"), "--label=siren", "--label=bell", f"--out={out}"])
+    invoke("explain", ["--model=m", str(tmp_path / "a.wav"), "--label=siren", "--label=bell", f"--out={out}"])
     assert out.read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "a.npz") as maps:
         assert maps["labels"].tolist() == ["siren", "bell"]
@@ -144,9 +155,9 @@ def test_the_command_draws_the_best_window_and_keeps_every_map(loaded, tmp_path,
         assert maps["gradient"].shape == (2, *maps["fbank"].shape)
         start_s, frames = float(maps["start_s"]), len(maps["fbank"])
     # the window on which the first label scores highest, told again by the tagger itself
-    tags = explain.Tagger(["m"]).tag(tmp_path / "a.wav")
+    tags = Tagger(["m"]).tag(tmp_path / "a.wav")
     assert start_s == tags.times_s[tags.scores[:, 2].argmax()]
     assert frames <= 40
     assert f"from {start_s:.2f} s: siren" in capsys.readouterr().out
     with pytest.raises(InputError, match="no label 'cat': it has bell; rain; siren"):
-        explain.main(["--model=m", str(tmp_path / "a.wav"), "--label=cat"])
+        invoke("explain", ["--model=m", str(tmp_path / "a.wav"), "--label=cat"])

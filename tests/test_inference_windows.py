@@ -1,6 +1,7 @@
 """Cutting, batching and telling: windows against their definition, files in one batch, damage, live sound, tables and pictures."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -14,8 +15,9 @@ import pytest
 import soundfile
 from flax import nnx
 
+from ast_jax.commands import invoke
 from ast_jax.errors import InputError
-from ast_jax.features import AudioError, log_mel
+from ast_jax.features import AudioError, Kaldi, log_mel
 from ast_jax.inference import answers, files, live, predict, timeline
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.windows import BATCH, Grid, cut, hear
@@ -25,7 +27,7 @@ from ast_jax.weights import LoadedModel
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000
 CONFIG = ASTConfig(num_classes=3, num_frames=16, width=8, depth=1, num_heads=1, strides=(16, 16))
-GRID = Grid.of(CONFIG)  # windows of 2800 samples, 1400 apart
+GRID = Grid.of(Kaldi(), 16)  # windows of 2800 samples, 1400 apart
 
 
 def loudness(fbank, lengths):
@@ -54,7 +56,7 @@ def sounds(tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded():
     model = AST(CONFIG, rngs=nnx.Rngs(0))
-    return LoadedModel(model, ["dog", "rain", "bell"], -4.0, 4.0, multi_label=False)
+    return LoadedModel(model, ["dog", "rain", "bell"], model.front_end.with_statistics(-4.0, 4.0), "softmax")
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def tagger(loaded, monkeypatch):
 @pytest.mark.parametrize("hop", [700, 1400, 2800])
 def test_windows_cover_a_sound_and_no_more(samples, pieces, hop):
     sound = np.random.default_rng(1).normal(0, 0.1, samples).astype(np.float32)
-    grid = Grid(2800, hop, 16, 128)
+    grid = Grid(2800, hop, 16, Kaldi())
     found = list(cut(np.array_split(sound, pieces), grid))
     starts = [round(window.start_s * RATE) for window in found]
     assert starts == list(range(0, max(1, samples - 2800 + hop), hop))
@@ -84,7 +86,7 @@ def test_windows_cover_a_sound_and_no_more(samples, pieces, hop):
 )
 def test_windows_that_cannot_be_are_refused(options, said):
     with pytest.raises(InputError, match=said):
-        Grid.of(CONFIG, **options)
+        Grid.of(Kaldi(), 16, **options)
 
 
 def test_files_share_batches_of_one_shape_and_come_out_in_order(sounds):
@@ -156,7 +158,7 @@ def test_the_command_in_all_its_forms(tagger, sounds, tmp_path, capsys):
     """Broken files are reported, the others done; text, JSON and CSV tell the same."""
     plot = tmp_path / "plots" / "out.png"
     with pytest.raises(SystemExit) as status:
-        predict.main(["--model=m", "--json", "--top=2", f"--plot={plot}", str(sounds)])
+        invoke("predict", ["--model=m", "--json", "--top=2", f"--plot={plot}", str(sounds)])
     out, err = capsys.readouterr()
     assert status.value.code == 1
     assert "broken.wav: truncated" in err
@@ -172,13 +174,13 @@ def test_the_command_in_all_its_forms(tagger, sounds, tmp_path, capsys):
         f"out-{n}-{name}.png" for n, name in ((2, "long"), (3, "one"), (4, "short"), (5, "tail"))
     ]
 
-    predict.main(["--model=m", "--csv", str(sounds / "long.wav"), str(sounds / "one.wav")])
+    invoke("predict", ["--model=m", "--csv", str(sounds / "long.wav"), str(sounds / "one.wav")])
     table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(table) == 50
     column = [float(row[best["label"]]) for row in table if row["file"].endswith("long.wav")]
     np.testing.assert_allclose(column, best["timeline"], atol=1.01e-4)
 
-    predict.main(["--model=m", "--threshold=0", str(sounds / "long.wav")])
+    invoke("predict", ["--model=m", "--threshold=0", str(sounds / "long.wav")])
     assert f"{best['label']}" in (text := capsys.readouterr().out)
     assert "0.0-4.4 s" in text
     predict.main(["--model=m", "--threshold=0", str(sounds / "one.wav")])
@@ -196,9 +198,9 @@ def test_a_live_stream_gives_the_windows_of_the_file(tagger, sounds, monkeypatch
 
     pipe = Pipe(samples.astype("<i2").tobytes())
     monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": pipe}))
-    predict.main(["--model=m", "--stdin", "--csv"])
+    invoke("predict", ["--model=m", "--stdin", "--csv"])
     streamed = capsys.readouterr().out.splitlines()
-    predict.main(["--model=m", "--csv", str(sounds / "long.wav")])
+    invoke("predict", ["--model=m", "--csv", str(sounds / "long.wav")])
     from_file = capsys.readouterr().out.splitlines()
     numbers = lambda lines: np.array([line.split(",")[1:] for line in lines[1:]], float)
     np.testing.assert_allclose(numbers(streamed), numbers(from_file), atol=1e-3)
@@ -222,10 +224,21 @@ def test_spans_are_runs_of_windows_above_the_threshold():
 
 
 def test_members_of_an_ensemble_must_go_together(loaded, monkeypatch):
-    other = LoadedModel(loaded.model, ["dog", "rain", "car"], -4.0, 4.0, multi_label=False)
-    monkeypatch.setattr(predict, "load_model", {"a": loaded, "b": other}.get)
-    with pytest.raises(InputError, match="b has other labels than a"):
-        predict.Tagger(["a", "b"])
+    """In labels, length, front end and channels; the statistics of its features are each member's own."""
+    longer = AST(dataclasses.replace(CONFIG, num_frames=32), rngs=nnx.Rngs(0))
+    wrong = {
+        "b has other labels": {"label_names": ["dog", "rain", "car"]},
+        "b hears another length": {"model": longer},
+        "b has another front end": {"front_end": Kaldi(num_mel_bins=64)},
+        "b mixes channels otherwise": {"channels": "first"},
+    }
+    for said, change in wrong.items():
+        members = {"a": loaded, "b": dataclasses.replace(loaded, **change)}
+        monkeypatch.setattr(predict, "load_model", members.get)
+        with pytest.raises(InputError, match=f"{said} than a: an ensemble needs the same"):
+            predict.Tagger(["a", "b"])
+    members["b"] = dataclasses.replace(loaded, front_end=loaded.front_end.with_statistics(0.0, 1.0))
+    predict.Tagger(["a", "b"])
 
 
 def test_the_strip_of_a_file_is_its_spectrogram_averaged_over_time(sounds):

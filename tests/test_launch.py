@@ -1,4 +1,4 @@
-"""The set-up scripts in launch/: which Python they choose, and when they make an environment anew. No network."""
+"""The set-up scripts in launch/: which Python they choose, when they make an environment anew. No network."""
 
 import importlib.util
 import json

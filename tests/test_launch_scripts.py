@@ -1,4 +1,4 @@
-"""The scripts that start training elsewhere: short, clean, and what they would do. Nothing is started but stand-ins."""
+"""The scripts that start training elsewhere: short, clean, and what they would do, with stand-ins."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ast_jax.config import parse
+from ast_jax.recipe import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("tpu_vm.sh", "gpu.sh", "slurm.sh", "esc50_folds.sh", "audioset_ensembles.sh")
@@ -31,7 +31,7 @@ def launch(script: str, *arguments: str, **variables: str) -> subprocess.Complet
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_short_and_say_how_they_are_used(script):
-    assert len((ROOT / "launch" / script).read_text().splitlines()) < 60
+    assert len((ROOT / "launch" / script).read_text().splitlines()) < 66
     asked = launch(script)
     assert asked.returncode == 2
     assert f"launch/{script} [--dry_run]" in asked.stderr
@@ -63,7 +63,7 @@ def test_a_dry_run_starts_nothing(script, tmp_path):
 
 
 def recipes(printed: str) -> list[list[str]]:
-    """The recipe's flags in each printed command that trains, prepares or evaluates, as a shell would read them."""
+    """The recipe's flags in each printed command, as a shell would read them."""
     lines = [line for line in printed.splitlines() if "-m ast_jax" in line]
     shell = 'for a in "$@"; do printf "%s\\n" "$a"; done'
     read = lambda line: subprocess.run(
@@ -95,6 +95,21 @@ def test_folds_run_on_the_visible_devices():
     assert parse(recipes(done.stdout)[1])[0].init_from == "deit_base_distilled_patch16_384"
 
 
+@pytest.mark.parametrize("script", ["ablations.sh", *(script for script in SCRIPTS if script != "tpu_vm.sh")])
+def test_memory_comes_in_large_pages_unless_the_user_says_otherwise(script):
+    """The line that the script runs; on a TPU VM it stands in the command that goes there."""
+    (line,) = [
+        line for line in (ROOT / "launch" / script).read_text().splitlines() if "GLIBC_TUNABLES" in line
+    ]
+    told = lambda **variables: (
+        subprocess.run(
+            ["bash", "-c", f"{line}; printenv GLIBC_TUNABLES"], capture_output=True, text=True, env=variables
+        ).stdout
+    )
+    assert told(PATH=os.environ["PATH"]) == "glibc.malloc.hugetlb=1\n"
+    assert told(PATH=os.environ["PATH"], GLIBC_TUNABLES="mine") == "mine\n"
+
+
 GCLOUD = """#!/bin/bash
 # A stand-in: the slice is there once it was created; the first training is cut off and the slice taken away.
 cd "$(dirname "$0")"
@@ -123,4 +138,5 @@ def test_a_slice_that_is_taken_away_is_asked_for_again_and_deleted_at_the_end(tm
     once = ["create", "scp", "pip install", "ast_jax.main"]
     assert told == [*once, "delete", *once, "delete"]
     assert "attempt 1 ended with status 255, the slice is SUSPENDED" in done.stderr
-    assert all(r"--workdir=/mnt/a\ b" in call for call in calls if "ast_jax.main" in call)
+    trained = [call for call in calls if "ast_jax.main" in call]
+    assert all(r"--workdir=/mnt/a\ b" in call and "GLIBC_TUNABLES" in call for call in trained)

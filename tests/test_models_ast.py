@@ -10,7 +10,21 @@ import pytest
 from flax import nnx
 
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig, host_variables, merge, normalise, set_variables, split
+from ast_jax.models import (
+    AST,
+    ASTConfig,
+    abstract,
+    host_variables,
+    kernels_on,
+    merge,
+    num_parameters,
+    set_variables,
+    split,
+    using,
+)
+from ast_jax.models.ast import patchout
+from ast_jax.models.attention import attend
+from ast_jax.models.kernels import Kernels
 
 TINY = ASTConfig(
     num_classes=5,
@@ -24,11 +38,6 @@ TINY = ASTConfig(
 )
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
-
-
-def count(config: ASTConfig) -> int:
-    shapes = nnx.eval_shape(lambda: AST(config, rngs=nnx.Rngs(0)))
-    return sum(math.prod(leaf.shape) for leaf in split(shapes)[1].values())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,7 @@ def x() -> jax.Array:
     ],
 )
 def test_parameter_counts(config, parameters):
-    assert count(config) == parameters
+    assert num_parameters(abstract("ast", config)) == parameters
 
 
 def test_default_is_the_papers_audioset_model():
@@ -91,20 +100,51 @@ def test_grids_of_the_papers_patch_shapes(patch_shape, strides, grid):
 
 
 def test_logits_are_float32_of_the_right_shape(model, x):
-    logits = model(x)
+    logits, _ = model(x)
     assert logits.shape == (2, 5)
     assert logits.dtype == jnp.float32
 
 
-def test_cutting_the_last_block_changes_nothing(model, x):
+def test_what_was_computed_on_the_way(model, x):
+    """`embedding` is what the head reads: of the last block for two tokens alone, where `tokens` are of all."""
+    logits, out = model(x)
+    tokens, (rows, columns) = out["tokens"], TINY.grid
+    assert tokens.shape == (2, TINY.num_tokens, 24)
     # float32 rounding only: the same sums in another order
-    np.testing.assert_allclose(model(x), model.classify(model.tokens(x)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(out["embedding"], tokens[:, :2].mean(axis=1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(logits, model.head(model.head_norm(out["embedding"])), rtol=1e-5, atol=1e-5)
+    by_place = tokens[:, 2:].reshape(2, rows, columns, 24)  # frequency-major
+    np.testing.assert_array_equal(out["sequence"], by_place.mean(axis=1))
+    assert len(out["layers"]) == TINY.depth + 1
+    np.testing.assert_array_equal(out["layers"][-1]["embedding"], tokens[:, :2].mean(axis=1))
+    first = out["layers"][0]  # what the first block sees
+    assert first["embedding"].shape == (2, 24)
+    assert first["sequence"].shape == (2, columns, 24) == (2, model.time_steps[2], 24)
 
 
-def test_forward_pass_against_a_direct_statement(model, x):
-    np.testing.assert_allclose(
-        model(x), direct(host_variables(model), np.asarray(x, np.float64), TINY), rtol=1e-4, atol=1e-4
-    )
+def test_attention_weights_are_those_the_blocks_use(model, x):
+    asked = []
+
+    def noted(q, k, v):
+        asked.append((np.asarray(q, np.float64), np.asarray(k, np.float64)))
+        return attend(q, k, v)
+
+    with using(Kernels(attend=noted)):
+        logits, out = model(x, attention=True)
+    whole = [(q, k) for q, k in asked if q.shape == k.shape]  # not the last block's for two tokens alone
+    scores = np.stack([np.einsum("bqhk,bnhk->bhqn", q, k) / np.sqrt(8) for q, k in whole], axis=1)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    assert weights.shape == (2, TINY.depth, TINY.num_heads, TINY.num_tokens, TINY.num_tokens)
+    np.testing.assert_allclose(out["attention"], weights, atol=1e-5)
+    np.testing.assert_array_equal(logits, model(x)[0])
+
+
+@pytest.mark.parametrize("forms", ["plain", "cpu"])
+def test_forward_pass_against_a_direct_statement(model, x, forms):
+    with using(Kernels() if forms == "plain" else kernels_on(jax.devices("cpu")[0])):
+        logits, _ = model(x)
+    wanted = direct(host_variables(model), np.asarray(x, np.float64), TINY)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
 
 
 def direct(p: dict, x: np.ndarray, config: ASTConfig) -> np.ndarray:
@@ -148,10 +188,10 @@ def test_class_only_model(x):
     config = dataclasses.replace(TINY, distilled=False)
     model = AST(config, rngs=nnx.Rngs(3))
     assert "dist_token" not in host_variables(model)
-    assert model.tokens(x).shape[1] == 1 + 5 * 5
-    np.testing.assert_allclose(
-        model(x), direct(host_variables(model), np.asarray(x, np.float64), config), rtol=1e-4, atol=1e-4
-    )
+    logits, out = model(x)
+    assert out["tokens"].shape[1] == 1 + 5 * 5
+    wanted = direct(host_variables(model), np.asarray(x, np.float64), config)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("policy", ["dots", "blocks"])
@@ -159,8 +199,8 @@ def test_remat_gives_the_same_gradients(model, x, policy):
     again = AST(dataclasses.replace(TINY, remat=policy), rngs=nnx.Rngs(0))
     set_variables(again, host_variables(model))
     grads = [
-        jax.jit(jax.grad(lambda p, g=g: (merge(g, p)(x) ** 2).sum()), compiler_options=QUICK)(p)
-        for g, p in (split(model), split(again))
+        jax.jit(jax.grad(lambda p, g=g: (merge(g, p)(x)[0] ** 2).sum()), compiler_options=QUICK)(p)
+        for g, p, _ in (split(model), split(again))
     ]
     for path, value in grads[0].items():
         # recomputed in another fusion: rounding of sums whose terms are up to 1e2
@@ -172,52 +212,105 @@ def test_remat_stores_less_the_more_it_recomputes():
 
     def stored(policy) -> int:
         config = dataclasses.replace(TINY, num_frames=400, remat=policy)
-        graphdef, params = split(AST(config, rngs=nnx.Rngs(0)))
-        loss = lambda params, x: merge(graphdef, params)(x).sum()
+        graphdef, params, _ = split(abstract("ast", config))
+        loss = lambda params, x: merge(graphdef, params)(x)[0].sum()
         shapes = jax.eval_shape(lambda p, x: jax.vjp(loss, p, x)[1], params, jnp.zeros((8, 400, 32)))
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
     assert stored("blocks") < 0.5 * stored("dots") < 0.25 * stored("none")
 
 
-def test_what_products_read_is_stored_on_cpus_alone(model, x):
-    """In the program for CPUs: what linear layers read (four a block, the last one's query apart) and two gradients a block."""
-    graphdef, params = split(model)
-    loss = jax.jit(jax.grad(lambda params: merge(graphdef, params)(x).sum())).trace(params)
-    barriers = {
-        p: loss.lower(lowering_platforms=(p,)).as_text().count("optimization_barrier") for p in ("cpu", "tpu")
-    }
-    assert barriers == {"cpu": (4 + 2) * TINY.depth + 1, "tpu": 0}
+@pytest.mark.parametrize("forms", ["plain", "cpu"])
+def test_only_forms_that_are_asked_for_are_taken(model, x, forms):
+    """The plain program holds nothing that a converter, another backend or forward-mode derivatives cannot take."""
+    graphdef, params, _ = split(model)
+    run = jax.jit(lambda params: merge(graphdef, params)(x)[0])
+    with using(Kernels() if forms == "plain" else kernels_on(jax.devices("cpu")[0])):
+        text = str(jax.make_jaxpr(run)(params))
+    assert ("optimization_barrier" in text) == (forms == "cpu")
+    assert "platform_index" not in text  # a choice between devices, which no converter can read
 
 
 def test_kept_patches_alone_are_seen(model, x):
-    """Logits of the patches that stay equal those of a model whose attention cannot see the others; all in order: the same."""
-    patches = math.prod(TINY.grid)
-    everything = jnp.tile(jnp.arange(patches), (2, 1))
-    np.testing.assert_array_equal(model.embed(x, everything), model.embed(x))
-    keep = jnp.array([[0, 3, 7, 20], [1, 2, 5, 24]])
-    seen = jnp.zeros((2, 2 + patches), bool).at[:, :2].set(True)
-    seen = seen.at[jnp.arange(2)[:, None], keep + 2].set(True)
+    """Logits of the patches that stay equal those of a model whose attention cannot see the others."""
+    cut = AST(dataclasses.replace(TINY, patchout=(2, 1, 5)), rngs=nnx.Rngs(0))
+    set_variables(cut, host_variables(model))
+    np.testing.assert_array_equal(cut(x)[0], model(x)[0])  # evaluation sees all
+    keys = jax.random.split(jax.random.key(0), 2)
+    keep = np.stack([patchout(key, grid=TINY.grid, out=(2, 1, 5)) for key in keys])
+    seen = np.zeros((2, TINY.num_tokens), bool)
+    seen[:, :2] = True
+    np.put_along_axis(seen, keep + 2, True, axis=1)
+    assert (seen.sum(axis=1) == 2 + 3 * 4 - 5).all()
 
     def blind(q, k, v):
         scores = jnp.einsum("bqhk,bnhk->bhqn", q, k) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, -jnp.inf))
         return jnp.einsum("bhqn,bnhk->bqhk", weights, v)
 
-    np.testing.assert_allclose(
-        model(x, keep=keep), model(x, attend=blind), atol=1e-4
-    )  # float32, sums reordered
-    assert np.abs(model(x, keep=keep) - model(x)).max() > 1e-2
+    with using(Kernels(attend=blind)):
+        wanted, _ = model(x)
+    got, out = cut(x, key=keys)
+    np.testing.assert_allclose(got, wanted, atol=1e-4)  # float32, sums reordered
+    assert np.abs(got - model(x)[0]).max() > 1e-2
+    assert out["tokens"].shape[1] == seen[0].sum()
+
+
+# ---- Derivatives of every kind, and layers put in from outside
+
+
+def test_forward_mode_and_hessian_vector_products_of_the_plain_forms(model, x):
+    """Of the logits' squares along one direction: jax.jvp is the gradient's share of it, and the hessian's product with
+    it is the change of the gradient."""
+    graphdef, params, _ = split(model)
+    rng = np.random.default_rng(0)
+    along = {path: jnp.asarray(rng.normal(size=value.shape), jnp.float32) for path, value in params.items()}
+    loss = lambda params: (merge(graphdef, params)(x)[0] ** 2).mean()
+    dot = lambda a, b: sum(np.vdot(np.float64(a[path]), np.float64(b[path])) for path in a)
+    grad = jax.jit(jax.grad(loss), compiler_options=QUICK)
+    _, slope = jax.jit(lambda p: jax.jvp(loss, (p,), (along,)), compiler_options=QUICK)(params)
+    assert float(slope) == pytest.approx(dot(grad(params), along), rel=1e-4)
+    curved = jax.jit(lambda p: jax.jvp(jax.grad(loss), (p,), (along,))[1], compiler_options=QUICK)(params)
+    step = 1e-3
+    moved = lambda by: {path: value + by * along[path] for path, value in params.items()}
+    ahead, behind = grad(moved(step)), grad(moved(-step))
+    change = dot({path: (np.float64(ahead[path]) - behind[path]) / (2 * step) for path in ahead}, along)
+    # a central difference of float32 gradients: 1e-7 of their size over the step, and its own error of step^2
+    assert dot(curved, along) == pytest.approx(change, rel=2e-2)
+
+
+@pytest.mark.parametrize("forms", ["plain", "cpu"])
+def test_a_layer_put_in_the_last_block_is_heard(model, x, forms):
+    """A low-rank adapter around a linear layer changes the logits and gets a gradient, as one in any block does."""
+    again = AST(TINY, rngs=nnx.Rngs(0))
+    set_variables(again, host_variables(model))
+    attention = again.blocks[-1].attention
+    attention.qkv = nnx.LoRA(24, 4, 72, base_module=attention.qkv, rngs=nnx.Rngs(1))
+
+    def total(adapted, x):
+        return (adapted(x)[0] ** 2).sum()
+
+    with using(Kernels() if forms == "plain" else kernels_on(jax.devices("cpu")[0])):
+        before = model(x)[0]
+        np.testing.assert_allclose(again(x)[0], before, atol=1e-5)  # one of its factors is 0
+        gradient = nnx.grad(total, argnums=nnx.DiffState(0, nnx.LoRAParam))(again, x)
+        factor = attention.qkv.lora_b
+        factor[...] = jax.random.normal(jax.random.key(0), factor.shape)
+        assert np.abs(again(x)[0] - before).max() > 1e-2
+    slopes = gradient["blocks"][TINY.depth - 1]["attention"]["qkv"]["lora_b"][...]
+    assert np.abs(slopes).max() > 1e-3
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(model, x):
     half = AST(dataclasses.replace(TINY, dtype="bfloat16"), rngs=nnx.Rngs(0))
     set_variables(half, host_variables(model))
     assert {value.dtype for value in host_variables(half).values()} == {np.dtype(np.float32)}
-    assert half.blocks[0](half.embed(x)).dtype == jnp.bfloat16
-    logits = half(x)
-    assert logits.dtype == jnp.float32
-    assert 0 < float(jnp.abs(logits - model(x)).max()) < 0.1  # bfloat16 has 8 bits: 0.4 % an operation
+    seen = set()
+    with using(Kernels(residual=lambda y: seen.add(y.dtype) or y)):
+        logits, out = half(x)
+    assert seen == {jnp.dtype(jnp.bfloat16)}
+    assert logits.dtype == out["embedding"].dtype == out["tokens"].dtype == jnp.float32
+    assert 0 < float(jnp.abs(logits - model(x)[0]).max()) < 0.1  # bfloat16 has 8 bits: 0.4 % an operation
 
 
 def test_initial_weights_are_the_references():
@@ -240,15 +333,6 @@ def test_initial_weights_are_the_references():
     assert not params["blocks/0/mlp/fc1/bias"].any()
 
 
-def test_normalise_halves_the_scale():
-    assert float(normalise(jnp.float32(0), -4.2677393, 4.5689974)) == pytest.approx(
-        0.467, abs=5e-4
-    )  # padding
-    assert float(normalise(jnp.float32(-15.942), -4.2677393, 4.5689974)) == pytest.approx(
-        -1.278, abs=5e-4
-    )  # silence
-
-
 def test_wrong_length_says_what_was_wanted(model):
     with pytest.raises(InputError, match=r"40 frames, 32 mel bins\], got \[2, 41, 32\]"):
         model(jnp.zeros((2, 41, 32)))
@@ -269,6 +353,7 @@ def test_set_variables_lists_everything_that_does_not_fit(model):
     params["extra"] = np.zeros(1, np.float32)
     params["head/bias"] = np.zeros(7, np.float32)
     with pytest.raises(
-        InputError, match=r"3 parameters.*cls_token is missing.*extra is unknown.*head/bias has shape \(7,\)"
+        InputError,
+        match=r"3 arrays do not fit.*cls_token is missing.*extra is unknown.*head/bias has shape \(7,\)",
     ):
         set_variables(model, params)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from ast_jax.models import attention, attention_cpu
+from ast_jax.models import attention, cpu
+from ast_jax.models.kernels import PLAIN, kernels_on
 
 TOKENS, HEADS, HEAD_SIZE = 30, 2, 8
 splash = functools.partial(attention.splash_attention, interpret=True)
@@ -76,10 +77,10 @@ def test_splash_attention_is_the_plain_form(wrap):
 @pytest.mark.parametrize("rows", [TOKENS, 2])
 def test_attention_for_cpus_is_the_plain_form(monkeypatch, rows, at_once):
     """Scores up to 60: a softmax that lost its maximum would overflow. 2e-6 of the largest: sums in another order."""
-    monkeypatch.setattr(attention_cpu, "_CACHE", 1 << 30 if at_once else 0)
+    monkeypatch.setattr(cpu, "_CACHE", 1 << 30 if at_once else 0)
     q, k, v = qkv()
     q = 12 * q[:, :rows]
-    grads, out = value_and_grads(attention_cpu.attend_on_cpu)(q, k, v)
+    grads, out = value_and_grads(cpu.attend)(q, k, v)
     want_grads, want = value_and_grads(attention.attend)(q, k, v)
     np.testing.assert_allclose(out, want, atol=2e-6)
     for got, expected in zip(grads, want_grads, strict=True):
@@ -90,7 +91,7 @@ def test_attention_for_cpus_in_16_bits_is_as_close_to_the_definition_as_the_plai
     q, k, v = qkv(dtype=jnp.bfloat16)
     truth = direct(*(x.astype(jnp.float32) for x in (q, k, v)))
     error = lambda attend: np.abs(np.asarray(attend(q, k, v), np.float64) - truth).max()
-    assert error(attention_cpu.attend_on_cpu) <= 1.5 * error(attention.attend)
+    assert error(cpu.attend) <= 1.5 * error(attention.attend)
 
 
 @pytest.mark.parametrize("tokens", [1214, 146])
@@ -129,15 +130,16 @@ def test_few_query_rows_take_the_plain_form():
         np.testing.assert_array_equal(form(q[:, :2], k, v), attention.attend(q[:, :2], k, v))
 
 
-def test_the_form_is_chosen_by_the_device_it_runs_on():
+def test_the_forms_are_chosen_by_the_device_they_run_on():
     device = lambda platform, capability=None: Mock(
         spec=jax.Device, platform=platform, compute_capability=capability
     )
     one, four = Mesh(np.array(jax.devices()[:1]), ("data",)), Mock(spec=Mesh, size=4, axis_names=("data",))
-    assert attention.attention_on(device("cpu")) is attention_cpu.attend_on_cpu
-    assert attention.attention_on(device("gpu", "9.0"), four) is attention.flash_attention
-    assert attention.attention_on(device("gpu", "7.5")) is attention.attend
-    assert attention.attention_on(device("gpu", "gfx942")) is attention.attend
-    assert attention.attention_on(device("tpu"), one) is attention.splash_attention
-    assert attention.attention_on(device("tpu")) is attention.splash_attention
-    assert attention.attention_on(jax.devices("cpu")[0], one) is attention_cpu.attend_on_cpu
+    assert kernels_on(jax.devices("cpu")[0], one).attend is cpu.attend
+    assert kernels_on(jax.devices("cpu")[0], None, "data").batch_axis == "data"
+    assert kernels_on(device("gpu", "9.0"), four).attend is attention.flash_attention
+    assert kernels_on(device("gpu", "7.5")) == kernels_on(device("gpu", "gfx942")) == PLAIN
+    assert kernels_on(device("tpu"), one).attend is attention.splash_attention
+    assert kernels_on(device("tpu"), None, "data").attend is attention.splash_attention
+    # each device on its own rows
+    assert kernels_on(device("tpu"), four).attend is not attention.splash_attention

@@ -1,6 +1,6 @@
-"""The forms for GPUs against the plain ones: values and gradients, in float32 and in 16 bits. Nothing here needs a GPU."""
+"""The forms for GPUs against the plain ones: values and gradients, in float32 and in 16 bits, on any device."""
 
-import types
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from ast_jax.models import AST, ASTConfig, gpu, merge, split, using
+from ast_jax.models.attention import flash_attention
 from ast_jax.models.kernels import PLAIN, Kernels, gelu, kernels_on
 from ast_jax.models.layers import linear
 
@@ -82,8 +83,8 @@ def test_in_16_bits_errors_are_no_larger_than_the_plain_forms(name):
     along = lambda found: [float(np.linalg.norm(np.float32(a) - t) / np.linalg.norm(t)) for a, t in found]
     errors = along(zip(pulled(form, *arguments), truth, strict=True))
     plain_errors = along(zip(pulled(plain, *arguments), truth, strict=True))
-    # A twentieth more is another draw of the same roundings.
-    assert all(np.array(errors) <= 1.05 * np.array(plain_errors) + 1e-6), (errors, plain_errors)
+    # A fifth more for an input's gradient that is a sum of several products, each rounded to 8 bits before.
+    assert all(np.array(errors) <= 1.2 * np.array(plain_errors) + 1e-6), (errors, plain_errors)
 
 
 CONFIG = ASTConfig(num_frames=64, width=32, depth=3, num_heads=2, num_classes=5, patchout=(1, 1, 1))
@@ -113,15 +114,18 @@ def test_a_gelu_keeps_its_input_alone():
     assert len(kept(gelu)) > 1
 
 
+def device(platform, capability=None):
+    return mock.Mock(spec=jax.Device, platform=platform, compute_capability=capability)
+
+
 def test_gpus_are_given_these_forms_and_nobody_else():
-    device = types.SimpleNamespace(platform="gpu", compute_capability="9.0")
-    forms = kernels_on(device)
+    forms = kernels_on(device("gpu", "9.0"))
     assert (forms.gelu, forms.norm, forms.patches, forms.qkv) == (gpu.gelu, gpu.norm, gpu.patches, gpu.qkv)
     assert (
-        kernels_on(types.SimpleNamespace(platform="gpu", compute_capability="gfx942")).attend is PLAIN.attend
+        kernels_on(mock.Mock(platform="gpu", compute_capability="gfx942")).attend is PLAIN.attend
     )
     for platform in ("cpu", "tpu"):
-        assert kernels_on(types.SimpleNamespace(platform=platform)).gelu is gelu
+        assert kernels_on(mock.Mock(platform=platform)).gelu is gelu
 
 
 def test_plain_forms_can_still_be_differentiated_forwards():

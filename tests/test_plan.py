@@ -1,4 +1,4 @@
-"""The plan: what is counted, what is searched, and what a compiled step takes. TPU slices where libtpu is installed."""
+"""The plan: what is counted, searched, and what a compiled step takes. TPU slices where libtpu is there."""
 
 import dataclasses
 import importlib.util
@@ -11,14 +11,15 @@ from pathlib import Path
 import jax
 import pytest
 
-from ast_jax import plan
-from ast_jax.config import parse
+from ast_jax.commands import invoke, plan
 from ast_jax.errors import InputError
-from ast_jax.models import ASTConfig
-from ast_jax.models.attention import attend
+from ast_jax.models import ASTConfig, abstract, num_parameters
+from ast_jax.models.kernels import PLAIN
 from ast_jax.planning import memory, slices
-from ast_jax.planning.costs import activation_bytes, num_parameters
+from ast_jax.planning.costs import activation_bytes
 from ast_jax.planning.memory import Memory, largest
+from ast_jax.recipe import parse
+from ast_jax.settings import Settings
 from ast_jax.training.program import train_program
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,16 +86,11 @@ def test_the_compilers_refusals_are_read():
         memory._needed("out of cheese")
 
 
-def test_parameters_are_the_published_number():
-    assert num_parameters(ASTConfig()) == 86_594_063
-
-
 def test_remat_keeps_little_more_than_what_enters_a_block():
     config = ASTConfig.variant("tiny", num_frames=64, depth=3)
     into_blocks = config.depth * config.num_tokens * config.width * 4
-    kept = {
-        remat: activation_bytes(dataclasses.replace(config, remat=remat), attend) for remat in plan.REMATS
-    }
+    outline = lambda remat: abstract("ast", dataclasses.replace(config, remat=remat))
+    kept = {remat: activation_bytes(outline(remat), PLAIN) for remat in plan.REMATS}
     assert into_blocks <= kept["blocks"] < 2 * into_blocks
     scores = (config.depth - 1) * config.num_heads * config.num_tokens**2 * 4
     assert kept["none"] > kept["blocks"] + scores
@@ -113,26 +109,26 @@ def tiny_plan(tmp_path_factory) -> tuple[dict, Path]:
 def test_a_compiled_step_is_given_its_state_and_its_batch(tiny_plan):
     told, _ = tiny_plan
     (measured,) = told["memory"]["none"]
-    program = train_program(parse(TINY)[0], 50)
+    program = train_program(Settings.of(parse(TINY)[0]), 50)
     given = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((program.state, program.rows)))
     assert measured["arguments"] == pytest.approx(given, abs=64 * len(jax.tree.leaves(program.state)))
     assert measured["clips"] == 4
     assert measured["fits"]
     assert measured["total"] > measured["arguments"]
-    assert told["parameters"] == num_parameters(program.model_config)
-    assert told["tokens"] == program.model_config.num_tokens
+    assert told["parameters"] == num_parameters(program.model)
+    assert told["tokens"] == program.model.config.num_tokens
     assert told["devices"]["name"] == "this machine"
 
 
 def test_the_same_program_is_not_compiled_twice(tiny_plan, monkeypatch, capsys):
     told, cache = tiny_plan
     monkeypatch.setattr(memory, "_compiled", lambda *_: pytest.fail("compiled again"))
-    plan.main([*TINY, f"--cache={cache}"])
+    invoke("plan", [*TINY, f"--cache={cache}"])
     shown = capsys.readouterr().out
     assert f"{told['parameters']:,} parameters" in shown
     assert "4 clips" not in shown
     monkeypatch.setattr(memory, "_compiled", lambda *_: Memory(5, 1, 2, 3, True, 0.0))
-    plan.main([*TINY, "--config.batch_size=5", f"--cache={cache}"])  # another program
+    invoke("plan", [*TINY, "--config.batch_size=5", f"--cache={cache}"])  # another program
     assert len(json.loads(cache.read_text())) == 2
 
 
@@ -173,7 +169,7 @@ def test_the_recipes_own_batch_is_told_from_the_line():
 
 def test_wrong_questions_are_told(monkeypatch):
     with pytest.raises(InputError, match="give --num_classes"):
-        plan.main(["--config=configs/folder.py"])
+        invoke("plan", ["--config=configs/folder.py"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="--topology needs libtpu"):
         slices.tpu_slice("v5e:2x4")
@@ -185,7 +181,7 @@ def test_wrong_questions_are_told(monkeypatch):
 
 SLICES = """
 import os
-from ast_jax.plan import AHEAD_OF_TIME
+from ast_jax.commands.plan import AHEAD_OF_TIME
 os.environ.update(AHEAD_OF_TIME)
 from ast_jax.planning.slices import tpu_slice
 from ast_jax.errors import InputError
@@ -201,7 +197,7 @@ except InputError as error:
 
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed (it slows every start of jax on machines without TPUs): pip install libtpu",
+    reason="libtpu is not installed (it slows every start of jax where no TPU is): pip install libtpu",
 )
 class TestSlices:
     def test_chips_devices_and_hosts(self):

@@ -1,4 +1,4 @@
-"""Several runs of one recipe: seeds, ablations, and ensembles of what they saved. Whole runs, at the smallest size."""
+"""Several runs of one recipe: seeds, ablations, ensembles of what they saved. Whole runs, the smallest."""
 
 import json
 import subprocess
@@ -9,12 +9,13 @@ import pytest
 from test_config import recipe
 from test_training_loop import SETTINGS, data_dir, flags, sounds  # noqa: F401 (fixtures)
 
-from ast_jax import ablate, commands
+from ast_jax.commands import ablate, evaluate, invoke
+from ast_jax.commands.seeds import summarise, table
 from ast_jax.config import base, flatten
 from ast_jax.errors import InputError
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.main import main
-from ast_jax.seeds import summarise, table
+from ast_jax.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 ABLATIONS = ROOT / "configs" / "ablations.py"
@@ -79,10 +80,10 @@ def test_seeds_are_runs_of_their_own(seeds):
 
 
 def test_an_ensemble_of_finished_runs_computes_no_scores(seeds, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(commands, "scores_of", None)
-    monkeypatch.setattr(commands, "open_for_evaluation", None)
+    monkeypatch.setattr(evaluate, "scores_of", None)
+    monkeypatch.setattr(evaluate, "open_for_evaluation", None)
     runs = [seeds / "seed0", seeds / "seed1"]
-    commands.evaluate([*map(str, runs), "--out", str(tmp_path / "both.npz")])
+    invoke("evaluate", [*map(str, runs), "--out", str(tmp_path / "both.npz")])
     out, err = capsys.readouterr()
     assert out.count("5 clips, 25.0% of the 20 that the published figures are of") == 3
     assert err.count("scores saved in scores.npz") == 2
@@ -94,17 +95,17 @@ def test_an_ensemble_of_finished_runs_computes_no_scores(seeds, capsys, monkeypa
 
 def test_a_recipe_of_the_same_data_takes_saved_scores_and_another_does_not(seeds):
     run = seeds / "seed0"
-    same = commands.config_of_run(run)
-    assert commands.saved_scores(run, "best", same) == run / "scores.npz"
+    same = evaluate.config_of_run(run)
+    assert evaluate.saved_scores(run, "best", same) == run / "scores.npz"
     for key, value in {"kind": "waveform", "eval": ("train",)}.items():
-        other = commands.config_of_run(run)
+        other = evaluate.config_of_run(run)
         other.dataset[key] = value
-        assert commands.saved_scores(run, "best", other) is None
-    assert commands.saved_scores(run, "average", None) is None  # it averages no weights
+        assert evaluate.saved_scores(run, "best", other) is None
+    assert evaluate.saved_scores(run, "average", None) is None  # it averages no weights
 
 
 def test_saved_scores_are_those_of_the_best_weights(seeds, tmp_path, capsys):
-    commands.evaluate([str(seeds / "seed1"), "--again", "--out", str(tmp_path / "again.npz")])
+    invoke("evaluate", [str(seeds / "seed1"), "--again", "--out", str(tmp_path / "again.npz")])
     assert "scores saved in scores.npz" not in capsys.readouterr().err
     again, saved = Predictions.load(tmp_path / "again.npz"), Predictions.load(seeds / "seed1" / "scores.npz")
     assert again.ids == saved.ids
@@ -120,7 +121,7 @@ def test_members_whose_classes_stand_in_another_order_are_put_in_one(seeds, tmp_
     (turned / "labels.txt").write_text("\n".join(names[::-1]))
     member = Predictions.load(seeds / "seed0" / "scores.npz")
     member.with_classes(np.array([1, 0])).save(turned / "scores.npz")
-    commands.evaluate([str(seeds / "seed0"), str(turned), "--out", str(tmp_path / "both.npz")])
+    invoke("evaluate", [str(seeds / "seed0"), str(turned), "--out", str(tmp_path / "both.npz")])
     np.testing.assert_allclose(Predictions.load(tmp_path / "both.npz").scores, member.scores, atol=1e-7)
 
 
@@ -151,7 +152,7 @@ def test_each_row_changes_what_its_table_is_about():
 
 
 def test_tables_hold_the_papers_figures():
-    rows = lambda suffix: ablate.rows_of([f"--config={ABLATIONS}:{suffix}"])
+    rows = lambda suffix: ablate.rows_of(Recipe(f"{ABLATIONS}:{suffix}"))
     assert rows("strides") == ("strides", {"16": 0.336, "14": 0.342, "12": 0.344, "10": 0.347})
     assert rows("full,strides") == ("strides", {"16": 0.451, "14": 0.456, "12": 0.455, "10": 0.459})
     assert rows("patches")[1] == {"128x2": 0.154, "16x16": 0.143, "32x32": 0.139}
@@ -159,7 +160,7 @@ def test_tables_hold_the_papers_figures():
     with pytest.raises(InputError, match="name one table"):
         rows("full")
     with pytest.raises(InputError, match="this recipe has none"):
-        ablate.rows_of([f"--config={ROOT / 'configs/audioset.py'}"])
+        ablate.rows_of(Recipe("audioset"))
 
 
 def test_one_command_writes_a_table(tmp_path, capsys, monkeypatch):
@@ -174,7 +175,7 @@ def test_one_command_writes_a_table(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("ast_jax.training.loop.train", train)
     command = [f"--config={ABLATIONS}:positions", "--config.lr=0.5", f"--workdir={tmp_path}"]
-    ablate.main([*command, "--rows=nearest,reinit"])
+    invoke("ablate", [*command, "--rows=nearest,reinit"])
     assert trained == {tmp_path / "nearest": ("nearest", 0.5), tmp_path / "reinit": ("reinit", 0.5)}
     shown = capsys.readouterr().out
     assert "| nearest | 0.3100 | 0.346 | -0.036 | 6-25 |" in shown
@@ -183,7 +184,7 @@ def test_one_command_writes_a_table(tmp_path, capsys, monkeypatch):
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert [row["value"] for row in found["rows"]] == [pytest.approx(0.31), pytest.approx(0.32)]
     with pytest.raises(InputError, match="row= one of reinit"):
-        ablate.main([*command, "--rows=nearest,none"])
+        invoke("ablate", [*command, "--rows=nearest,none"])
     assert len(trained) == 2  # a mistake is told before anything runs
 
 

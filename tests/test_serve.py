@@ -14,11 +14,11 @@ import soundfile
 from flax import nnx
 from starlette.testclient import TestClient
 
+from ast_jax.commands import invoke, serve
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio, log_mel
 from ast_jax.inference import predict
 from ast_jax.inference.predict import Tagger
-from ast_jax.inference.serve import command, server
 from ast_jax.inference.serve.app import make_app
 from ast_jax.inference.serve.batcher import Batcher
 from ast_jax.inference.serve.limits import Limits
@@ -34,9 +34,9 @@ CONFIG = ASTConfig(
 
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory) -> Tagger:
-    loaded = LoadedModel(
-        AST(CONFIG, rngs=nnx.Rngs(0)), ["bell", "rain", "siren"], -5.0, 3.0, multi_label=False
-    )
+    model = AST(CONFIG, rngs=nnx.Rngs(0))
+    front_end = model.front_end.with_statistics(-5.0, 3.0)
+    loaded = LoadedModel(model, ["bell", "rain", "siren"], front_end, "softmax")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ast_jax.inference.predict.load_model", lambda source: loaded)
         return Tagger(["random"])
@@ -313,14 +313,16 @@ def test_a_fault_of_the_server_is_told_and_survived(tagger, monkeypatch):
 
 
 def test_an_address_that_is_taken_is_one_line():
-    with server.listen("127.0.0.1", 0) as taken:
+    with serve.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
             InputError, match=rf"127\.0\.0\.1:{port} cannot be listened on .* choose another --port"
         ):
-            server.listen("127.0.0.1", port)
-    with pytest.raises(InputError, match="wanted 0 to 65535"):
-        server.listen("127.0.0.1", 70_000)
+            serve.listen("127.0.0.1", port)
+    with pytest.raises(
+        InputError, match="--port: got '70000', wanted a whole number, at least 0, at most 65535"
+    ):
+        invoke("serve", ["--model=m", "--port=70000"])
 
 
 def test_it_serves_this_machine_until_ctrl_c(tagger, monkeypatch, capsys):
@@ -334,14 +336,14 @@ def test_it_serves_this_machine_until_ctrl_c(tagger, monkeypatch, capsys):
 
     monkeypatch.setattr("uvicorn.Server.run", run)
     monkeypatch.setattr("ast_jax.inference.predict.load_model", lambda source: tagger.models[0])
-    command.main(["--model=m", "--port=0"])
+    invoke("serve", ["--model=m", "--port=0"])
     assert (built["address"], built["loop"]) == ("127.0.0.1", "asyncio")
     out, err = capsys.readouterr()
     assert out.startswith("http://127.0.0.1:")
     assert not err
     with TestClient(built["app"], base_url="http://elsewhere.example") as client:
         assert client.get("/").status_code == 400
-    command.main(["--model=m", "--port=0", "--host=0.0.0.0"])
+    invoke("serve", ["--model=m", "--port=0", "--host=0.0.0.0"])
     assert "warning: whoever reaches" in capsys.readouterr().err
 
 

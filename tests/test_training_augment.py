@@ -1,6 +1,6 @@
 """Each augmentation against a direct NumPy statement of its definition, its distribution, and its independence of the batch."""
 
-import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,10 @@ import pytest
 from scipy import stats
 
 from ast_jax.datasets.pipeline import fit
-from ast_jax.features import log_mel, num_frames
+from ast_jax.features import Kaldi, log_mel, num_frames
 from ast_jax.features.spec import LOG_FLOOR
+from ast_jax.objectives import objective
+from ast_jax.settings import Augment, Objective
 from ast_jax.training.augment import (
     example_keys,
     gain,
@@ -18,14 +20,22 @@ from ast_jax.training.augment import (
     mix_waveforms,
     noise,
     roll,
+    rows_of,
     spec_mask,
     time_shift,
 )
-from ast_jax.training.step import Recipe, inputs
+from ast_jax.training.step import Step, inputs
 
 T, F, TIME, FREQ = 100, 64, 30, 24
 FLOOR = np.log(LOG_FLOOR)
-PLAIN = Recipe(mean=0.0, std=0.5)  # (x - 0) / (2 x 0.5): what comes out is what went in
+
+
+def step_of(mean: float, std: float, **augmentations) -> Step:
+    augment = Augment(**augmentations)
+    return Step(Kaldi(mean=mean, std=std), objective(Objective()), augment, rows_of(augment))
+
+
+PLAIN = step_of(0.0, 0.5)  # (x - 0) / (2 x 0.5): what comes out is what went in
 
 
 def for_many(augment, n: int) -> np.ndarray:
@@ -93,7 +103,7 @@ def test_masks_are_zeros_before_normalisation():
     rows = batch_of(
         {"fbank": np.full((20, 128), -9, np.float16)}, {"fbank": np.full((60, 128), -9, np.float16)}
     )
-    x = np.asarray(inputs(rows, jnp.int32(0), Recipe(mean=-4.0, std=4.5, time_mask=60)))
+    x = np.asarray(inputs(rows, jnp.int32(0), step_of(-4.0, 4.5, time_mask=60)))
     values = np.unique(x.round(4))
     np.testing.assert_allclose(values, [-5 / 9, 4 / 9], atol=1e-4)
 
@@ -117,7 +127,7 @@ def run_mix_power(a, b, b_length, share) -> np.ndarray:
         jnp.int32(b_length),
         jnp.float32(share),
     )
-    return np.asarray(jax.jit(mix_power)(*arrays))
+    return np.asarray(jax.jit(functools.partial(mix_power, front_end=Kaldi()))(*arrays))
 
 
 @pytest.mark.parametrize(("b_length", "share"), [(T, 0.5), (T, 0.3), (40, 0.3), (1, 0.8), (0, 0.6)])
@@ -238,7 +248,7 @@ def test_share_1_leaves_the_clip_untouched(kind):
 
 def test_gain_is_one_uniform_constant_a_clip_and_keeps_the_floor():
     x = np.array([[FLOOR, FLOOR + 0.1], [-3.0, 4.0]], np.float32)
-    y = for_many(lambda key: gain(key, jnp.asarray(x), most_db=6.0), 2000)
+    y = for_many(lambda key: gain(key, jnp.asarray(x), most_db=6.0, front_end=Kaldi()), 2000)
     added = y[:, 1, 1] - 4.0
     np.testing.assert_allclose(y, np.maximum(x + added[:, None, None], FLOOR), atol=2e-6)
     assert stats.kstest(added * 10 / np.log(10), stats.uniform(-6, 12).cdf).pvalue > 0.01  # decibels of power
@@ -289,13 +299,13 @@ def test_a_time_shift_loses_what_leaves_and_lets_padding_in():
 
 def test_noise_and_roll_work_on_the_normalised_padded_clip():
     """Noise lies on the padding too and is not divided by 2 std; the roll takes padding around."""
-    rows, plain = batch_of({"fbank": np.full((30, 128), -5, np.float16)}), Recipe(mean=-4.0, std=0.05)
-    seen = lambda recipe: np.asarray(inputs(rows, jnp.int32(0), recipe))[0]
-    quiet = seen(plain)
-    added = seen(dataclasses.replace(plain, noise=True)) - quiet
+    rows = batch_of({"fbank": np.full((30, 128), -5, np.float16)})
+    seen = lambda **options: np.asarray(inputs(rows, jnp.int32(0), step_of(-4.0, 0.05, **options)))[0]
+    quiet = seen()
+    added = seen(noise=True) - quiet
     assert 1e-3 < added.max() < 0.1
     assert added[30:].max() == pytest.approx(added[:30].max(), rel=0.01)  # one strength for sound and padding
-    turned = seen(dataclasses.replace(plain, roll=10))
+    turned = seen(roll=10)
     assert any(np.array_equal(turned, np.roll(quiet, shift, axis=0)) for shift in range(-10, 10))
 
 
@@ -320,8 +330,8 @@ def test_draws_do_not_depend_on_who_else_is_in_the_batch():
         for sizes in ((64, 30, 50, 9), (9, 60, 64, 30))
     )
     rows = batch_of(*clips, share=[0.4, 1.0, 0.5, 0.6], partner=partners)
-    recipe = Recipe(mean=-4.0, std=4.5, freq_mask=40, time_mask=30, noise=True, roll=10, gain_db=6.0)
-    draw = jax.jit(lambda rows, step: inputs(rows, step, recipe))
+    augmented = step_of(-4.0, 4.5, freq_mask=40, time_mask=30, noise=True, roll=10, gain_db=6.0)
+    draw = jax.jit(lambda rows, number: inputs(rows, number, augmented))
     together = np.asarray(draw(rows, jnp.int32(2)))
     for chosen in ([1], [3, 2, 0]):
         apart = np.asarray(draw({key: value[np.array(chosen)] for key, value in rows.items()}, jnp.int32(2)))
@@ -336,8 +346,8 @@ def test_augmentations_of_a_clip_are_drawn_apart():
     n, frames = 1000, 20
     ramp = np.broadcast_to(100 * np.arange(frames, dtype=np.float16)[:, None], (n, frames, 128))
     rows = {"fbank": ramp, "length": np.full(n, frames, np.int32), "index": np.arange(n, dtype=np.int32)}
-    recipe = Recipe(mean=0.0, std=0.5, gain_db=6.0, noise=True, roll=10)
-    draw = jax.jit(lambda rows: inputs(rows, jnp.int32(0), recipe)[:, 0])
+    augmented = step_of(0.0, 0.5, gain_db=6.0, noise=True, roll=10)
+    draw = jax.jit(lambda rows: inputs(rows, jnp.int32(0), augmented)[:, 0])
     first = np.asarray(draw({key: jnp.asarray(value) for key, value in rows.items()}), np.float64)
     rolled = np.round(first[:, 0] / 100)
     louder = first.min(axis=1) - 100 * rolled

@@ -6,7 +6,8 @@ import optax
 import pytest
 
 from ast_jax.errors import InputError
-from ast_jax.training.optim import adam, layer_factors, rate_ramp, rate_stairs, schedule, taken
+from ast_jax.models import ASTConfig, abstract
+from ast_jax.training.optim import active_decays, adam, layer_factors, rate_ramp, rate_stairs, schedule
 
 
 def replay(lr, steps, *, steps_per_epoch, warmup_steps, stair, decay, decay_epochs):
@@ -20,6 +21,17 @@ def replay(lr, steps, *, steps_per_epoch, warmup_steps, stair, decay, decay_epoc
             rate = step / warmup_steps * lr
         rates.append(rate)
     return rates
+
+
+def test_every_warmup_ends_at_the_rate():
+    """Of any length and any stair, whether the one divides the other or not."""
+    rng = np.random.default_rng(0)
+    for warmup_steps, stair in zip(rng.integers(0, 2000, 300), rng.integers(1, 300, 300), strict=True):
+        lr, options = rng.uniform(1e-6, 1), {"steps_per_epoch": 100, "warmup_steps": int(warmup_steps)}
+        starts, rates = rate_stairs(lr, warmup_stair=int(stair), **options)
+        assert (starts[0], starts[-1], rates[-1]) == (0, warmup_steps, np.float32(lr))
+        assert ((np.diff(starts) > 0) & (np.diff(starts) <= stair)).all()
+        assert (np.diff(rates) > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -69,9 +81,11 @@ def test_without_warmup_or_decays_both_schedules_are_constant():
 
 def test_from_decay_end_on_the_rate_is_frozen():
     """Speech Commands: decays at every epoch from 6, the last one at 26."""
-    assert taken(range(6, 31), 27) == tuple(range(6, 27))
-    assert taken((3, 4, 5)) == (3, 4, 5)
-    rate = schedule(*rate_stairs(1.0, steps_per_epoch=10, decay=0.85, decay_epochs=taken(range(6, 31), 27)))
+    assert active_decays(range(6, 31), 27) == tuple(range(6, 27))
+    assert active_decays((3, 4, 5)) == (3, 4, 5)
+    rate = schedule(
+        *rate_stairs(1.0, steps_per_epoch=10, decay=0.85, decay_epochs=active_decays(range(6, 31), 27))
+    )
     by_epoch = np.asarray(rate(jnp.arange(0, 300, 10)))
     np.testing.assert_allclose(by_epoch[[4, 5, 25, 26, 29]], 0.85 ** np.array([0, 1, 21, 21, 21]), rtol=1e-6)
 
@@ -175,17 +189,20 @@ PATHS = {
 }  # and what each is above, from the patches (0) by way of twelve blocks and the final norm to the head
 
 
+LEVELS = abstract("ast", ASTConfig()).levels
+
+
 def test_layer_decay_is_a_power_of_the_layers_above():
-    factors = layer_factors(PATHS, depth=12, decay=0.75)
+    factors = layer_factors(PATHS, levels=LEVELS, decay=0.75)
     assert factors == pytest.approx({path: 0.75 ** (14 - level) for path, level in PATHS.items()})
-    assert set(layer_factors(PATHS, depth=12).values()) == {1.0}
+    assert set(layer_factors(PATHS, levels=LEVELS).values()) == {1.0}
 
 
 @pytest.mark.parametrize(
     ("freeze", "below"), [("", 0), ("0", 1), ("1", 2), ("11", 12), ("12", 13), ("backbone", 14)]
 )
 def test_freezing_takes_what_lies_below(freeze, below):
-    factors = layer_factors(PATHS, depth=12, decay=0.5, freeze=freeze)
+    factors = layer_factors(PATHS, levels=LEVELS, decay=0.5, freeze=freeze)
     assert {path for path, factor in factors.items() if factor == 0} == {
         path for path, level in PATHS.items() if level < below
     }
@@ -195,4 +212,4 @@ def test_freezing_takes_what_lies_below(freeze, below):
 @pytest.mark.parametrize("freeze", ["13", "-1", "all", "1.5"])
 def test_freezing_what_is_not_there_is_refused(freeze):
     with pytest.raises(InputError, match="choose 'backbone' or a number of blocks from 0 to 12"):
-        layer_factors(PATHS, depth=12, freeze=freeze)
+        layer_factors(PATHS, levels=LEVELS, freeze=freeze)

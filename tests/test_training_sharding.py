@@ -1,4 +1,5 @@
-"""One step on one device and on eight: the same losses under jit, pmap and fsdp, laid out as promised; and who reads which rows."""
+"""One step on one device and on eight: the same losses under jit, pmap and fsdp, laid out as promised; and who reads which
+rows."""
 
 import json
 import os
@@ -11,23 +12,29 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import EvalStream, TrainStream
+from ast_jax.datasets.pipeline import EvalStream, HostRows, TrainStream
 from ast_jax.errors import InputError
 from ast_jax.sharding import fsdp_spec, make_layout
 
-EIGHT = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # the latter compiles faster
+# the latter compiles faster
+EIGHT = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[str, dict]:
-    """Twenty steps with every augmentation on, by layout: single (one device of the eight), jit, pmap, fsdp."""
+def both() -> dict[str, dict]:
+    """Twenty steps with every augmentation on, by family (ast, own) and layout: single (one device of the eight), jit, pmap,
+    fsdp."""
     script = Path(__file__).with_name("eight_devices.py")
     done = subprocess.run(
         [sys.executable, str(script)], env=os.environ | {"XLA_FLAGS": EIGHT}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def runs(both) -> dict[str, dict]:
+    return both["ast"]
 
 
 @pytest.mark.slow
@@ -38,6 +45,22 @@ def test_losses_and_scores_are_those_of_one_device(runs, layout):
     assert runs["single"]["losses"][-1] < runs["single"]["losses"][0]
     np.testing.assert_allclose(runs[layout]["losses"], runs["single"]["losses"], rtol=1e-5)
     np.testing.assert_allclose(runs[layout]["scores"], runs["single"]["scores"], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["jit", "pmap", "fsdp"])
+def test_statistics_of_a_batch_are_of_all_devices_real_rows(both, layout):
+    """Of a family with BatchNorm: losses need the batch's own moments on each device, scores the running ones. A device
+    of fillers alone (two of eight are) must not draw either towards itself."""
+    ours, alone = both["own"][layout], both["own"]["single"]
+    assert np.ptp(alone["losses"]) > 0.05
+    np.testing.assert_allclose(ours["losses"], alone["losses"], rtol=1e-5)
+    np.testing.assert_allclose(ours["scores"], alone["scores"], rtol=1e-4)
+    for kind in ("statistics", "average"):
+        assert ours[kind].keys() == alone[kind].keys() == {"norm/mean", "norm/var"}
+        for path in alone[kind]:
+            np.testing.assert_allclose(ours[kind][path], alone[kind][path], rtol=1e-4, atol=1e-5)
+    assert alone["average"] != alone["statistics"]
 
 
 @pytest.mark.slow

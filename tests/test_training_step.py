@@ -13,19 +13,32 @@ import optax
 import pytest
 from flax import nnx
 
-from ast_jax.evaluation.evaluate import eval_step, features, per_clip_loss
-from ast_jax.features import log_mel
-from ast_jax.models import AST, ASTConfig, merge, normalise, split
+from ast_jax.evaluation.scoring import eval_step
+from ast_jax.features import Kaldi, log_mel
+from ast_jax.features.batches import features
+from ast_jax.models import AST, ASTConfig, merge, split
+from ast_jax.objectives import objective
+from ast_jax.settings import Augment, Objective
+from ast_jax.training.augment import rows_of
 from ast_jax.training.optim import adam, layer_factors
-from ast_jax.training.step import Recipe, init_state, inputs, train_step
+from ast_jax.training.step import Step, init_state, inputs, train_step
 
 CONFIG = ASTConfig(num_classes=4, num_frames=32, strides=(16, 16), width=16, depth=1, num_heads=2)
-RECIPE = Recipe(mean=-4.0, std=4.5, loss="bce")
+FRONT_END = Kaldi(mean=-4.0, std=4.5)
+
+
+def step_of(*, loss: str = "bce", smoothing: float = 0.0, **augmentations) -> Step:
+    augment = Augment(**augmentations)
+    what = objective(Objective(loss=loss, label_smoothing=smoothing))
+    return Step(FRONT_END, what, augment, rows_of(augment))
+
+
+PLAIN = step_of()
 
 
 @pytest.fixture(scope="module")
 def graph():
-    return split(AST(CONFIG, rngs=nnx.Rngs(0)))
+    return split(AST(CONFIG, rngs=nnx.Rngs(0)))[:2]
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +61,18 @@ ADAM = adam(lambda step: 1e-3 * (step + 1))
 
 
 @functools.cache
-def compiled(graphdef, recipe: Recipe, optimizer: optax.GradientTransformation):
+def compiled(graphdef, step: Step, optimizer: optax.GradientTransformation):
     """The step as machine code, once for all tests; unoptimised, which compiles in half the time."""
-    step = functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe)
-    return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+    one = functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, step=step)
+    return jax.jit(one, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def run_steps(graph, batch, recipe: Recipe, optimizer=DESCENT, *, steps: int = 1):
+def run_steps(graph, batch, step: Step, optimizer=DESCENT, *, steps: int = 1):
     """The state after some steps, and the last step's figures."""
     graphdef, params = graph
-    step, state = compiled(graphdef, recipe, optimizer), init_state(params, optimizer)
+    one, state = compiled(graphdef, step, optimizer), init_state(params, {}, optimizer)
     for _ in range(steps):
-        state, figures = step(state, batch)
+        state, figures = one(state, batch)
     return state, figures
 
 
@@ -67,15 +80,15 @@ def run_steps(graph, batch, recipe: Recipe, optimizer=DESCENT, *, steps: int = 1
 def logits(graph, batch) -> np.ndarray:
     """Of the three real rows, unaugmented, float64."""
     graphdef, params = graph
-    model = lambda params: merge(graphdef, params)(normalise(features(batch), RECIPE.mean, RECIPE.std))
+    model = lambda params: merge(graphdef, params)(FRONT_END.normalise(features(batch, FRONT_END)))[0]
     return np.asarray(jax.jit(model)(params), np.float64)[:3]
 
 
 def test_rows_past_the_clip_are_zero_before_normalisation(batch):
-    x = np.asarray(features(batch))
+    x = np.asarray(features(batch, FRONT_END))
     assert not x[1, 10:].any()
     np.testing.assert_array_equal(x[1, :10], np.asarray(batch["fbank"][1, :10], np.float32))
-    padded = np.asarray(inputs(batch, jnp.int32(0), RECIPE))[1, 10:]
+    padded = np.asarray(inputs(batch, jnp.int32(0), PLAIN))[1, 10:]
     np.testing.assert_allclose(padded, 4.0 / 9.0, rtol=1e-6)
 
 
@@ -85,51 +98,44 @@ def test_waveform_batches_agree_with_log_mel_batches():
     waveform = np.zeros((1, 400 + 31 * 160), np.int16)
     waveform[0, :2000] = sound
     rows = {"waveform": waveform, "num_samples": np.array([2000]), "length": np.array([11], np.int32)}
-    got = features({key: jnp.asarray(value) for key, value in rows.items()})
+    got = features({key: jnp.asarray(value) for key, value in rows.items()}, FRONT_END)
     want = log_mel(sound.astype(np.float64) / 32768)
     assert want.shape[0] == 11
-    np.testing.assert_allclose(
-        got[0, :11], want, atol=5e-4
-    )  # white noise: every bin within 50 dB of its frame's peak
+    # white noise: every bin within 50 dB of its frame's peak
+    np.testing.assert_allclose(got[0, :11], want, atol=5e-4)
     assert not np.asarray(got[0, 11:]).any()
 
 
 def test_the_loss_is_the_mean_over_real_rows(graph, batch, logits):
-    state, figures = run_steps(graph, batch, RECIPE)
+    state, figures = run_steps(graph, batch, PLAIN)
     y, z = np.asarray(batch["labels"][:3]), logits
     bce = np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0) - z * y
     assert float(figures["loss"]) == pytest.approx(bce.mean(), rel=1e-5)
     assert int(state["step"]) == 1
     junk = {**batch, "fbank": batch["fbank"].at[3].set(7), "length": batch["length"].at[3].set(32)}
-    again, _ = run_steps(graph, junk, RECIPE)
+    again, _ = run_steps(graph, junk, PLAIN)
     for path in state["params"]:
         np.testing.assert_array_equal(state["params"][path], again["params"][path], err_msg=path)
 
 
-def test_cross_entropy_takes_soft_labels():
-    logits = jnp.array([[1.0, 2.0, 0.5]])
-    log_p = np.log(np.exp([1, 2, 0.5]) / np.exp([1, 2, 0.5]).sum())
-    got = per_clip_loss(logits, jnp.array([[0.3, 0.7, 0.0]]), "ce")
-    assert float(got[0]) == pytest.approx(-(0.3 * log_p[0] + 0.7 * log_p[1]), rel=1e-5)
-
-
-@pytest.mark.parametrize(("loss", "total"), [("ce", 1.0), ("bce", None)])
-def test_scores_are_a_softmax_or_sigmoids(graph, batch, loss, total):
+@pytest.mark.parametrize("loss", ["ce", "bce"])
+def test_scores_are_a_softmax_or_sigmoids_of_the_logits(graph, batch, logits, loss):
     graphdef, params = graph
-    out = eval_step(params, batch, graphdef=graphdef, mean=-4.0, std=4.5, loss=loss)
-    scores = np.asarray(out["scores"])
-    assert ((scores > 0) & (scores < 1)).all()
-    if total:
-        np.testing.assert_allclose(scores.sum(1), total, rtol=1e-5)
-    else:
-        logits = np.asarray(merge(graphdef, params)(normalise(features(batch), -4.0, 4.5)))
-        np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+    what = objective(Objective(loss=loss))
+    options = {"front_end": FRONT_END, "activation": what.activation, "loss": what.per_clip}
+    out = eval_step(params, batch, graphdef=graphdef, **options)
+    exp = np.exp(logits)
+    wanted = exp / exp.sum(1, keepdims=True) if loss == "ce" else exp / (1 + exp)
+    np.testing.assert_allclose(out["scores"][:3], wanted, rtol=1e-5)
+    np.testing.assert_array_equal(out["labels"], batch["labels"])
+    turned = eval_step(params, batch, graphdef=graphdef, columns=(3, 1, 0, 2), **options)
+    np.testing.assert_allclose(turned["scores"], out["scores"][:, np.array([3, 1, 0, 2])], rtol=1e-6)
 
 
 def test_masks_change_with_the_step_and_not_with_the_batch(batch):
-    recipe = Recipe(mean=0.0, std=0.5, freq_mask=20, time_mask=10)
+    masked = step_of(freq_mask=20, time_mask=10)
     draw = lambda step, rows: np.asarray(
-        inputs({k: v[rows] for k, v in batch.items()}, jnp.int32(step), recipe)
+        inputs({k: v[rows] for k, v in batch.items()}, jnp.int32(step), masked)
     )
     np.testing.assert_array_equal(draw(3, slice(0, 4))[1:3], draw(3, slice(1, 3)))
     assert (draw(3, slice(0, 4)) != draw(4, slice(0, 4))).any()
@@ -148,43 +154,37 @@ def assert_close(ours: dict, theirs: dict) -> None:
 @pytest.mark.parametrize(("loss", "parts"), [("bce", 2), ("ce", 4)])
 def test_accumulation_equals_the_whole_batch(graph, batch, loss, parts):
     """Three real rows of four: parts of 2 and 1 rows, or of 1, 1, 1 and none. 1e-6 is float32's rounding of another order."""
-    recipe = Recipe(mean=-4.0, std=4.5, loss=loss, freq_mask=20, time_mask=10, noise=True)
-    whole, expected = run_steps(graph, batch, recipe)
-    state, figures = run_steps(graph, batch, dataclasses.replace(recipe, accumulate=parts))
+    step = step_of(loss=loss, freq_mask=20, time_mask=10, noise=True)
+    whole, expected = run_steps(graph, batch, step)
+    state, figures = run_steps(graph, batch, dataclasses.replace(step, accumulate=parts))
     assert_close(state["params"], whole["params"])
     for name in ("loss", "grad_norm"):
         assert float(figures[name]) == pytest.approx(float(expected[name]), rel=1e-6)
-    assert (
-        max(np.abs(whole["params"][path] - graph[1][path]).max() for path in graph[1]) > 0.1
-    )  # there is a gradient
+    # there is a gradient
+    assert max(np.abs(whole["params"][path] - graph[1][path]).max() for path in graph[1]) > 0.1
 
 
 def test_accumulation_moves_adam_once(graph, batch):
     """One step of the optimiser, whatever the parts: its count is that of the schedule."""
-    whole, _ = run_steps(graph, batch, RECIPE, ADAM, steps=2)
-    parts, _ = run_steps(graph, batch, dataclasses.replace(RECIPE, accumulate=2), ADAM, steps=2)
+    whole, _ = run_steps(graph, batch, PLAIN, ADAM, steps=2)
+    parts, _ = run_steps(graph, batch, dataclasses.replace(PLAIN, accumulate=2), ADAM, steps=2)
     counts = lambda state: [int(leaf) for leaf in jax.tree.leaves(state["opt"]) if leaf.shape == ()]
     assert counts(parts) == counts(whole) == [2, 2]
-    for path in (
-        "head/kernel",
-        "patch_embed/kernel",
-        "blocks/0/mlp/fc1/bias",
-    ):  # gradients well above rounding
+    # gradients well above rounding
+    for path in ("head/kernel", "patch_embed/kernel", "blocks/0/mlp/fc1/bias"):
         np.testing.assert_allclose(parts["params"][path], whole["params"][path], atol=1e-6, err_msg=path)
 
 
 def test_the_mean_over_devices_is_over_their_real_rows(graph, batch):
     """Two devices, simulated along a named axis, with unequal numbers of real rows: equal to one device's step."""
     graphdef, params = graph
-    step = functools.partial(
-        train_step, graphdef=graphdef, optimizer=DESCENT, recipe=RECIPE, axis_name="data"
-    )
+    step = functools.partial(train_step, graphdef=graphdef, optimizer=DESCENT, step=PLAIN, axis_name="data")
     mapped = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="data"))
     for mask in ([1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]):
         rows = batch | {"mask": jnp.array(mask, jnp.float32)}
-        whole, expected = run_steps(graph, rows, RECIPE)
+        whole, expected = run_steps(graph, rows, PLAIN)
         halves = {key: value.reshape(2, 2, *value.shape[1:]) for key, value in rows.items()}
-        state, figures = mapped(init_state(params, DESCENT), halves)
+        state, figures = mapped(init_state(params, {}, DESCENT), halves)
         np.testing.assert_allclose(figures["loss"], np.full(2, expected["loss"]), rtol=1e-6)
         for half in (0, 1):
             assert_close({path: p[half] for path, p in state["params"].items()}, whole["params"])
@@ -193,9 +193,9 @@ def test_the_mean_over_devices_is_over_their_real_rows(graph, batch):
 @pytest.mark.parametrize("loss", ["bce", "ce"])
 def test_masked_rows_weigh_nothing_in_loss_and_gradient(graph, batch, loss):
     """The step on three real rows and a filler is the step on the three alone."""
-    recipe = dataclasses.replace(RECIPE, loss=loss)
-    filled, figures = run_steps(graph, batch, recipe)
-    alone, expected = run_steps(graph, {key: rows[:3] for key, rows in batch.items()}, recipe)
+    step = step_of(loss=loss)
+    filled, figures = run_steps(graph, batch, step)
+    alone, expected = run_steps(graph, {key: rows[:3] for key, rows in batch.items()}, step)
     assert float(figures["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-6)
     assert_close(filled["params"], alone["params"])
 
@@ -211,36 +211,36 @@ def test_label_smoothing_spreads_a_share_of_the_labels(graph, batch, logits):
     }
     for loss, value in expected.items():
         rows = batch | {"labels": batch["labels"].at[:3].set(y)}
-        _, figures = run_steps(graph, rows, dataclasses.replace(RECIPE, loss=loss, label_smoothing=0.2))
+        _, figures = run_steps(graph, rows, step_of(loss=loss, smoothing=0.2))
         assert float(figures["loss"]) == pytest.approx(value, rel=1e-5)
 
 
 def test_the_average_of_the_weights_follows_its_recursion(graph, batch):
     """From the initial weights on: average <- d average + (1 - d) weights, after each step."""
     graphdef, params = graph
-    step = compiled(graphdef, dataclasses.replace(RECIPE, ema=0.9), ADAM)
-    state = init_state(params, ADAM, ema=True)
+    step = compiled(graphdef, dataclasses.replace(PLAIN, ema=0.9), ADAM)
+    state = init_state(params, {}, ADAM, ema=True)
     expected = {path: np.asarray(value, np.float64) for path, value in params.items()}
     for _ in range(5):
         state, _ = step(state, batch)
         expected = {path: 0.9 * expected[path] + 0.1 * np.asarray(state["params"][path]) for path in expected}
     assert_close(state["ema"], expected)
     assert np.abs(state["ema"]["head/kernel"] - state["params"]["head/kernel"]).max() > 1e-3
-    plain, _ = run_steps(graph, batch, RECIPE, ADAM, steps=5)
+    plain, _ = run_steps(graph, batch, PLAIN, ADAM, steps=5)
     assert "ema" not in plain
     np.testing.assert_allclose(plain["params"]["head/kernel"], state["params"]["head/kernel"], atol=1e-6)
 
 
 def test_frozen_parameters_get_no_gradient_and_do_not_move(graph, batch):
     params = graph[1]
-    factors = layer_factors(params, depth=CONFIG.depth, freeze="1")
+    factors = layer_factors(params, levels=merge(*graph).levels, freeze="1")
     frozen = frozenset(path for path, factor in factors.items() if factor == 0)
     free = params.keys() - frozen
     assert frozen
     assert free
-    recipe = dataclasses.replace(RECIPE, frozen=frozen)
-    plain, _ = run_steps(graph, batch, RECIPE)
-    state, figures = run_steps(graph, batch, recipe)
+    held = dataclasses.replace(PLAIN, frozen=frozen)
+    plain, _ = run_steps(graph, batch, PLAIN)
+    state, figures = run_steps(graph, batch, held)
     for path in frozen:
         np.testing.assert_array_equal(state["params"][path], params[path], err_msg=path)
     assert_close(state["params"], {path: plain["params"][path] for path in free})
@@ -248,8 +248,7 @@ def test_frozen_parameters_get_no_gradient_and_do_not_move(graph, batch):
         sum(np.square(state["params"][path] - params[path], dtype=np.float64).sum() for path in free)
     )
     assert float(figures["grad_norm"]) == pytest.approx(norm, rel=1e-4)
-    decayed, _ = run_steps(
-        graph, batch, recipe, adam(lambda s: 1e-2, weight_decay=0.1, factors=factors), steps=3
-    )
+    decaying = adam(lambda s: 1e-2, weight_decay=0.1, factors=factors)
+    decayed, _ = run_steps(graph, batch, held, decaying, steps=3)
     for path in params:  # weight decay has no hold on them either
         assert np.array_equal(decayed["params"][path], params[path]) == (path in frozen), path

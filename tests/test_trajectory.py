@@ -15,9 +15,12 @@ import pytest
 from flax import nnx
 from weights_oracles import reference_model
 
-from ast_jax.models import AST, ASTConfig, split
+from ast_jax.features import Kaldi
+from ast_jax.models import AST, ASTConfig, kernels_on, split
+from ast_jax.objectives import objective
+from ast_jax.settings import Objective
 from ast_jax.training.optim import adam, rate_stairs, schedule
-from ast_jax.training.step import Recipe, init_state, train_step
+from ast_jax.training.step import Step, init_state, train_step
 from ast_jax.weights import layouts
 
 CONFIG = ASTConfig(num_classes=5, num_frames=64, num_mel_bins=32, width=32, depth=2, num_heads=2)
@@ -113,11 +116,13 @@ def run_ours(
     loss: str, start: dict, optimizer: optax.GradientTransformation, **compiler_options
 ) -> tuple[list[float], dict]:
     """Losses and final parameters of our step, compiled, in float32."""
-    graphdef, _ = split(AST(CONFIG, rngs=nnx.Rngs(0)))
-    recipe = Recipe(mean=MEAN, std=STD, loss=loss)
-    state = init_state(jax.tree.map(jnp.asarray, start), optimizer)
+    graphdef, _, _ = split(AST(CONFIG, rngs=nnx.Rngs(0)))
+    what = Step(Kaldi(num_mel_bins=CONFIG.num_mel_bins, mean=MEAN, std=STD), objective(Objective(loss=loss)))
+    state = init_state(jax.tree.map(jnp.asarray, start), {}, optimizer)
     losses = []
-    one_step = functools.partial(train_step, graphdef=graphdef, optimizer=optimizer, recipe=recipe)
+    forms = kernels_on(jax.devices("cpu")[0])  # as training takes them here
+    options = {"graphdef": graphdef, "optimizer": optimizer, "step": what, "forms": forms}
+    one_step = functools.partial(train_step, **options)
     with jax.default_matmul_precision("float32"):
         step = jax.jit(one_step, compiler_options=compiler_options)
         for batch in make_batches(loss):

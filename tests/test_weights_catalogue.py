@@ -213,7 +213,7 @@ def test_a_name_becomes_a_model(tmp_path, monkeypatch):
     assert source.config.grid == (12, 101)
     assert (source.mean, source.std) == published.AUDIOSET
     assert (source.label_names[0], source.activation, source.channels) == ("Speech", "sigmoid", "first")
-    np.testing.assert_array_equal(source.params["head/kernel"], params["head/kernel"])
+    np.testing.assert_array_equal(source.arrays["head/kernel"], params["head/kernel"])
     assert source.notes[-1] == f"{name} is under CC BY-NC 4.0: not for commercial use"
     assert (tmp_path / "cache" / "audioset.pth").exists()
 

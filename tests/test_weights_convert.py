@@ -7,14 +7,15 @@ import sys
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import save_file
 from weights_oracles import hugging_face_model, reference_model, save_hugging_face
 
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig, host_variables, set_variables
+from ast_jax.models import AST, ASTConfig, host_variables, variables
 from ast_jax.weights import load_model
 from ast_jax.weights.convert import LAYOUTS, convert
-from ast_jax.weights.pretrained import LoadedModel
 from ast_jax.weights.model_card import CARD
+from ast_jax.weights.pretrained import LoadedModel
 
 CONFIG = ASTConfig(
     num_classes=5,
@@ -28,31 +29,22 @@ CONFIG = ASTConfig(
 )
 
 
-def model_of_ours(directory, config=CONFIG, **facts):
+def model_of_ours(directory, config=CONFIG):
     """A directory of ours with weights of std 0.2, and its parameters."""
     model = nnx.eval_shape(lambda: AST(config, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(0)
-    random = {
-        path: rng.normal(0, 0.2, value.shape).astype(np.float32) for path, value in abstract(model).items()
-    }
+    shapes = {path: value.shape for path, value in variables(model).items()}
+    random = {path: rng.normal(0, 0.2, shape).astype(np.float32) for path, shape in shapes.items()}
     for path in random:
         if path.endswith("scale"):
             random[path] += 1
-    set_variables(model, random)
     names = ["dog", "rain", "sneezing, loud", "été", "clock"][: config.num_classes]
-    loaded = LoadedModel(model, names, mean=-5.5, std=3.25, multi_label=True, channels="first")
-    for name, value in facts.items():
-        setattr(loaded, name, value)
-    from ast_jax.weights.convert import _flax
-
-    _flax(loaded, directory)
+    front_end = model.front_end.with_statistics(-5.5, 3.25)
+    loaded = LoadedModel(model, names, front_end, "sigmoid", channels="first")
+    directory.mkdir()
+    save_file(random, directory / "model.safetensors")
+    (directory / CARD).write_text(json.dumps(loaded.card()))
     return random
-
-
-def abstract(model):
-    from ast_jax.models import split
-
-    return split(model)[1]
 
 
 @pytest.mark.parametrize("to", LAYOUTS)
@@ -66,7 +58,7 @@ def test_round_trip_is_bit_exact(tmp_path, to, monkeypatch):
     assert got.keys() == params.keys()
     for path, array in params.items():
         np.testing.assert_array_equal(got[path], array, err_msg=path)
-    assert (again.mean, again.std, again.multi_label) == (-5.5, 3.25, True)
+    assert (again.front_end.mean, again.front_end.std, again.activation) == (-5.5, 3.25, "sigmoid")
     assert again.label_names == ["dog", "rain", "sneezing, loud", "été", "clock"]
     if to == "huggingface":  # the one fact its config has no place for
         assert again.model.config == dataclasses.replace(CONFIG, head_norm_eps=CONFIG.norm_eps)
@@ -133,7 +125,7 @@ def test_damage_to_our_own_files_is_named(tmp_path):
     model_of_ours(tmp_path / "ours")
     card = json.loads((tmp_path / "ours" / CARD).read_text())
     for change, message in [
-        ({"width": 64}, "width 32 where its config says 64"),
+        ({"width": 64}, r"proj/bias has shape \(32,\), wanted \(64,\)"),
         ({"depth": 3}, "unfilled parameters: blocks/2"),
         ({"wings": 2}, "unknown fields wings"),
     ]:

@@ -27,9 +27,8 @@ def model(seed=0, **changes) -> LoadedModel:
     shape = {"num_classes": 3, "num_frames": 32, "width": 8, "depth": 2, "num_heads": 2, "strides": (16, 16)}
     net = AST(ASTConfig(**shape | changes), rngs=nnx.Rngs(seed))
     nnx.update(net, jax.tree.map(lambda value: 5 * value, nnx.state(net)))
-    return LoadedModel(
-        net, LABELS, -6.5, 5.0, multi_label=True, notes=["2 blocks from somewhere/weights.npz"]
-    )
+    front_end = net.front_end.with_statistics(-6.5, 5.0)
+    return LoadedModel(net, LABELS, front_end, "sigmoid", notes=["2 blocks from somewhere/weights.npz"])
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ TABLES = {
     "hugging face": (layouts.hugging_face(2, distilled=True), {"channels": 3, "classes": 0}),
     "hugging face ast": (layouts.hugging_face_ast(2), {}),
     "google": (layouts.google(2, num_heads=3), {"distilled": False, "channels": 3, "classes": 0}),
-    "ours": (layouts.ours(2, distilled=True), {}),
+    "ours": ([layouts.same(path) for path in our_params()], {}),
 }
 
 

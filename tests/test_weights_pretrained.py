@@ -22,7 +22,7 @@ from weights_oracles import (
 
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, host_variables
-from ast_jax.weights import initialise, layouts, load_model, read_source, torch_file
+from ast_jax.weights import LoadedModel, initialise, layouts, load_model, read_source, torch_file
 
 # Both sides compute in float32; with weights of std 0.2 logits are of size 1 to 10 and differ by some 1e-6 of that.
 PARITY = 1e-4
@@ -38,12 +38,18 @@ def torch_logits(model, loaded, x):
     import torch
 
     with torch.no_grad():
-        out = model(torch.from_numpy((x - loaded.mean) / (2 * loaded.std)))
+        out = model(torch.from_numpy(loaded.front_end.normalise(x)))
     return getattr(out, "logits", out).numpy()
+
+
+def tokens(loaded, image):
+    """Ours of grey images [B, height, width]: their width is time."""
+    return nnx.jit(lambda m, x: m(x)[1]["tokens"])(loaded.model, image.swapaxes(1, 2))
 
 
 SHAPES = [
     {},
+    {"hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 200},
     {"hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 192},
     {"num_hidden_layers": 3, "intermediate_size": 64},
     {"frequency_stride": 10, "time_stride": 8},
@@ -60,7 +66,7 @@ SHAPES = [
 def test_hugging_face_ast_gives_the_same_logits(tmp_path, shape):
     model = hugging_face_model(**shape)
     loaded = load_model(save_hugging_face(model, tmp_path, mean=-3.5, std=2.5))
-    assert (loaded.mean, loaded.std) == (-3.5, 2.5)
+    assert (loaded.front_end.mean, loaded.front_end.std) == (-3.5, 2.5)
     x = fbank(loaded)
     expected = torch_logits(model, loaded, x)
     assert np.abs(expected).max() > 0.5
@@ -135,7 +141,7 @@ def test_timm_gives_the_same_tokens(tmp_path, name):
     image = np.random.default_rng(0).normal(size=(2, side, side)).astype(np.float32)
     with torch.no_grad():  # a grey image: three equal channels
         expected = model.forward_features(torch.from_numpy(np.repeat(image[:, None], 3, axis=1))).numpy()
-    ours = nnx.jit(lambda m, x: m.tokens(x))(loaded.model, image.swapaxes(1, 2))  # [B, T, F]: width is time
+    ours = tokens(loaded, image)
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, atol=PARITY)
 
@@ -164,7 +170,7 @@ def test_google_files_mean_to_timm_what_they_mean_to_us(tmp_path, stacked):
     image = np.random.default_rng(0).normal(size=(2, 24, 24)).astype(np.float32)
     with torch.no_grad():
         expected = vit.forward_features(torch.from_numpy(np.repeat(image[:, None], 3, axis=1))).numpy()
-    ours = nnx.jit(lambda m, x: m.tokens(x))(loaded.model, image.swapaxes(1, 2))
+    ours = tokens(loaded, image)
     np.testing.assert_allclose(ours, expected, atol=PARITY)
 
 
@@ -187,7 +193,7 @@ def test_hugging_face_vits_give_the_same_tokens(tmp_path, kind):
     base = getattr(model, "deit", model)
     with torch.no_grad():
         expected = base(torch.from_numpy(np.repeat(image[:, None], 3, axis=1))).last_hidden_state.numpy()
-    ours = nnx.jit(lambda m, x: m.tokens(x))(loaded.model, image.swapaxes(1, 2))
+    ours = tokens(loaded, image)
     np.testing.assert_allclose(ours, expected, atol=PARITY)
 
 
@@ -211,7 +217,7 @@ def test_a_real_clip_through_both_front_ends(tmp_path, shared):
         np.testing.assert_allclose(
             loaded.logits(fbank), theirs, atol=1e-2
         )  # rare cells differ by 3e-3 nats and more
-        values = inputs["input_values"].numpy() * (2 * loaded.std) + loaded.mean
+        values = inputs["input_values"].numpy() * 2 * loaded.front_end.std + loaded.front_end.mean
         np.testing.assert_allclose(loaded.logits(values), theirs, atol=PARITY)
 
 
@@ -283,12 +289,12 @@ def test_distillation_token_follows_the_model(tmp_path):
     np.testing.assert_array_equal(host_variables(model)["pos_embed"][:, 0], params["pos_embed"][:, 0])
 
 
-def test_the_model_may_follow_its_source(tmp_path):
+def test_a_source_says_what_shape_of_model_it_wants(tmp_path):
     save_timm(tmp_path / "x.npz", distilled=True)
-    structure = read_source(tmp_path / "x.npz").structure()
-    assert structure == {
-        "width": 192, "depth": 2, "num_heads": 3, "mlp_ratio": 4, "distilled": True, "norm_eps": 1e-6,
-    }  # fmt: skip
+    found = read_source(tmp_path / "x.npz").model
+    wanted = {"width": 192, "depth": 2, "num_heads": 3, "mlp_width": 768, "distilled": True, "norm_eps": 1e-6}
+    assert {name: found[name] for name in wanted} == wanted
+    assert "num_classes" not in found
 
 
 def test_another_size_is_refused(tmp_path):
@@ -320,7 +326,8 @@ def test_our_own_directory_is_taken_as_it_is(tmp_path):
     params = save_ours(tmp_path / "m", tiny())
     loaded = load_model(tmp_path / "m")
     assert loaded.model.config == tiny()
-    assert (loaded.mean, loaded.std, loaded.multi_label, loaded.channels) == (-4.0, 3.0, True, "first")
+    assert (loaded.front_end.mean, loaded.front_end.std, loaded.channels) == (-4.0, 3.0, "first")
+    assert loaded.activation == "sigmoid"
     assert loaded.label_names == ["l0", "l1", "l2", "l3", "l4", "l5", "l6"]
     for path, array in host_variables(loaded.model).items():
         np.testing.assert_array_equal(array, params[path])
@@ -371,7 +378,7 @@ def test_logits_pad_cut_and_normalise(tmp_path):
     np.testing.assert_array_equal(loaded.logits(x[:, :48]), whole)
     padded = np.concatenate([x[:, :30], np.zeros((2, 18, 16), np.float32)], axis=1)
     np.testing.assert_array_equal(loaded.logits(x[:, :30]), loaded.logits(padded))
-    direct = nnx.jit(lambda m, y: m(y))(loaded.model, (x[:, :48] + 5.0) / 4.0)
+    direct = nnx.jit(lambda m, y: m(y)[0])(loaded.model, (x[:, :48] + 5.0) / 4.0)
     np.testing.assert_allclose(whole, direct, atol=1e-5)  # fused and unfused normalisation round differently
 
 
@@ -380,7 +387,7 @@ def test_normalisation_must_be_known(tmp_path):
     with pytest.raises(InputError, match="does not say the mean and std"):
         load_model(tmp_path / "m")
     loaded = load_model(tmp_path / "m", mean=0.0, std=1.0)
-    assert (loaded.mean, loaded.std) == (0.0, 1.0)
+    assert (loaded.front_end.mean, loaded.front_end.std) == (0.0, 1.0)
     assert "features normalised by mean 0, std 1 (as given)" in loaded.notes
     save_ours(tmp_path / "n", tiny())
     assert "features normalised by mean -4, std 3 (the checkpoint's)" in load_model(tmp_path / "n").notes
@@ -464,7 +471,7 @@ def test_google_files_with_and_without_class_token(tmp_path):
     source = read_source(tmp_path / "x.npz")
     assert source.model["num_heads"] == 3
     np.testing.assert_array_equal(
-        source.params["blocks/1/attention/qkv/kernel"], params["blocks/1/attention/qkv/kernel"]
+        source.arrays["blocks/1/attention/qkv/kernel"], params["blocks/1/attention/qkv/kernel"]
     )
     del theirs["cls"]
     name = "Transformer/posembed_input/pos_embedding"
@@ -472,8 +479,8 @@ def test_google_files_with_and_without_class_token(tmp_path):
     np.savez(tmp_path / "y.npz", **theirs)
     source = read_source(tmp_path / "y.npz")
     assert "no class token" in source.notes[0]
-    assert not source.params["cls_token"].any()
-    np.testing.assert_array_equal(source.params["pos_embed"][:, 1:], params["pos_embed"][:, 1:])
+    assert not source.arrays["cls_token"].any()
+    np.testing.assert_array_equal(source.arrays["pos_embed"][:, 1:], params["pos_embed"][:, 1:])
 
 
 def hugging_face_files(directory, **changes):
@@ -495,10 +502,10 @@ def test_hugging_face_facts_are_honoured(tmp_path):
     params = hugging_face_files(tmp_path)
     source = read_source(tmp_path)
     assert source.label_names == [f"name {i}" for i in range(5)]
-    assert source.multi_label is True
+    assert source.activation == "sigmoid"
     assert source.model["norm_eps"] == source.model["head_norm_eps"] == 1e-12
     assert any("AudioSet's mean and std" in note for note in source.notes)
-    np.testing.assert_array_equal(source.params["head/kernel"], params["head/kernel"])
+    np.testing.assert_array_equal(source.arrays["head/kernel"], params["head/kernel"])
     (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false, "mean": 3}')
     assert (read_source(tmp_path).mean, read_source(tmp_path).std) == (0.0, 0.5)
 
@@ -506,13 +513,16 @@ def test_hugging_face_facts_are_honoured(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "gelu_new"}, "hidden_act 'gelu_new'"),
+        ({"hidden_act": "gelu_new"}, "hidden_act 'gelu_new' is another function than ours"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is another function than ours"),
+        ({"problem_type": "regression"}, "problem_type 'regression' gives no scores of classes"),
+        ({"intermediate_size": 72}, "mlp_width 96 where its config says 72"),
         ({"layer_norm_eps": None}, "lacks layer_norm_eps"),
         ({"max_length": 20}, "num_tokens 14 where its config says 17"),
         ({"num_hidden_layers": 3}, "unfilled parameters: blocks/2"),
         ({"num_hidden_layers": 1}, "unknown keys: encoder.layer.1"),
         ({"id2label": {"0": "a"}}, "id2label names 1 classes, the head has 5"),
-        ({"head_dim": 5}, "head_dim does not go"),
+        ({"head_dim": 5}, "head_dim 5 does not go with hidden_size 24"),
         ({"hidden_size": "24"}, "its config has hidden_size '24', wanted int"),
     ],
 )
@@ -535,7 +545,7 @@ def test_hugging_face_shards_in_other_types(tmp_path, dtype):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     source = read_source(tmp_path)
     np.testing.assert_array_equal(
-        source.params["head/kernel"], params["head/kernel"].astype(dtype).astype(np.float32)
+        source.arrays["head/kernel"], params["head/kernel"].astype(dtype).astype(np.float32)
     )
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(InputError, match=r"b\.safetensors cannot be opened"):
@@ -567,7 +577,7 @@ def test_real_dinov2_weights(shared):
     assert source.model["num_heads"] == 6
     assert source.notes == ["LayerScale folded into the projections before it"]
     with np.load(path) as theirs:  # every number but the 24 folded scales has its place
-        assert sum(x.size for x in source.params.values()) == sum(x.size for x in theirs.values()) - 24 * 384
+        assert sum(x.size for x in source.arrays.values()) == sum(x.size for x in theirs.values()) - 24 * 384
 
 
 def test_real_dinov2_weights_give_timms_tokens(shared):
@@ -581,5 +591,40 @@ def test_real_dinov2_weights_give_timms_tokens(shared):
     image = np.random.default_rng(0).normal(size=(1, 518, 518)).astype(np.float32)
     with torch.no_grad():
         expected = model.forward_features(torch.from_numpy(np.repeat(image[:, None], 3, axis=1))).numpy()
-    ours = nnx.jit(lambda m, x: m.tokens(x))(loaded.model, image.swapaxes(1, 2))
+    ours = tokens(loaded, image)
     np.testing.assert_allclose(ours, expected, atol=PARITY)
+
+
+class Counting(AST):
+    """Says how often it was traced."""
+
+    traces = 0
+
+    def __call__(self, x, **options):
+        Counting.traces += 1
+        return super().__call__(x, **options)
+
+
+class Doubled(nnx.Module):
+    """A layer around another, as LoRA's are."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __call__(self, x):
+        return 2 * self.inner(x)
+
+
+def test_a_loaded_model_answers_with_the_weights_it_has_now_and_is_traced_once():
+    model = Counting(tiny(), rngs=nnx.Rngs(0))
+    loaded = LoadedModel(model, list("abcdefg"), model.front_end, "sigmoid")
+    x = fbank(loaded)
+    before = loaded.logits(x)
+    Counting.traces = 0
+    model.head.bias[...] += 1
+    np.testing.assert_allclose(loaded.logits(x), before + 1, atol=1e-5)
+    np.testing.assert_allclose(loaded.scores(x), jax.nn.sigmoid(before + 1), atol=1e-5)
+    assert Counting.traces == 0
+    model.head = Doubled(model.head)
+    np.testing.assert_allclose(loaded.logits(x), 2 * before + 2, atol=1e-5)
+    assert Counting.traces == 1

@@ -1,4 +1,6 @@
-"""Checkpoints of a run: saved asynchronously through orbax, verified before they are trusted, bounded in number."""
+"""Checkpoints of a run: saved asynchronously through orbax, verified before they are trusted, bounded in
+number.
+"""
 
 from ast_jax.checkpoints.store import Restored, Store, load_variables, saved_steps
 

@@ -1,8 +1,8 @@
 """Save, choose, verify and restore the training state of one work directory.
 
-A checkpoint is `checkpoints/<step>/{params,opt,meta}`, and a folder for anything else the state holds (`ema`, `average`):
-parameters alone can be read without the optimiser. `meta` is JSON and holds whatever the loop wants back, and a digest of
-every leaf: storage does not notice all damage by itself.
+A checkpoint is `checkpoints/<step>/{params,opt,meta}`, and a folder for anything else the state holds (`ema`,
+`average`): parameters alone can be read without the optimiser. `meta` is JSON and holds whatever the loop
+wants back, and a digest of every leaf: storage does not notice all damage by itself.
 """
 
 import contextlib
@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A verified checkpoint: the state, placed like the template it was restored into, and the loop's own record."""
+    """A verified checkpoint: the state, placed like the template it was restored into, and the loop's own
+    record.
+    """
 
     state: Any
     meta: dict[str, Any]
@@ -38,7 +40,8 @@ class Store:
     """The checkpoints of one work directory.
 
     Kept are the newest `keep_last` and the best one by the metric given at `save`; so the disk holds at most
-    keep_last + 1 checkpoints, each three times the parameters' size (Adam's two moments), and one being written.
+    keep_last + 1 checkpoints, each three times the parameters' size (Adam's two moments), and one being
+    written.
     """
 
     def __init__(self, workdir: Path, template: Mapping[str, Any], *, keep_last: int = 2):
@@ -69,10 +72,12 @@ class Store:
         return sorted(self._manager.all_steps())
 
     def save(self, state: Mapping[str, Any], meta: Mapping[str, Any], *, metric: float | None = None) -> None:
-        """Begins to save; returns once the arrays are copied off the device. `metric`: larger is better; None ranks last.
+        """Begins to save; returns once the arrays are copied off the device. `metric`: larger is better; None
+        ranks last.
 
-        All else is done by a thread: orbax alone takes some tenths of a second of Python before its own threads set out. Not
-        where there are several hosts: they meet inside, and must do so in the order of their training steps.
+        All else is done by a thread: orbax alone takes some tenths of a second of Python before its own
+        threads set out. Not where there are several hosts: they meet inside, and must do so in the order of
+        their training steps.
 
         Raises InputError if the save before it could not be written.
         """
@@ -100,16 +105,18 @@ class Store:
         self._manager.save(step, args=args.Composite(meta=args.JsonSave(record), **arrays), force=True)
 
     def restore(self, template: Mapping[str, Any]) -> Restored | None:
-        """The newest checkpoint that proves whole, in the template's structure and placement; None if there is none at all.
+        """The newest checkpoint that proves whole, in the template's structure and placement; None if there
+        is none at all.
 
-        A damaged or half-written one is passed over with a warning, and the one before it is tried; those passed over are
-        deleted once a whole one is found. Raises InputError if every one is damaged.
+        A damaged or half-written one is passed over with a warning, and the one before it is tried; those
+        passed over are deleted once a whole one is found. Raises InputError if every one is damaged.
         """
         damaged: list[int] = []
         for step in reversed(self.steps()):
             try:
                 found = self._read(step, template)
-            except Exception as error:  # whatever damage does to orbax, tensorstore or JSON: it is reported, and older ones remain
+            # whatever damage does to orbax, tensorstore or JSON: it is reported, and older ones remain
+            except Exception as error:
                 log.warning(
                     "checkpoint %d is damaged and is passed over: %s", step, f"{error}".splitlines()[0][:200]
                 )
@@ -120,7 +127,8 @@ class Store:
                 return found
         if damaged:
             raise InputError(
-                f"none of the {len(damaged)} checkpoints in {self._workdir / 'checkpoints'} proves whole: put one back from "
+                f"none of the {len(damaged)} checkpoints in {self._workdir / 'checkpoints'} proves whole: "
+                "put one back from "
                 "elsewhere, or delete that directory to begin again"
             )
         return None
@@ -178,14 +186,16 @@ class Store:
 
 
 def saved_steps(workdir: Path | str) -> list[int]:
-    """The steps of a run's finished checkpoints, by the names of their folders; those being written have other names."""
+    """The steps of a run's finished checkpoints, by the names of their folders; those being written have
+    other names.
+    """
     found = Path(workdir, "checkpoints").glob("*")
     return sorted(int(path.name) for path in found if path.name.isdigit())
 
 
 def load_variables(workdir: Path | str, which: str = "best") -> dict[str, np.ndarray]:
-    """A run's parameters and statistics by '/'-joined path: those evaluated at its `best` or `last` checkpoint, or the
-    `average` of epochs.
+    """A run's parameters and statistics by '/'-joined path: those evaluated at its `best` or `last`
+    checkpoint, or the `average` of epochs.
 
     Where the run keeps an exponential average, that is what was evaluated.
 
@@ -233,7 +243,10 @@ def load_variables(workdir: Path | str, which: str = "best") -> dict[str, np.nda
 
 @dataclasses.dataclass
 class Retention:
-    """Which checkpoints orbax may not delete: the newest `keep_last` and the best. Its own `BestN` forgets metrics at a restart."""
+    """Which checkpoints orbax may not delete: the newest `keep_last` and the best.
+
+    Its own `BestN` forgets metrics at a restart.
+    """
 
     keep_last: int
     ranks: dict[int, float]  # by step; larger is better
@@ -246,7 +259,9 @@ class Retention:
 
 
 def _is_not_repeated(record: logging.LogRecord) -> bool:
-    """False for the tracebacks orbax logs from its writing threads, several for one cause: `save` and `wait` raise it."""
+    """False for the tracebacks orbax logs from its writing threads, several for one cause: `save` and `wait`
+    raise it.
+    """
     return not (record.levelno >= logging.ERROR and f"{os.sep}orbax{os.sep}" in record.pathname)
 
 
@@ -289,7 +304,10 @@ def _unnamed(named: Mapping[str, jax.Array], template: Any) -> Any:
 
 
 def _on_host(items: Mapping[str, dict[str, jax.Array]]) -> dict[str, dict[str, np.ndarray]]:
-    """Copies that the next step, which takes the state's memory, leaves alone. All transfers are under way before the first is waited for."""
+    """Copies that the next step, which takes the state's memory, leaves alone.
+
+    All transfers are under way before the first is waited for.
+    """
     for leaf in jax.tree.leaves(items):
         leaf.copy_to_host_async()
     return {item: {name: np.array(leaf) for name, leaf in tree.items()} for item, tree in items.items()}
@@ -297,8 +315,9 @@ def _on_host(items: Mapping[str, dict[str, jax.Array]]) -> dict[str, dict[str, n
 
 @jax.jit
 def _fingerprints(leaves: list[jax.Array]) -> list[jax.Array]:
-    """`_fingerprint_on_host` of arrays that no host holds whole: one program, since many small ones with collectives in
-    flight can wait for one another for ever."""
+    """`_fingerprint_on_host` of arrays that no host holds whole: one program, since many small ones with
+    collectives in flight can wait for one another for ever.
+    """
 
     def one(leaf):
         words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
@@ -330,7 +349,9 @@ def _here(leaf: jax.Array | np.ndarray) -> np.ndarray:
 
 
 def _fingerprint_on_host(leaf: np.ndarray) -> int:
-    """A sum of the leaf's 32-bit words, each times its own odd number, modulo 2^32: no single flipped bit leaves it as it was."""
+    """A sum of the leaf's 32-bit words, each times its own odd number, modulo 2^32: no single flipped bit
+    leaves it as it was.
+    """
     words = np.ascontiguousarray(leaf).view(np.uint32).reshape(-1)
     return int((words * (2 * np.arange(words.size, dtype=np.uint32) + 1)).sum(dtype=np.uint32))
 

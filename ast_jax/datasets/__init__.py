@@ -1,20 +1,17 @@
-"""Data sets: sound files to shards, shards to batches. Names are imported on first use, TFDS and grain only when they are needed.
+"""Data sets: sound files to shards, shards to batches.
 
-`prepare` and `find` are in `ast_jax.datasets.prepare`.
+Names are imported on first use, TFDS and grain only when they are needed. `prepare`, `find` and
+`open_prepared` are in `ast_jax.datasets.prepare`, the table of sets in `ast_jax.datasets.registry`.
 """
 
 from importlib import import_module
 
 _HOMES = {
-    "Clip": "records",
-    "Listing": "records",
-    "PreparedSet": "records",
-    "ClipSource": "records",
-    "ESC50": "builders",
-    "SpeechCommands": "builders",
-    "AudioSet": "builders",
-    "Folder": "builders",
-    "Synthetic": "builders",
+    "Clip": "listing",
+    "Listing": "listing",
+    "PreparedSet": "prepared",
+    "ClipSource": "prepared",
+    "SetBuilder": "builder",
 }
 __all__ = list(_HOMES)
 

@@ -1,12 +1,12 @@
-"""AudioSet: the official segment tables, the table of classes, and a directory of clips named after their videos."""
+"""AudioSet: its segment tables, its table of classes, and a directory of clips named after their videos."""
 
 import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ast_jax.datasets.layout import read_class_labels, scan
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.scanning import read_class_labels, scan
 from ast_jax.errors import InputError
 
 TABLES = {
@@ -23,12 +23,14 @@ def list_clips(
     clips_dir: str | os.PathLike | None = None,
     splits: Sequence[str] | None = None,
 ) -> Listing:
-    """Splits balanced, unbalanced, eval, as far as their tables are there (or those of `splits`), labels in index order.
+    """Splits balanced, unbalanced, eval, as far as their tables are there (or those of `splits`).
 
-    Tables may lie anywhere under `source_dir`; clips, {ytid}.* or Y{ytid}.*, anywhere under `clips_dir` (default: `source_dir`).
-    Videos vanish, so a row without a clip is counted and not an error: notes["coverage"] has, for each split, the rows listed and found;
-    notes["unlabeled"] counts the clips that no table mentions; notes["mids"] are the classes' identifiers, in index order.
-    Raises InputError if a table asked for or the class table is missing, a row cannot be parsed, or a label is no class.
+    Labels are in index order. Tables may lie anywhere under `source_dir`; clips, {ytid}.* or Y{ytid}.*,
+    anywhere under `clips_dir` (default: `source_dir`). Videos vanish, so a row without a clip is counted and
+    not an error: notes["coverage"] has, for each split, the rows listed and found; notes["unlabeled"] counts
+    the clips that no table mentions; notes["mids"] are the classes' identifiers, in index order. Raises
+    InputError if a table asked for or the class table is missing, a row cannot be parsed, or a label is no
+    class.
     """
     sounds, others = scan(source_dir)
     tables = {os.path.basename(path): Path(path) for path in reversed(others)}
@@ -44,16 +46,14 @@ def list_clips(
         )
     names, index_of = read_class_labels(tables[CLASSES])
 
-    path_of = {
-        Path(path).stem: path for path in reversed(sounds)
-    }  # of several clips of one video, the first path
+    # Of several clips of one video, the first path.
+    path_of = {Path(path).stem: path for path in reversed(sounds)}
     mentioned: set[str] = set()
     found, coverage = {}, {}
     for split in (split for split in TABLES if TABLES[split] in tables):
         rows = _segments(tables[TABLES[split]], index_of)
-        stems = {
-            ytid: stem for ytid in rows for stem in (f"Y{ytid}", ytid) if stem in path_of
-        }  # the plain name wins
+        # The plain name wins.
+        stems = {ytid: stem for ytid in rows for stem in (f"Y{ytid}", ytid) if stem in path_of}
         mentioned.update(stems.values())
         if split in wanted:
             found[split] = [Clip(ytid, path_of[stem], rows[ytid]) for ytid, stem in stems.items()]

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 
-STRENGTHS = (0.1, 1.0, 10.0)  # inverse weight of the L2 term, as scikit-learn has it
+# Inverse weight of the L2 term, as scikit-learn has it.
+STRENGTHS = (0.1, 1.0, 10.0)
 
 
 def accuracy(prepared: PreparedSet, train: Sequence[str], held_out: Sequence[str]) -> float:
@@ -25,8 +26,9 @@ def accuracy(prepared: PreparedSet, train: Sequence[str], held_out: Sequence[str
     Raises InputError for a set of waveforms or of several labels a clip.
     """
     if prepared.kind != "log_mel" or prepared.multi_label:
+        labels = "several labels" if prepared.multi_label else "one label"
         raise InputError(
-            f"{prepared.directory} holds {prepared.kind}, {'several labels' if prepared.multi_label else 'one label'} a clip: "
+            f"{prepared.directory} holds {prepared.kind}, {labels} a clip: "
             "the baseline wants log_mel shards of a set with one label a clip"
         )
     return best_score(*mean_spectra(prepared, train), *mean_spectra(prepared, held_out))
@@ -48,9 +50,10 @@ def best_score(
     held_out_x: Float32[np.ndarray, "M F"],
     held_out_y: Int64[np.ndarray, " M"],
 ) -> float:
-    """The held-out accuracy with the best of three regularisations, chosen on the held-out clips: the baseline gets every chance.
+    """The held-out accuracy with the best of three regularisations.
 
-    Raises InputError if scikit-learn is not installed.
+    It is chosen on the held-out clips: the baseline gets every chance. Raises InputError if scikit-learn is
+    not installed.
     """
     try:
         from sklearn.linear_model import LogisticRegression

@@ -1,8 +1,9 @@
 """Shards written on many machines through Apache Beam. Import lazily; needs `pip install 'ast_jax[beam]'`.
 
-The collection's elements are whole shards: a worker extracts the clips of one, writes its file and, beside it, notes on what
-the driver's ledger wants to know. So shards, their order and their figures are those of one machine, whatever the runner, and
-a shard that a runner tries twice is the same file twice. Paths may be gs://bucket/... where workers mount nothing.
+The collection's elements are whole shards: a worker extracts the clips of one, writes its file and, beside
+it, notes on what the driver's ledger wants to know. So shards, their order and their figures are those of one
+machine, whatever the runner, and a shard that a runner tries twice is the same file twice. Paths may be
+gs://bucket/... where workers mount nothing.
 """
 
 import contextlib
@@ -19,9 +20,9 @@ import numpy as np
 from etils import epath
 
 from ast_jax.datasets.extract import Extraction, Record
-from ast_jax.datasets.records import Clip
+from ast_jax.datasets.listing import Clip
 from ast_jax.datasets.shards import example, write_shard
-from ast_jax.datasets.workers import Outcome, Refusal, attempt
+from ast_jax.datasets.workers import Outcome, Unreadable, attempt
 from ast_jax.errors import InputError
 
 NOTES = ".notes.json"
@@ -50,9 +51,10 @@ def write(
     places: Mapping[str, str] | None = None,
     watch: Callable[[Iterator, int], Iterator] = lambda stream, total: stream,
 ) -> Iterator[list[tuple[Clip, Outcome]]]:
-    """Writes the shards on `runner`, then yields the outcomes of each one's clips, records without their data.
+    """Writes the shards on `runner`, then yields the outcomes of each one's clips, without data.
 
-    `places` maps directories here to what they are called on the workers; `watch` sees one item for each finished clip.
+    `places` maps directories here to what they are called on the workers; `watch` sees one item for each
+    finished clip.
     """
     beam = import_beam()
     jobs = [shard.seen_as(places or {}) for shard in shards]
@@ -91,23 +93,23 @@ def write_one(job: Shard, how: Extraction) -> None:
     def examples():
         for clip in job.clips:
             outcome = _attempt(clip, how)
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, Unreadable):
                 outcomes.append((clip, outcome))
                 continue
             for record in outcome:
-                yield record.id, example(record, how.kind)
+                yield record.id, example(record, how)
             outcomes.append((clip, [dataclasses.replace(record, data=WRITTEN) for record in outcome]))
 
     with tempfile.TemporaryDirectory() as folder:
         local = os.path.join(folder, os.path.basename(job.path))
-        write_shard(local, examples(), how.kind)
+        write_shard(local, examples(), how)
         _publish(local, job.path)
         epath.Path(local + NOTES).write_text(json.dumps(_to_json(outcomes)))
         _publish(local + NOTES, job.path + NOTES)
 
 
 def _publish(local: str, path: str) -> None:
-    """Copies, then renames: a worker that dies, or a second one at the same shard, leaves no half of a file."""
+    """Copies, then renames: a worker that dies, or a second one at the same shard, leaves no half file."""
     partial = epath.Path(f"{path}.{uuid.uuid4().hex}.partial")
     epath.Path(local).copy(partial)
     partial.replace(path)
@@ -120,7 +122,7 @@ def _attempt(clip: Clip, how: Extraction) -> Outcome:
         try:
             file.write(epath.Path(clip.path).read_bytes())
         except OSError as error:
-            return Refusal("unreadable", str(error))
+            return Unreadable("unreadable", str(error))
         file.flush()
         return attempt(dataclasses.replace(clip, path=file.name), how)
 
@@ -135,13 +137,13 @@ def _moved(path: str, places: Mapping[str, str]) -> str:
 def _to_json(outcomes: Sequence[tuple[Clip, Outcome]]) -> list:
     """Per clip: [reason, detail], or a list of its records' fields. Floats come back as they were."""
     fields = lambda record: {key: value for key, value in vars(record).items() if key != "data"}
-    return [list(o) if isinstance(o, Refusal) else [fields(record) for record in o] for _, o in outcomes]
+    return [list(o) if isinstance(o, Unreadable) else [fields(record) for record in o] for _, o in outcomes]
 
 
 def _from_json(rows: list, clips: Sequence[Clip]) -> list[tuple[Clip, Outcome]]:
     refused = lambda row: bool(row) and isinstance(row[0], str)
     record = lambda fields: Record(**{**fields, "data": WRITTEN, "labels": tuple(fields["labels"])})
-    outcome = lambda row: Refusal(*row) if refused(row) else [record(fields) for fields in row]
+    outcome = lambda row: Unreadable(*row) if refused(row) else [record(fields) for fields in row]
     return [(clip, outcome(row)) for clip, row in zip(clips, rows, strict=True)]
 
 

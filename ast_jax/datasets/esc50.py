@@ -1,18 +1,22 @@
-"""ESC-50 in its own layout: audio/ and meta/esc50.csv (filename, fold, target, category, esc10), one split a fold."""
+"""ESC-50 in its own layout: audio/ and meta/esc50.csv, one split a fold.
+
+2,000 environmental sounds of 5 s, 50 classes, five folds (Piczak, ACM Multimedia 2015).
+"""
 
 import csv
 import os
 from pathlib import Path
 
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.errors import InputError
 
 
 def list_clips(source_dir: str | os.PathLike, *, only_esc10: bool = False) -> Listing:
-    """Splits fold1..fold5, labels in the order of `target`; only targets that occur are classes, so that ESC-10 has ten.
+    """Splits fold1..fold5, labels in the order of `target`.
 
-    `only_esc10` keeps the rows that ESC-50 marks as belonging to ESC-10. A file that is missing is skipped when it comes to reading it.
-    Raises InputError if there is no meta/esc50.csv or its columns are not ESC-50's.
+    Only targets that occur are classes, so that ESC-10 has ten. `only_esc10` keeps the rows that ESC-50 marks
+    as belonging to ESC-10. A file that is missing is skipped when it comes to reading it. Raises InputError
+    if there is no meta/esc50.csv or its columns are not ESC-50's.
     """
     source = Path(source_dir)
     table = source / "meta" / "esc50.csv"

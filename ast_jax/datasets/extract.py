@@ -1,39 +1,47 @@
 """From a sound file to what the shards store of it: float16 log-mels or an int16 waveform.
 
-Letters: S samples, T frames.
+Letters: S samples, T frames, F mel bins.
 """
 
+import json
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.errors import InputError
-from ast_jax.features import SAMPLE_RATE, load_audio, log_mel
+from ast_jax.features import REFERENCE, SAMPLE_RATE, FrontEnd, load_audio, stream_audio
 
-FEATURE_VERSION = (
-    1  # raise it when load_audio, log_mel or the stored form changes: older shards are then never used again
-)
-VERSION = "1.0.0"  # of the records' schema
+# Raise it when load_audio, log_mel or the stored form changes: older shards are then never used again.
+FEATURE_VERSION = 1
+# Of the records' schema.
+VERSION = "1.0.0"
 KINDS = ("log_mel", "waveform")
 CHANNELS = ("mean", "first")
-FULL_SCALE = 32768  # int16 steps of amplitude 1
+# int16 steps of amplitude 1.
+FULL_SCALE = 32768
+# A whole recording is decoded into memory, and of one that is cut all pieces are held; a megabyte of FLAC may
+# be days of silence. Longer ones are skipped.
+LONGEST_WHOLE_S, LONGEST_CUT_S = 4 * 3600.0, 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """How clips are stored: the kind of record, how channels are mixed down, and the length to cut long recordings to.
+    """How clips are stored: kind of record, mixing down of channels, length to cut to, front end.
 
-    `log_mel` rounds to float16. Half a step is 0.0039 nats for values of 8 to 16 in size (silence is -15.94), 0.002 for 4 to 8 and
-    less below: at most 0.0004 in the model's normalised units at AudioSet's deviation.
-    `waveform` rounds to 16 bits, which is exact for 16-bit sources at 16 kHz.
+    `log_mel` rounds to float16. Half a step is 0.0039 nats for values of 8 to 16 in size (silence is -15.94),
+    0.002 for 4 to 8 and less below: at most 0.0004 in the model's normalised units at AudioSet's deviation.
+    `waveform` rounds to 16 bits, which is exact for 16-bit sources at the front end's sample rate.
     """
 
     kind: str = "log_mel"
     channels: str = "mean"
     cut_s: float | None = None
+    front_end: FrontEnd = REFERENCE
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -43,13 +51,33 @@ class Extraction:
         if self.cut_s is not None and not self.cut_s >= 0.1:
             raise InputError(f"cut_s {self.cut_s}: a piece is 0.1 s or longer; None leaves recordings whole")
 
-    def __str__(self) -> str:
-        return f"{self.kind}, channels {self.channels}, cut {self.cut_s}, version {FEATURE_VERSION}"
+    @property
+    def identity(self) -> str:
+        """What tells its shards from another's."""
+        return identity(self.kind, self.channels, self.cut_s, self.front_end.card())
+
+
+def identity(kind: str, channels: str, cut_s: float | None, front_end: Mapping[str, Any] | None) -> str:
+    """`Extraction.identity`, of what a set's metadata states.
+
+    One from before there were several front ends states none. Waveforms depend on the sample rate alone. The
+    reference's front end adds nothing: older sets keep their names.
+    """
+    stated = REFERENCE.card() if front_end is None else dict(front_end)
+    if kind == "waveform":
+        stated = {"sample_rate_hz": stated["sample_rate_hz"]}
+    if stated.items() <= REFERENCE.card().items():
+        stated = {}
+    told = f"{kind}, channels {channels}, cut {cut_s}, version {FEATURE_VERSION}"
+    return told + (f", front end {json.dumps(stated, sort_keys=True)}" if stated else "")
 
 
 def set_name(listing: Listing, source_dir: str | os.PathLike, how: Extraction) -> str:
-    """The TFDS config's name, `kind-fingerprint`: other sounds, labels, settings or features make another name."""
-    return f"{how.kind}-{listing.fingerprint(source_dir, str(how))}"
+    """The TFDS config's name, `kind-fingerprint`.
+
+    Other sounds, labels, settings or features make another name.
+    """
+    return f"{how.kind}-{listing.fingerprint(source_dir, how.identity)}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +85,7 @@ class Record:
     """One example as stored, with its length and the sums from which the set's mean and deviation come."""
 
     id: str
-    data: np.ndarray  # float16 [T, 128] or int16 [S]
+    data: np.ndarray  # float16 [T, F] or int16 [S]
     labels: tuple[int, ...]
     num_samples: int
     cells: int
@@ -66,7 +94,7 @@ class Record:
 
 
 def to_int16(waveform: Float32[np.ndarray, " S"]) -> Int16[np.ndarray, " S"]:
-    """Rounds to 16 bits and clips at full scale, as sox does; `/ 32768` in float32 is its inverse, bit for bit."""
+    """Rounds to 16 bits and clips at full scale, as sox does; `/ 32768` in float32 is its exact inverse."""
     return np.clip(np.rint(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
@@ -75,35 +103,53 @@ def from_int16(waveform: Int16[np.ndarray, " S"]) -> Float32[np.ndarray, " S"]:
     return waveform.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def extract(clip: Clip, how: Extraction) -> list[Record]:
-    """Decodes a clip; one record, or several if it is longer than `how.cut_s`. Raises what load_audio raises (AudioError)."""
-    waveform = load_audio(clip.path, channels=how.channels)
-    if how.cut_s is None:
-        return [_record(clip.id, waveform, clip.labels, how)]
-    return [_record(clip.id + mark, part, clip.labels, how) for mark, part in pieces(waveform, how.cut_s)]
+def extract(clip: Clip, how: Extraction) -> Iterator[Record]:
+    """Decodes a clip: one record, or several, piece by piece, if it is longer than `how.cut_s`.
 
-
-def pieces(waveform: Float32[np.ndarray, " S"], cut_s: float) -> list[tuple[str, Float32[np.ndarray, " P"]]]:
-    """Consecutive pieces of `cut_s` seconds with a mark for the id (`@` start in seconds); a short clip stays whole, without a mark.
-
-    What is left at the end is a piece of its own from half the length on, and left out below: it would carry the label of a sound
-    that it may not hold.
+    Raises what load_audio raises (AudioError), after the pieces before the fault.
     """
-    size = round(cut_s * SAMPLE_RATE)
-    if len(waveform) <= size:
-        return [("", waveform)]
-    starts = range(0, len(waveform), size)
-    kept = [(s, waveform[s : s + size]) for s in starts if 2 * (len(waveform) - s) >= size]
-    return [(f"@{start / SAMPLE_RATE:g}", part) for start, part in kept]
+    rate_hz = how.front_end.sample_rate_hz
+    form: dict[str, Any] = {"channels": how.channels, "sample_rate_hz": rate_hz}
+    if how.cut_s is None:
+        waveform = load_audio(clip.path, longest_s=LONGEST_WHOLE_S, **form)
+        yield _record(clip.id, waveform, clip.labels, how)
+        return
+    blocks = stream_audio(clip.path, longest_s=LONGEST_CUT_S, **form)
+    for mark, part in pieces(blocks, how.cut_s, rate_hz):
+        yield _record(clip.id + mark, part, clip.labels, how)
+
+
+def pieces(
+    waveform: Iterable[Float32[np.ndarray, " _"]], cut_s: float, sample_rate_hz: int = SAMPLE_RATE
+) -> Iterator[tuple[str, Float32[np.ndarray, " P"]]]:
+    """A waveform given in blocks, in pieces of `cut_s` seconds with a mark for the id (`@` start in seconds).
+
+    A short clip stays whole, without a mark. What is left at the end is a piece of its own from half the
+    length on, and left out below: it would carry the label of a sound that it may not hold.
+    """
+    size, start = round(cut_s * sample_rate_hz), 0
+    held = np.zeros(0, np.float32)
+    for block in waveform:
+        held = np.concatenate([held, block]) if len(held) else block
+        while len(held) > size:
+            yield f"@{start / sample_rate_hz:g}", held[:size]
+            start, held = start + size, held[size:]
+    if not start:
+        yield "", held
+    elif 2 * len(held) >= size:
+        yield f"@{start / sample_rate_hz:g}", held
 
 
 def _record(id: str, waveform: np.ndarray, labels: tuple[int, ...], how: Extraction) -> Record:
     if how.kind == "waveform":
         data = to_int16(waveform)
-        fbank = log_mel(from_int16(data)).astype(np.float64)
+        features = how.front_end.features(from_int16(data)).astype(np.float64)
     else:
-        data = log_mel(waveform).astype(np.float16)
-        fbank = data.astype(np.float64)
-    return Record(
-        id, data, labels, len(waveform), fbank.size, float(fbank.sum()), float(np.square(fbank).sum())
-    )
+        data = how.front_end.features(waveform).astype(np.float16)
+        features = data.astype(np.float64)
+    return Record(id, data, labels, len(waveform), *sums(features))
+
+
+def sums(features: np.ndarray) -> tuple[int, float, float]:
+    """Cells, their sum and the sum of their squares: added up over clips, a mean and a deviation."""
+    return features.size, float(features.sum()), float(np.square(features).sum())

@@ -1,4 +1,4 @@
-"""Your own sounds: a directory per class, or a CSV table of files and labels, or the AST reference's JSON file lists."""
+"""Your own sounds: a directory per class, a CSV table, or the AST reference's JSON file lists."""
 
 import json
 import os
@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ast_jax.datasets.layout import (
+from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.scanning import (
     held_out,
     read_class_labels,
     read_label_names,
@@ -16,7 +17,6 @@ from ast_jax.datasets.layout import (
     short_ids,
     subdirectories,
 )
-from ast_jax.datasets.records import Clip, Listing
 from ast_jax.errors import InputError
 
 SPLIT_NAME = re.compile(r"train(ing)?|valid(ation)?|val|dev|test(ing)?|eval(uation)?|fold_?\d+")
@@ -39,15 +39,20 @@ def list_clips(
 ) -> Listing:
     """Reads one of these layouts:
 
-    - DIR/class/files, or DIR/split/class/files where every directory in DIR is called train, validation, test, fold1 or the like;
-    - a CSV table with the columns file, labels (several separated by `;`) and, if you like, split; `source_dir` is the table itself;
-    - the reference's JSON, {"data": [{"wav": path, "labels": "mid,mid"}]}, with its class_labels_indices.csv beside it (or `class_labels`);
-    - `tables`, such as {"train": "train.json", "test": "eval.json"}: CSV or JSON files in `source_dir`, each one split.
+    - DIR/class/files, or DIR/split/class/files where every directory in DIR is called train, validation,
+      test, fold1 or the like;
+    - a CSV table with the columns file, labels (several separated by `;`) and, if you like, split;
+      `source_dir` is the table itself;
+    - the reference's JSON, {"data": [{"wav": path, "labels": "mid,mid"}]}, with its class_labels_indices.csv
+      beside it (or `class_labels`);
+    - `tables`, such as {"train": "train.json", "test": "eval.json"}: CSV or JSON files in `source_dir`, each
+      one split.
 
-    File paths are relative to their table. The order of labels is that of `label_names` (names, or a file of them), else of labels.txt
-    in the source directory, else of the class table, else alphabetical. Without splits a fifth of each class is held out as `test`, chosen by
-    a hash of the file's stem; the rest is `train`. `multi_label` is true if any clip has other than one label, unless it is given.
-    Raises InputError for anything that does not fit.
+    File paths are relative to their table. The order of labels is that of `label_names` (names, or a file of
+    them), else of labels.txt in the source directory, else of the class table, else alphabetical. Without
+    splits a fifth of each class is held out as `test`, chosen by a hash of the file's stem; the rest is
+    `train`. `multi_label` is true if any clip has other than one label, unless it is given. Raises InputError
+    for anything that does not fit.
     """
     source = Path(source_dir)
     if not source.exists():
@@ -116,7 +121,8 @@ def _read(table: Path, classes: Classes) -> list[_Row]:
     readers: dict[str, Callable] = {".csv": _read_csv, ".json": _read_json}
     if table.suffix.lower() not in readers:
         raise InputError(
-            f"{table}: a table of sound files is a .csv or a .json file; or give a directory with one directory per class"
+            f"{table}: a table of sound files is a .csv or a .json file; "
+            "or give a directory with one directory per class"
         )
     rows = readers[table.suffix.lower()](table, classes)
     if not rows:
@@ -145,14 +151,16 @@ def _read_csv(table: Path, classes: Classes) -> list[_Row]:
 def _read_json(table: Path, classes: Classes) -> list[_Row]:
     if classes is None:
         raise InputError(
-            f"{table}: its labels need the class_labels_indices.csv that they index; put it beside, or give class_labels"
+            f"{table}: its labels need the class_labels_indices.csv that they index; "
+            "put it beside, or give class_labels"
         )
     try:
         data = json.loads(table.read_text())["data"]
         pairs = [(str(entry["wav"]), str(entry["labels"])) for entry in data]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f'{table}: wanted {{"data": [{{"wav": path, "labels": "mid,mid"}}]}}, got {type(error).__name__}: {error}'
+            f'{table}: wanted {{"data": [{{"wav": path, "labels": "mid,mid"}}]}}, '
+            f"got {type(error).__name__}: {error}"
         ) from None
     name_of = _mid_names(classes)
     rows = []

@@ -1,4 +1,4 @@
-"""What is noted while shards are written, and the files it ends up in: metadata.json, clips.npz, skipped.csv."""
+"""What is noted while shards are written, and where it goes: metadata.json, clips.npz, skipped.csv."""
 
 import csv
 import json
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from ast_jax.datasets.extract import FEATURE_VERSION, Extraction, Record
-from ast_jax.datasets.records import CLIPS, METADATA, SKIPPED, Clip, Listing, below, root_of
-from ast_jax.datasets.workers import Outcome, Refusal
+from ast_jax.datasets.listing import Clip, Listing, relative_to, source_root
+from ast_jax.datasets.prepared import CLIPS, METADATA, SKIPPED
+from ast_jax.datasets.workers import Outcome, Unreadable
 from ast_jax.errors import InputError
-
-SHORT = 400  # samples: below one analysis frame; log_mel pads such a clip to one
 
 
 @dataclass
@@ -33,7 +32,7 @@ class Ledger:
 
     def __init__(self, listing: Listing, source_dir: str | PathLike):
         self.listing = listing
-        self.root = root_of(source_dir)
+        self.root = source_root(source_dir)
         self.splits = {split: _Split() for split in listing.splits}
         self.skipped: list[tuple[str, str, str, str]] = []
         self.start()
@@ -48,7 +47,7 @@ class Ledger:
 
     def note(self, split: str, clip: Clip, outcome: Outcome) -> list[Record]:
         """Adds a clip's records, or why there are none; returns the records."""
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Unreadable):
             self.skip(clip, *outcome)
             return []
         for record in outcome:
@@ -68,7 +67,10 @@ class Ledger:
         self.skipped.append((clip.id, clip.path, reason, detail))
 
     def check(self, max_skipped: float, list_path: Path) -> None:
-        """Raises InputError if too large a share was skipped, or all of a split; the list is then written to `list_path`."""
+        """Raises InputError if too large a share was skipped, or all of a split.
+
+        `list_path` then lists them.
+        """
         share = len(self.skipped) / self.num_clips
         emptied = [split for split, books in self.splits.items() if not books.ids]
         if share <= max_skipped and not emptied:
@@ -77,20 +79,23 @@ class Ledger:
         first = "; ".join(f"{Path(path).name}: {reason}" for _, path, reason, _ in self.skipped[:3])
         wanted = f"split {emptied[0]} has none left" if emptied else f"max_skipped allows {max_skipped:.1%}"
         raise InputError(
-            f"{self.listing.name}: {len(self.skipped)} of {self.num_clips} clips ({share:.1%}) cannot be read, {wanted}. "
-            f"First: {first}. All are listed in {list_path}: mend or remove them, or raise config.dataset.max_skipped"
+            f"{self.listing.name}: {len(self.skipped)} of {self.num_clips} clips ({share:.1%}) cannot be "
+            f"read, {wanted}. First: {first}. All are listed in {list_path}: mend or remove them, or raise "
+            "config.dataset.max_skipped"
         )
 
-    def write(self, directory: Path, how: Extraction, options: dict) -> None:
+    def write(self, directory: Path, dataset: str, how: Extraction, options: dict) -> None:
         """Writes the three files beside the shards in `directory`, metadata.json last."""
         self.write_skipped(directory / SKIPPED)
         np.savez(directory / CLIPS, **self._columns())
         files = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
         metadata = {
             "name": self.listing.name,
+            "dataset": dataset,
             "kind": how.kind,
             "channels": how.channels,
             "cut_s": how.cut_s,
+            "front_end": how.front_end.card(),
             "feature_version": FEATURE_VERSION,
             "options": options,
             "created": time.time(),
@@ -99,8 +104,11 @@ class Ledger:
             "num_clips": self.num_clips,
             "num_skipped": len(self.skipped),
             "num_left_out": len(self.listing.left_out),
+            # Below one frame, to which the front end pads them.
             "num_short": sum(
-                length < SHORT for books in self.splits.values() for length in books.num_samples
+                length < how.front_end.frame_length
+                for books in self.splits.values()
+                for length in books.num_samples
             ),
             "notes": self.listing.notes,
             "splits": {split: self._summary(split) for split in self.splits},
@@ -131,10 +139,13 @@ class Ledger:
         return columns
 
     def write_skipped(self, path: Path) -> None:
-        """A row for each clip that could not be read, then one for each file that was left out; paths under the source directory."""
+        """A row for each clip that could not be read, then one for each file left out.
+
+        Paths are relative to the source.
+        """
         left_out = (("", path, *why) for path, *why in self.listing.left_out)
         with path.open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(("id", "path", "reason", "detail"))
             for id, clip_path, *why in (*self.skipped, *left_out):
-                rows.writerow((id, below(clip_path, self.root), *why))
+                rows.writerow((id, relative_to(clip_path, self.root), *why))

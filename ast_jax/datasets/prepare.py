@@ -1,12 +1,11 @@
-"""`prepare`: sound files to a finished directory of shards, or none at all. `find`: the finished one that fits, if there is one.
+"""`prepare`: sound files to a finished directory of shards, or none at all.
 
-Everything is written in a temporary directory beside the final one and renamed at the end, so what has the final name is whole. A lock on
-the set's name makes a second process wait for the first and then use its work; the kernel drops the lock of a process that dies.
+`find`: the finished one that fits. Everything is written in a temporary directory beside the final one and
+renamed at the end, so that what has the final name is whole. A lock on the set's name makes a second process
+wait for the first and then use its work; the kernel drops the lock of a process that dies.
 """
 
 import errno
-import fcntl
-import importlib
 import inspect
 import json
 import os
@@ -17,23 +16,74 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, set_name
-from ast_jax.datasets.records import METADATA, SKIPPED, Listing, PreparedSet, place
+from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, identity, set_name
+from ast_jax.datasets.locking import alone, locked
+from ast_jax.datasets.prepared import METADATA, SKIPPED, PreparedSet, path_or_bucket
+from ast_jax.datasets.registry import clip_lister, directory_name, ensure_sounds, sounds_dir
 from ast_jax.errors import InputError
+from ast_jax.features import REFERENCE, FrontEnd
+from ast_jax.terminal import Bar
 
-# Each a module here with `list_clips`, and a class in builders.py.
-NAMES = ("esc50", "speech_commands", "audioset", "folder", "synthetic")
+Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class BeamRun:
-    """Where Apache Beam writes the shards: the name of a runner, Beam's own flags, and what directories here are called there."""
+    """Where Apache Beam writes the shards: a runner, Beam's own flags, what directories are called there."""
 
     runner: str
     flags: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_prepared(
+    name: str,
+    *,
+    source_dir: str | os.PathLike | None,
+    data_dir: str | os.PathLike,
+    kind: str = "log_mel",
+    channels: str = "mean",
+    options: Options | None = None,
+    max_skipped: float = 0.02,
+    front_end: FrontEnd = REFERENCE,
+    alone: bool = True,
+    beam: BeamRun | None = None,
+) -> PreparedSet:
+    """The finished set that fits, preparing it first (on `beam`) where its sounds are at hand.
+
+    `alone`: no other process does the same at the same time. Raises InputError if there are neither shards
+    nor sounds, and if there are no shards yet where several processes would make them at once.
+    """
+    if not name:
+        raise InputError("the recipe names no data set: set config.dataset.name")
+    how, own = _split_options(name, kind, channels, options, front_end)
+    sounds = sounds_dir(name, source_dir, data_dir)
+    ensure_sounds(name, sounds, own)
+    where: dict[str, Any] = {
+        "source_dir": sounds,
+        "data_dir": data_dir,
+        "kind": kind,
+        "channels": channels,
+        "options": options,
+        "front_end": front_end,
+    }
+    found = find(name, **where)
+    if found is not None:
+        return found
+    missing = f"no prepared {how.kind} shards of {name!r} in {os.fspath(data_dir)!r}"
+    if not alone:
+        raise InputError(
+            f"{missing}: before several processes train, run `python -m ast_jax prepare` once with the same "
+            "--config flags"
+        )
+    if sounds is None:
+        raise InputError(
+            f"{missing} and no sounds to make them from: "
+            "set --config.dataset.source_dir to the directory of sounds"
+        )
+    return prepare(name, max_skipped=max_skipped, beam=beam, **where)
 
 
 def prepare(
@@ -44,33 +94,38 @@ def prepare(
     kind: str = "log_mel",
     channels: str = "mean",
     max_skipped: float = 0.02,
-    options: dict[str, Any] | None = None,
+    options: Options | None = None,
+    front_end: FrontEnd = REFERENCE,
     workers: int | None = None,
     progress: bool = True,
     beam: BeamRun | None = None,
 ) -> PreparedSet:
-    """Returns the finished set for these sounds, writing it to `data_dir`/`name`/`kind`-<fingerprint>/1.0.0 if it is not there yet.
+    """Returns the finished set for these sounds, writing it if it is not there.
 
-    `options` are those of the data set's `list_clips`, and `cut_s`: longer recordings are cut into pieces of that many seconds.
-    `workers` defaults to the cores this process may use; with `beam` the shards are written by its runner's instead. `progress` shows a bar and a summary on stderr.
-    Clips that cannot be read are listed in the directory's skipped.csv with their reasons.
-    Raises InputError for a bad source directory or option, or if more than the share `max_skipped` cannot be read; then nothing
+    Its place is `data_dir`/<name>/<kind>-<fingerprint>/1.0.0. `name` is a row of `registry.DATASETS`, or
+    `module:function` of one's own. `options` are those of its `list_clips`, and `cut_s`: longer recordings
+    are cut into pieces of that many seconds. `workers` processes do the work, by default one a core; with
+    `beam` the shards are written by its runner's instead. `progress` shows a bar and a summary on stderr.
+    Clips that cannot be read are listed in the directory's skipped.csv with their reasons. Raises InputError
+    for a bad source directory or option, or if more than the share `max_skipped` cannot be read; then nothing
     but the list, `data_dir`/`name`/skipped.csv, is left.
     """
     if "://" in os.fspath(data_dir):
         raise InputError(
-            f"config.dataset.data_dir is {data_dir}: shards are prepared under a path and renamed at the end, then copied to a bucket"
+            f"config.dataset.data_dir is {data_dir}: shards are prepared under a path and renamed at the "
+            "end, then copied to a bucket"
         )
-    from ast_jax.datasets.builders import BUILDERS  # TFDS takes a second to import
+    from ast_jax.datasets.builder import SetBuilder  # TFDS takes a second to import
 
-    how, options = _split_options(name, kind, channels, options)
+    how, own = _split_options(name, kind, channels, options, front_end)
     with _bar(name, progress) as watch:
-        builder = BUILDERS[name](
+        builder = SetBuilder(
+            name,
             source_dir=source_dir,
             data_dir=data_dir,
             how=how,
             max_skipped=max_skipped,
-            options=options,
+            options=own,
             workers=workers,
             watch=watch,
             places=beam.places if beam else None,
@@ -78,15 +133,17 @@ def prepare(
         directory = Path(builder.data_dir)
         home = directory.parents[1]
         home.mkdir(parents=True, exist_ok=True)
-        with _alone(_lock_file(directory.parent), progress):
+        waiting = f"{home.name}: another process is preparing this set; waiting for it" if progress else ""
+        with alone(_lock_file(directory.parent), waiting):
             _sweep(home, directory)
             fresh = not directory.exists()
             _run(builder, beam)
-    prepared = PreparedSet(directory)
+    prepared = PreparedSet(directory).with_front_end(front_end)
     if (share := prepared.metadata["num_skipped"] / prepared.metadata["num_clips"]) > max_skipped:
         raise InputError(
-            f"{name}: {share:.1%} of the clips were skipped when {directory} was prepared, max_skipped allows {max_skipped:.1%}: "
-            f"see {directory / SKIPPED}, mend the files, or raise config.dataset.max_skipped"
+            f"{name}: {share:.1%} of the clips were skipped when {directory} was prepared, "
+            f"max_skipped allows {max_skipped:.1%}: see {directory / SKIPPED}, mend the files, "
+            "or raise config.dataset.max_skipped"
         )
     if progress:
         print(*summary(prepared, fresh), sep="\n", file=sys.stderr)
@@ -100,70 +157,68 @@ def find(
     kind: str,
     source_dir: str | os.PathLike | None = None,
     channels: str = "mean",
-    options: dict[str, Any] | None = None,
+    options: Options | None = None,
+    front_end: FrontEnd = REFERENCE,
 ) -> PreparedSet | None:
-    """The finished set for exactly the sounds in `source_dir`; without that, the newest one of this name, kind, channels and options.
+    """The finished set for exactly the sounds in `source_dir`.
 
-    Raises InputError if it is there and damaged.
+    Without that, the newest one of these settings. Raises InputError if it is there and damaged.
     """
-    how, options = _split_options(name, kind, channels, options)
+    how, own = _split_options(name, kind, channels, options, front_end)
+    home = path_or_bucket(data_dir) / directory_name(name)
     if source_dir is not None:
-        listing = list_clips(name)(source_dir, **options)
-        directory = place(data_dir) / name / set_name(listing, source_dir, how) / VERSION
-        return PreparedSet(directory) if (directory / METADATA).is_file() else None
+        listing = clip_lister(name)(source_dir, **own)
+        directory = home / set_name(listing, source_dir, how) / VERSION
+        if not (directory / METADATA).is_file():
+            return None
+        return PreparedSet(directory).with_front_end(front_end)
     fits = []
-    for path in (place(data_dir) / name).glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
-        metadata = json.loads(path.read_text())
-        if (
-            Extraction(metadata["kind"], metadata["channels"], metadata["cut_s"]) == how
-            and metadata["options"] == options
-            and metadata["feature_version"] == FEATURE_VERSION
-        ):
-            fits.append((metadata["created"], path.parent))
-    return PreparedSet(max(fits)[1]) if fits else None
+    for path in home.glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
+        about = json.loads(path.read_text())
+        stored = identity(about["kind"], about["channels"], about["cut_s"], about.get("front_end"))
+        told = (stored, about["options"], about["feature_version"], about.get("dataset", name))
+        if told == (how.identity, own, FEATURE_VERSION, name):
+            fits.append((about["created"], path.parent))
+    return PreparedSet(max(fits)[1]).with_front_end(front_end) if fits else None
 
 
 def summary(prepared: PreparedSet, fresh: bool = True) -> list[str]:
-    """What preparing found, a line each: clips and their speed, skipped ones; coverage and oddities where there are any."""
-    about = prepared.metadata
+    """What preparing found, a line each: clips and their speed, skipped ones, coverage, oddities."""
+    about, directory = prepared.metadata, prepared.directory
     count, skipped = sum(split["num_examples"] for split in about["splits"].values()), about["num_skipped"]
     speed = f"{about['num_clips'] / max(about['seconds'], 1e-3):.0f} clips/s" if fresh else "prepared before"
-    lines = [
-        f"{prepared.name}: {count} examples of {about['num_clips']} clips, {speed}, in {prepared.directory}"
-    ]
+    lines = [f"{count} examples of {about['num_clips']} clips, {speed}, in {directory}"]
     if skipped or about["num_left_out"]:
         others = f" and {about['num_left_out']} other files" if about["num_left_out"] else ""
-        lines.append(
-            f"{prepared.name}: {skipped} clips skipped{others}, with reasons in {prepared.directory / SKIPPED}"
-        )
+        lines.append(f"{skipped} clips skipped{others}, with reasons in {directory / SKIPPED}")
     if about["num_short"]:
+        frame_ms = 1000 * prepared.front_end.frame_length / prepared.front_end.sample_rate_hz
         lines.append(
-            f"{prepared.name}: {about['num_short']} clips are shorter than 25 ms; they are padded to one frame"
+            f"{about['num_short']} clips are shorter than {frame_ms:g} ms; they are padded to one frame"
         )
     for split, part in about["notes"].get("coverage", {}).items():
-        lines.append(
-            f"{prepared.name}: {split}: {part['found']} of {part['listed']} listed clips found ({part['share']:.1%})"
-        )
+        lines.append(f"{split}: {part['found']} of {part['listed']} listed clips found ({part['share']:.1%})")
     if about["notes"].get("unlabeled"):
-        lines.append(f"{prepared.name}: {about['notes']['unlabeled']} clips are in no table")
-    return lines
+        lines.append(f"{about['notes']['unlabeled']} clips are in no table")
+    return [f"{prepared.name}: {line}" for line in lines]
 
 
 def _split_options(
-    name: str, kind: str, channels: str, options: dict[str, Any] | None
+    name: str, kind: str, channels: str, options: Options | None, front_end: FrontEnd
 ) -> tuple[Extraction, dict[str, Any]]:
     """How to store, and the options of `list_clips`."""
-    if name not in NAMES:
-        raise InputError(f"no data set {name!r}: choose among {', '.join(NAMES)}")
-    options = _plain(options or {})
-    cut_s = options.pop("cut_s", None)
-    how = Extraction(kind, channels, None if cut_s is None else float(cut_s))  # 10 and 10.0 are one setting
-    known = list(inspect.signature(list_clips(name)).parameters)[1:]
-    if unknown := sorted(set(options) - set(known)):
+    parameters = list(inspect.signature(clip_lister(name)).parameters.values())[1:]
+    own = _plain(options or {})
+    cut_s = own.pop("cut_s", None)
+    # 10 and 10.0 are one setting.
+    how = Extraction(kind, channels, None if cut_s is None else float(cut_s), front_end)
+    known = [parameter.name for parameter in parameters if parameter.kind != inspect.Parameter.VAR_KEYWORD]
+    takes_any = len(known) < len(parameters)
+    if (unknown := sorted(set(own) - set(known))) and not takes_any:
         raise InputError(
             f"{name} has no option {', '.join(unknown)}: choose among {', '.join([*known, 'cut_s'])}"
         )
-    return how, options
+    return how, own
 
 
 def _plain(value: Any) -> Any:
@@ -173,10 +228,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def list_clips(name: str) -> Callable[..., Listing]:
-    return importlib.import_module(f"ast_jax.datasets.{name}").list_clips
 
 
 def _run(builder, beam: BeamRun | None) -> None:
@@ -204,37 +255,14 @@ def _lock_file(config_dir: Path) -> Path:
     return config_dir.with_name(f".{config_dir.name}.lock")
 
 
-@contextmanager
-def _alone(path: Path, progress: bool) -> Iterator[None]:
-    """Waits until no other process holds the lock on `path`. The file stays: deleting it would let two processes lock two files."""
-    with path.open("w") as file:
-        if not _locked(file):
-            if progress:
-                print(
-                    f"{path.parent.name}: another process is preparing this set; waiting for it",
-                    file=sys.stderr,
-                )
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _locked(file: IO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise InputError(
-            f"{file.name} cannot be locked ({error}): prepare on a local disk and copy the result"
-        ) from None
-    return True
-
-
 def _sweep(home: Path, ours: Path) -> None:
-    """Removes what processes that died have left of any set in `home`. The caller holds the lock of `ours`."""
+    """Removes what processes that died have left of any set in `home`.
+
+    The caller holds the lock of `ours`.
+    """
     for config_dir in home.glob("*-*/"):
         with _lock_file(config_dir).open("w") as file:
-            if config_dir == ours.parent or _locked(file):
+            if config_dir == ours.parent or locked(file):
                 for path in config_dir.iterdir():
                     if not (path / METADATA).is_file() or "incomplete" in path.name:
                         shutil.rmtree(path)
@@ -242,30 +270,21 @@ def _sweep(home: Path, ours: Path) -> None:
 
 @contextmanager
 def _bar(name: str, progress: bool) -> Iterator[Callable[[Iterator, int], Iterator]]:
-    """A function that shows how far a stream has come: a bar with clips/s and time left, or a line a minute where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    terminal = console.is_terminal  # asking takes as long as showing
-    columns = (
-        TextColumn(name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not (progress and terminal)) as bar:
+    """A function that shows how far a stream has come: a bar, or a line a minute without a terminal."""
+    if not progress:
+        yield lambda stream, total: stream
+        return
+    with Bar() as bar:
 
         def watch(stream: Iterator, total: int) -> Iterator:
-            task = bar.add_task(name, total=total, speed="")
+            task = bar.task(name, float(total))
             started = told = time.monotonic()
             for done, item in enumerate(stream, start=1):
-                speed = f"{done / (time.monotonic() - started):.0f} clips/s"
-                bar.update(task, advance=1, speed=speed)
-                if progress and not terminal and time.monotonic() - told > 60:
+                figures = f"{done} of {total} clips, {done / (time.monotonic() - started):.0f} clips/s"
+                task.show(completed=done, figures=figures)
+                if not bar.terminal and time.monotonic() - told > 60:
                     told = time.monotonic()
-                    print(f"{name}: {done} of {total} clips, {speed}", file=sys.stderr, flush=True)
+                    bar.say(f"{name}: {figures}")
                 yield item
 
         yield watch

@@ -1,8 +1,9 @@
-"""Other labels for the clips of a prepared set, by id: PSLA's enhanced labels of AudioSet, or your own corrections. Shards stay as they are.
+"""Other labels for the clips of a prepared set, by id; shards stay as they are.
 
-A table of labels is one of
+PSLA's enhanced labels of AudioSet, for one, or your own corrections. A table of labels is one of
 
-- the reference's JSON, {"data": [{"wav": path, "labels": "mid,mid"}]}: the clip is the file's name without its extension;
+- the reference's JSON, {"data": [{"wav": path, "labels": "mid,mid"}]}: the clip is the file's name without
+  its extension;
 - AudioSet's own form, rows of `YTID, start, end, "mid,mid"`;
 - a CSV file with the columns id and labels (several separated by `;`, identifiers or names of classes).
 """
@@ -14,23 +15,25 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ast_jax.datasets.layout import read_class_labels
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.datasets.scanning import read_class_labels
 from ast_jax.errors import InputError
 
-Rows = dict[str, list[str]]  # id -> labels as written
-VIDEO = re.compile(
-    r"Y?([\w-]{11})(_[\d.]+)*"
-)  # how files of AudioSet are named: Y before the video, a start time behind
+# id -> labels as written.
+Rows = dict[str, list[str]]
+# How files of AudioSet are named: Y before the video, a start time behind.
+VIDEO = re.compile(r"Y?([\w-]{11})(_[\d.]+)*")
 
 
 def relabelled(
     prepared: PreparedSet, table: str | os.PathLike, splits: Sequence[str]
 ) -> tuple[PreparedSet, dict[str, int]]:
-    """The set with the table's labels on the clips of `splits`, and counts: changed, same, not_in_table, not_in_set.
+    """The set with the table's labels on the clips of `splits`, and counts.
 
-    A clip that the table does not have keeps its labels. A row without a clip is counted where clips vanish (AudioSet), elsewhere it is an
-    error. Raises InputError for it, for a table that names none of the clips, an unknown label, and other than one label in a single-label set.
+    These are: changed, same, not_in_table, not_in_set. A clip that the table does not have keeps its labels.
+    A row without a clip is counted where clips vanish (AudioSet), elsewhere it is an error. Raises InputError
+    for it, for a table that names none of the clips, an unknown label, and other than one label in a
+    single-label set.
     """
     path = Path(table)
     rows, classes = _read(path), _classes(prepared, path)
@@ -41,8 +44,8 @@ def relabelled(
     if not known or (len(known) < len(rows) and not vanish):
         strangers = [id for id in rows if id not in known]
         raise InputError(
-            f"{path}: {len(strangers)} of {len(rows)} ids are no clips of {prepared.name} {', '.join(splits)}, the first is "
-            f"{strangers[0]!r}; ids there look like {ids[splits[0]][0]!r}"
+            f"{path}: {len(strangers)} of {len(rows)} ids are no clips of {prepared.name} "
+            f"{', '.join(splits)}, the first is {strangers[0]!r}; ids there look like {ids[splits[0]][0]!r}"
         )
     labels = {id: _indices(id, rows[id], classes, path) for id in known}
     if not prepared.multi_label and (several := [id for id, own in labels.items() if len(own) != 1]):
@@ -68,7 +71,8 @@ def _read(path: Path) -> Rows:
         pairs = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
-            f'{path}: no table of labels ({type(error).__name__}: {error}): wanted {{"data": [{{"wav", "labels"}}]}}, a CSV file with '
+            f"{path}: no table of labels ({type(error).__name__}: {error}): "
+            'wanted {"data": [{"wav", "labels"}]}, a CSV file with '
             "the columns id and labels, or AudioSet's segment table"
         ) from None
     rows: Rows = {}
@@ -110,7 +114,10 @@ def _by_clip(rows: Rows, clips: set[str]) -> Rows:
 
 
 def _classes(prepared: PreparedSet, path: Path) -> dict[str, int]:
-    """Index by identifier and by name. Identifiers are noted in the set, or in a class table beside the table of labels."""
+    """Index by identifier and by name.
+
+    Identifiers are noted in the set, or in a class table beside the table of labels.
+    """
     classes = {name: index for index, name in enumerate(prepared.label_names)}
     mids: Mapping[str, int] = {mid: i for i, mid in enumerate(prepared.metadata["notes"].get("mids", ()))}
     beside = sorted(path.parent.glob("*class_labels_indices.csv"))

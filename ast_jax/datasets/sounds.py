@@ -1,9 +1,10 @@
-"""Ten everyday sounds by parametric synthesis: a name and a random stream in, a recording of a second or three out.
+"""Ten everyday sounds by parametric synthesis: a name and a random stream in, a recording out.
 
 S samples, M microphones (channels).
 
-The classes are told apart by how they move in time rather than by the frequencies they hold: every recording has its own pitch, pace,
-equaliser, background noise and level. All randomness comes from `rng.random`, whose numbers NumPy keeps the same from version to version.
+The classes are told apart by how they move in time rather than by the frequencies they hold: every recording
+has its own pitch, pace, equaliser, background noise and level. All randomness comes from `rng.random`, whose
+numbers NumPy keeps the same from version to version.
 """
 
 from collections.abc import Callable
@@ -13,16 +14,23 @@ from jaxtyping import Float64, Int64
 
 Span = tuple[float, float]
 
-MARGIN = 0.1  # held-out recordings: each range reaches this share of its width further, at both ends
+# Held-out recordings: each range reaches this share of its width further, at both ends.
+MARGIN = 0.1
 
-# What is drawn for each recording, uniformly, and the range that training recordings draw it from. `per_s`: events a second;
-# `tilt`: of the sound's spectrum, dB an octave.
+# What is drawn for each recording, uniformly, and the range that training recordings draw it from. `per_s`:
+# events a second; `tilt`: of the sound's spectrum, dB an octave.
 RANGES: dict[str, dict[str, Span]] = {
     "siren": {"pitch_hz": (500, 1200), "period_s": (0.7, 1.6), "sweep_octaves": (0.7, 1.3), "tilt": (-3, 3)},
     "alarm_clock": {"pitch_hz": (140, 320), "per_s": (2, 3.5), "duty": (0.35, 0.6), "tilt": (-3, 3)},
     "bell": {"pitch_hz": (400, 900), "per_s": (1.2, 2.5), "decay_s": (0.12, 0.35), "tilt": (-3, 3)},
-    "bird_chirp": {"pitch_hz": (1600, 3200), "per_s": (5, 9), "chirp_s": (0.07, 0.12), "sweep_octaves": (0.8, 1.6), "tilt": (-2, 4)},
-    "dog_bark": {"pitch_hz": (250, 500), "per_s": (1.6, 3.2), "bark_s": (0.12, 0.22), "bend_octaves": (0.4, 0.8), "tilt": (-3, 3)},
+    "bird_chirp": {
+        "pitch_hz": (1600, 3200), "per_s": (5, 9), "chirp_s": (0.07, 0.12), "sweep_octaves": (0.8, 1.6),
+        "tilt": (-2, 4),
+    },
+    "dog_bark": {
+        "pitch_hz": (250, 500), "per_s": (1.6, 3.2), "bark_s": (0.12, 0.22), "bend_octaves": (0.4, 0.8),
+        "tilt": (-3, 3),
+    },
     "clock_tick": {"per_s": (3, 7), "decay_s": (0.004, 0.01), "tilt": (-2, 4)},
     "rain": {"per_s": (40, 120), "decay_s": (0.003, 0.008), "drops": (0.4, 0.8), "tilt": (-2, 4)},
     "sea_waves": {"period_s": (0.9, 2), "depth_db": (14, 24), "tilt": (-4, 2)},
@@ -74,7 +82,7 @@ def record(
 def equalised(
     x: Float64[np.ndarray, " S"], rate_hz: int, tilt: float, peak_octave: float = 0.0, peak_db: float = 0.0
 ) -> Float64[np.ndarray, " S"]:
-    """Through a filter without delay: `tilt` dB an octave between 40 Hz and 8 kHz, and a bump an octave wide."""
+    """Through a filter without delay: `tilt` dB an octave from 40 Hz to 8 kHz, and a bump an octave wide."""
     size = -(-len(x) // 1024) * 1024  # a length with small factors only
     octave = np.log2(np.clip(np.fft.rfftfreq(size, 1 / rate_hz), 40, 8000) / 1000)
     gain_db = tilt * octave + peak_db * np.exp(-2 * (octave - peak_octave) ** 2)
@@ -90,8 +98,8 @@ def tone(
 ) -> Float64[np.ndarray, " S"]:
     """A harmonic tone that follows `pitch_hz`; harmonics above 7 kHz are left out.
 
-    Pitches are rounded to 1/1024 Hz: sums of them are exact, so that the last bit of one processor's power function does
-    not add up to another waveform.
+    Pitches are rounded to 1/1024 Hz: sums of them are exact, so that the last bit of one processor's power
+    function does not add up to another waveform.
     """
     pitch_hz = np.rint(pitch_hz * 1024) / 1024
     phase = 2 * np.pi * time[1] * np.cumsum(pitch_hz)
@@ -106,7 +114,10 @@ def tone(
 def since_last(
     rng: np.random.Generator, time: Float64[np.ndarray, " S"], per_s: float, jitter: float
 ) -> tuple[Float64[np.ndarray, " S"], Int64[np.ndarray, " S"]]:
-    """Seconds since the latest event and its number; about `per_s` events a second, each gap off by up to the share `jitter`."""
+    """Seconds since the latest event, and its number.
+
+    About `per_s` events a second, each gap off by up to the share `jitter`.
+    """
     count = int(1.5 * time[-1] * per_s) + 9
     gaps = (1 + jitter * white(rng, count)) / per_s
     starts = np.cumsum(gaps) - (1 + rng.random()) * gaps[0]  # the first one before time 0

@@ -1,10 +1,10 @@
 """The built-in data set: ten everyday sounds as .wav files, written where they are not there yet.
 
-`directory`/{train,test}/{class}/{class}_{split}_{index}.wav and, written last, synthetic.json. Each file is a function of seed, split, class and
-index alone: the same bytes on any machine, in any order, in a larger set or a smaller one.
+`directory`/{train,test}/{class}/{class}_{split}_{index}.wav and, written last, synthetic.json. Each file is a
+function of seed, split, class and index alone: the same bytes on any machine, in any order, in a larger set
+or a smaller one.
 """
 
-import fcntl
 import json
 import os
 import sys
@@ -12,22 +12,24 @@ import time
 import wave
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ast_jax.datasets.records import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.locking import alone
 from ast_jax.datasets.sounds import NAMES, record
 from ast_jax.errors import InputError
 
-VERSION = 2  # raise it when a sound changes: sets of another version are written again
+# Raise it when a sound changes: sets of another version are written again.
+VERSION = 2
 MANIFEST = "synthetic.json"
 SPLITS = ("train", "test")
 
-# Most files are 16 kHz mono; two in forty of every class take the way through resampling and mixing down.
-OTHER_FORMATS = {7: (44_100, 2), 27: (22_050, 1)}  # index modulo 40: rate in Hz, channels
+# Most files are 16 kHz mono; two in forty of every class take the way through resampling and mixing down:
+# index modulo 40 -> rate in Hz, channels.
+OTHER_FORMATS = {7: (44_100, 2), 27: (22_050, 1)}
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,19 @@ def generate(
     test_per_class: int = 40,
     seconds: Sequence[float] = (1.8, 2.5),
 ) -> int:
-    """Writes the set unless this very one is there, complete; returns how many files were written (all or none).
+    """Writes the set unless this very one is there, complete.
 
-    `seconds`: shortest and longest clip. Held-out files are drawn from other random streams and from wider ranges of every
-    parameter than training files (`sounds.MARGIN`). Files of an earlier set that are not part of this one are deleted.
-    Raises InputError for counts, lengths or a seed that make no set.
+    Returns how many files it wrote (all or none). `seconds`: shortest and longest clip. Held-out files are
+    drawn from other random streams and from wider ranges of every parameter than training files
+    (`sounds.MARGIN`). Files of an earlier set that are not part of this one are deleted. Raises InputError
+    for counts, lengths or a seed that make no set.
     """
     _check(seed, train_per_class, test_per_class, seconds)
     options = {"seed": seed, "train_per_class": train_per_class, "test_per_class": test_per_class}
     manifest = {"version": VERSION, **options, "seconds": list(seconds)}
     root = Path(directory)
-    with _alone(root):
+    root.mkdir(parents=True, exist_ok=True)
+    with alone(root / ".lock", f"synthetic: another process is writing {root}; waiting for it"):
         sounds = list(_sounds(root, manifest))
         if _manifest(root) == manifest and all(_is_whole(sound) for sound in sounds):
             return 0
@@ -76,7 +80,12 @@ def generate(
     return len(sounds)
 
 
-def ensure(directory: str | os.PathLike, **options) -> None:
+def default_source_dir(data_dir: Path) -> Path:
+    """Where the sounds are if nobody says."""
+    return data_dir / "synthetic" / "sounds"
+
+
+def ensure_sounds(directory: str | os.PathLike, **options) -> None:
     """`generate`, with a line on stderr if there was something to do: what preparing calls first."""
     began = time.monotonic()
     if count := generate(directory, **options):
@@ -94,15 +103,17 @@ def list_clips(
     test_per_class: int | None = None,
     seconds: Sequence[float] | None = None,
 ) -> Listing:
-    """Splits train and test of the set that `generate` wrote there; options that are given must be those it was written with.
+    """Splits train and test of the set that `generate` wrote there.
 
-    Raises InputError if there is no complete set or it was written with other options.
+    Options that are given must be those it was written with. Raises InputError if there is no complete set or
+    it was written with other options.
     """
     root = Path(source_dir)
     manifest = _manifest(root)
     if manifest is None:
         raise InputError(
-            f"no complete built-in set of version {VERSION} in {root}: generate it first, or name another directory"
+            f"no complete built-in set of version {VERSION} in {root}: "
+            "generate it first, or name another directory"
         )
     given: dict[str, object] = {
         "seed": seed,
@@ -122,7 +133,8 @@ def list_clips(
 def _check(seed: int, train_per_class: int, test_per_class: int, seconds: Sequence[float]) -> None:
     if not (isinstance(seed, int) and seed >= 0 and min(train_per_class, test_per_class) > 0):
         raise InputError(
-            f"seed {seed}, {train_per_class} training and {test_per_class} held-out clips a class: wanted a seed of 0 or more and at least one clip each"
+            f"seed {seed}, {train_per_class} training and {test_per_class} held-out clips a class: "
+            "wanted a seed of 0 or more and at least one clip each"
         )
     if len(seconds) != 2 or not 1 <= seconds[0] <= seconds[1] <= 60:
         raise InputError(
@@ -188,18 +200,9 @@ def _write(sound: Sound) -> None:
 
 
 def _clear(root: Path, keep: set[Path]) -> None:
-    """Deletes what an earlier set left: files named as ours are, in folders named as ours are, and nothing else."""
+    """Deletes what an earlier set left: files and folders named as ours are, and nothing else."""
     for split in SPLITS:
         for name in NAMES:
             for path in (root / split / name).glob(f"{name}_{split}_[0-9][0-9][0-9][0-9].*"):
                 if path not in keep:
                     path.unlink()
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """A second process waits until the first has written the set; the kernel drops the lock of one that dies."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

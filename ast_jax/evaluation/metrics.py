@@ -1,8 +1,9 @@
 """Figures of a tagger from its scores and the truth, one row of `METRICS` each, and how sure they are.
 
-Letters: N clips, C classes. NumPy only. Every figure equals scikit-learn's, tied scores included; a class for which a figure
-has no meaning is NaN in arrays, None in tables, left out of means and counted. One sort of each class's scores does it all:
-the ranks of the true clips follow by binary search, and true clips are few (3 labels of 527 a clip in AudioSet).
+Letters: N clips, C classes. NumPy only. Every figure equals scikit-learn's, tied scores included; a class for
+which a figure has no meaning is NaN in arrays, None in tables, left out of means and counted. One sort of
+each class's scores does it all: the ranks of the true clips follow by binary search, and true clips are few
+(3 labels of 527 a clip in AudioSet).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +30,10 @@ _TOP = 5
 def accuracy(scores: Scores, targets: Targets) -> float:
     """Share (0 to 1) of clips whose highest-scored class is among their true ones; NaN without clips.
 
-    With one label a clip this is the ordinary accuracy. With several it is top-1 precision: the reference compares
-    argmax(scores) with argmax(targets) there, which knows only the lowest-numbered label of each clip, so its figure is lower.
-    The first of equal scores counts; a clip without any label counts as wrong. Raises InputError on shapes or NaN.
+    With one label a clip this is the ordinary accuracy. With several it is top-1 precision: the reference
+    compares argmax(scores) with argmax(targets) there, which knows only the lowest-numbered label of each
+    clip, so its figure is lower. The first of equal scores counts; a clip without any label counts as wrong.
+    Raises InputError on shapes or NaN.
     """
     _check(scores, targets)
     if not len(scores):
@@ -41,12 +43,15 @@ def accuracy(scores: Scores, targets: Targets) -> float:
 
 
 def average_precision(scores: Scores, targets: Targets) -> PerClass:
-    """Average precision of each class, 0 to 1, as `sklearn.metrics.average_precision_score`; NaN for a class without true clips."""
+    """Average precision of each class, 0 to 1, as `sklearn.metrics.average_precision_score`; NaN for a class
+    without true clips.
+    """
     return Scored(scores, targets).average_precision
 
 
 def roc_auc(scores: Scores, targets: Targets) -> PerClass:
-    """Area under each class's ROC curve, as `sklearn.metrics.roc_auc_score`; NaN where true or untrue clips are missing.
+    """Area under each class's ROC curve, as `sklearn.metrics.roc_auc_score`; NaN where true or untrue clips
+    are missing.
 
     The reference stops there with an error.
     """
@@ -69,10 +74,11 @@ def d_prime(auc: float) -> float:
 
 
 class Scored:
-    """Scores beside the truth; what several figures need is computed once. Raises InputError on shapes or NaN.
+    """Scores beside the truth; what several figures need is computed once. Raises InputError on shapes or
+    NaN.
 
-    `thresholds` [C] decide from which score on a class counts as found; by default each class's best on these very clips,
-    which flatters F1: give those of another set where there is one.
+    `thresholds` [C] decide from which score on a class counts as found; by default each class's best on these
+    very clips, which flatters F1: give those of another set where there is one.
     """
 
     def __init__(self, scores: Scores, targets: Targets, thresholds: PerClass | None = None):
@@ -116,7 +122,9 @@ class Scored:
 
     @property
     def top_k(self) -> float:
-        """Share of clips with a true class among the five best; NaN where there are no more than five classes."""
+        """Share of clips with a true class among the five best; NaN where there are no more than five
+        classes.
+        """
         if not len(self.scores) or self.scores.shape[1] <= _TOP:
             return float("nan")
         best = np.argpartition(-self.scores, _TOP - 1, axis=1)[:, :_TOP]
@@ -124,8 +132,10 @@ class Scored:
 
     @property
     def lwlrap(self) -> float:
-        """Label-weighted label-ranking average precision (Plakal and Ellis, DCASE 2019 task 2): of each true label of each
-        clip, the share of true ones among the classes scored at least as high; NaN without labels."""
+        """Label-weighted label-ranking average precision (Plakal and Ellis, DCASE 2019 task 2): of each true
+        label of each clip, the share of true ones among the classes scored at least as high; NaN without
+        labels.
+        """
         clips, labels = np.nonzero(self.targets > 0)
         if not len(clips):
             return float("nan")
@@ -141,7 +151,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table: what to call a figure in a heading and in a line, how to compute and print it, what is better.
+    """A row of the table: what to call a figure in a heading and in a line, how to compute and print it, what
+    is better.
 
     `headline` ones are told after each epoch and stand on top of a report; all of them are in results.json.
     """
@@ -160,7 +171,9 @@ class Metric:
         return self.shown_as(value) if number else "-"
 
     def better(self, value: float, than: float) -> bool:
-        """Whether a later figure replaces an earlier one: of equals the later one, and anything in the place of NaN."""
+        """Whether a later figure replaces an earlier one: of equals the later one, and anything in the place
+        of NaN.
+        """
         if np.isnan(than):
             return True
         return value >= than if self.higher_is_better else value <= than
@@ -201,9 +214,10 @@ def summary(
 ) -> dict[str, float | int]:
     """Every figure of the table, and the one called `also`.
 
-    'mAP' and 'auc' are means over the classes that have them, 'd_prime' is of the mean AUC. 'classes_left_out' counts the
-    classes without true clips, 'classes_left_out_of_auc' those without true or without untrue ones. Figures that have no
-    meaning are NaN and a perfect AUC makes d' inf: neither is JSON, see `for_json`. Raises InputError on shapes or NaN.
+    'mAP' and 'auc' are means over the classes that have them, 'd_prime' is of the mean AUC.
+    'classes_left_out' counts the classes without true clips, 'classes_left_out_of_auc' those without true or
+    without untrue ones. Figures that have no meaning are NaN and a perfect AUC makes d' inf: neither is JSON,
+    see `for_json`. Raises InputError on shapes or NaN.
     """
     scored = Scored(scores, targets, thresholds)
     rows = METRICS | ({also: metric_called(also)} if also else {})
@@ -216,11 +230,12 @@ def summary(
 
 
 def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a class, in the order of the labels, ready for JSON: label, ap, auc, d_prime, positives, accuracy, f1, threshold.
+    """One row a class, in the order of the labels, ready for JSON: label, ap, auc, d_prime, positives,
+    accuracy, f1, threshold.
 
-    'positives' counts true clips; 'accuracy' is the share of them with this class on top (recall); 'f1' is at 'threshold',
-    the best on these clips. None = has no meaning, or is infinite (d' of a perfect AUC). Raises InputError when the names
-    do not number C.
+    'positives' counts true clips; 'accuracy' is the share of them with this class on top (recall); 'f1' is at
+    'threshold', the best on these clips. None = has no meaning, or is infinite (d' of a perfect AUC). Raises
+    InputError when the names do not number C.
     """
     scored = Scored(scores, targets)
     precision, area = scored.average_precision, scored.roc_auc
@@ -253,7 +268,9 @@ def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> l
 
 
 def for_json(value: Any) -> Any:
-    """The same nest of lists and dictionaries with None for NaN and the infinities, which JSON does not have."""
+    """The same nest of lists and dictionaries with None for NaN and the infinities, which JSON does not
+    have.
+    """
     if isinstance(value, Mapping):
         return {key: for_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -272,12 +289,14 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval (low, high) of `metric(scores, targets)` over clips drawn with replacement.
 
-    It tells how far the figure depends on which clips are in the evaluation set, not on the training seed. The same seed
-    gives the same interval. Draws for which the metric is NaN are left out; (NaN, NaN) when that is all of them.
+    It tells how far the figure depends on which clips are in the evaluation set, not on the training seed.
+    The same seed gives the same interval. Draws for which the metric is NaN are left out; (NaN, NaN) when
+    that is all of them.
 
-    The percentiles are moved by twice the bootstrap's bias: a drawn set holds clips twice, which lifts average precision
-    above the set's own, and the set's own is above the population's by about as much again. With 30 true clips a class the
-    plain percentiles held the population's mAP in 77 of 100 trials, these in 92, 95 being promised; accuracy has no bias.
+    The percentiles are moved by twice the bootstrap's bias: a drawn set holds clips twice, which lifts
+    average precision above the set's own, and the set's own is above the population's by about as much again.
+    With 30 true clips a class the plain percentiles held the population's mAP in 77 of 100 trials, these in
+    92, 95 being promised; accuracy has no bias.
     """
     _check(scores, targets)
     if repeats < 1 or not 0 < level < 1 or not len(scores):
@@ -299,8 +318,9 @@ def bootstrap_interval(
 
 
 def interval_of(scores: Scores, targets: Targets, metric: str) -> tuple[float, float]:
-    """The 95 % `bootstrap_interval` of a metric by its name, with as many draws as take seconds: 200, or 50 for a set as
-    large as AudioSet's. F1 keeps the thresholds of the whole set."""
+    """The 95 % `bootstrap_interval` of a metric by its name, with as many draws as take seconds: 200, or 50
+    for a set as large as AudioSet's. F1 keeps the thresholds of the whole set.
+    """
     if metric == "d_prime":  # grows with the AUC, and is infinite where that is 1
         low, high = interval_of(scores, targets, "auc")
         return d_prime(max(low, 0.0)), d_prime(min(high, 1.0))
@@ -327,12 +347,17 @@ class Gap:
 
     @property
     def inside(self) -> bool:
-        """False for NaN as well: a run that broke is outside. The slack forgives the rounding of decimal fractions."""
+        """False for NaN as well: a run that broke is outside.
+
+        The slack forgives the rounding of decimal fractions.
+        """
         return abs(self.difference) <= self.band + 1e-12
 
 
 def published_gap(epoch: int, value: float, curve: Mapping[int, float], band: float) -> Gap | None:
-    """Compares an epoch's figure with the published curve {epoch: value}; None where nothing is published for that epoch."""
+    """Compares an epoch's figure with the published curve {epoch: value}; None where nothing is published for
+    that epoch.
+    """
     if epoch not in curve:
         return None
     return Gap(epoch=epoch, measured=float(value), published=float(curve[epoch]), band=float(band))
@@ -345,7 +370,8 @@ def _check(scores: np.ndarray, targets: np.ndarray) -> None:
         )
     if not np.isfinite(scores.sum(dtype=np.float64)) and not np.isfinite(scores).all():
         raise InputError(
-            "got scores with NaN or infinity: they cannot be ranked; look for the step at which the loss broke"
+            "got scores with NaN or infinity: they cannot be ranked; look for the step at which the loss "
+            "broke"
         )
 
 
@@ -365,11 +391,13 @@ def _from_one_sort(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _from_ranks(ordered: np.ndarray, true: np.ndarray) -> tuple[float, float, float]:
-    """AP, AUC and the best threshold of one class from the ascending scores of all clips and of the true ones.
+    """AP, AUC and the best threshold of one class from the ascending scores of all clips and of the true
+    ones.
 
-    AP: the mean, over true clips, of the precision among all clips scored at least as high (so ties share one threshold).
-    AUC: the share of (true, untrue) pairs ranked rightly, a tie counting half. Counts are integers, hence exact.
-    Threshold: half way between the true clip's score that gives the best F1 (of several the highest) and the next lower one.
+    AP: the mean, over true clips, of the precision among all clips scored at least as high (so ties share one
+    threshold). AUC: the share of (true, untrue) pairs ranked rightly, a tie counting half. Counts are
+    integers, hence exact. Threshold: half way between the true clip's score that gives the best F1 (of
+    several the highest) and the next lower one.
     """
     positives, negatives = len(true), len(ordered) - len(true)
     if not positives:

@@ -34,7 +34,9 @@ EXAMPLES_SHOWN = 4
 
 
 def metric_names(run: RunFiles) -> dict[str, str]:
-    """What is shown of a run: the headline metrics, and the one that decides its best epoch; as people call them."""
+    """What is shown of a run: the headline metrics, and the one that decides its best epoch; as people call
+    them.
+    """
     own = run.config.get("metric")
     shown = dict.fromkeys([*HEADLINES, *([own] if isinstance(own, str) else [])])
     return {name: METRICS[name].label if name in METRICS else name for name in shown}

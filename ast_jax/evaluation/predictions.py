@@ -31,7 +31,9 @@ class Predictions:
         return bool(((self.targets > 0).sum(axis=1) == 1).all())
 
     def summary(self, *, also: str = "", thresholds: np.ndarray | None = None) -> dict[str, float]:
-        """The loss, every figure of the table of metrics and the one called `also`, and the number of examples."""
+        """The loss, every figure of the table of metrics and the one called `also`, and the number of
+        examples.
+        """
         figures = metrics.summary(self.scores, self.targets, also=also, thresholds=thresholds)
         return {"loss": self.loss, **figures}
 

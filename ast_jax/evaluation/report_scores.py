@@ -111,7 +111,7 @@ def _features_of(run: RunFiles, name: str, sound: Path | None) -> np.ndarray | N
 
     if sound is not None:
         try:
-            return run.front_end.features(load_audio(sound))
+            return run.front_end.features(load_audio(sound, sample_rate_hz=run.front_end.sample_rate_hz))
         except AudioError:
             pass  # the player beside it says so
     if run.examples is not None and name in run.examples.ids:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ast_jax.datasets.listen import waveforms
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.datasets.waveforms import waveforms
 from ast_jax.evaluation.report_scores import clips_shown, sound_file
 from ast_jax.evaluation.run_files import read_run
-from ast_jax.features import SAMPLE_RATE
 
 
 def write_sounds(
@@ -28,7 +27,7 @@ def write_sounds(
     """
     import soundfile
 
-    run, written = read_run(workdir), []
+    run, written, rate_hz = read_run(workdir), [], prepared.front_end.sample_rate_hz
     if run.predictions is None:
         return []
     ids = [run.predictions.ids[i] for clips in clips_shown(run.predictions) for i in clips]
@@ -37,6 +36,6 @@ def write_sounds(
         if path is None:
             continue  # an id such as ../x, which no file may have
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.clip(sound[:num_samples], -1, 1), SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(path, np.clip(sound[:num_samples], -1, 1), rate_hz, subtype="PCM_16")
         written.append(path)
     return written

@@ -1,4 +1,5 @@
-"""A model's scores over a whole data set, complete and in order: the one way there is, for training and for `evaluate`.
+"""A model's scores over a whole data set, complete and in order: the one way there is, for training and for
+`evaluate`.
 
 B batch, T frames, F mel bins, C classes, N examples.
 """
@@ -13,9 +14,8 @@ from flax import nnx
 from jaxtyping import Array
 
 from ast_jax import objectives
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import EvalStream, batches
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.pipeline import EvalStream, HostRows, batches
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features.batches import features
 from ast_jax.features.front_end import FrontEnd
@@ -91,7 +91,10 @@ class Scorer:
         *,
         watch: Callable[[Iterable, int], Iterator] = lambda batches, total: iter(batches),
     ) -> Predictions:
-        """Scores of every clip, in the set's order. `watch` is given the batches and their number, and passes them on."""
+        """Scores of every clip, in the set's order.
+
+        `watch` is given the batches and their number, and passes them on.
+        """
         stream, hosts = EvalStream(prepared.source(splits), batch_size=self.rows), jax.process_count()
         own = HostRows(stream, batch_size=self.rows, rows=self.rows, host=jax.process_index(), hosts=hosts)
         read = batches(
@@ -100,6 +103,7 @@ class Scorer:
             batch_size=self.rows // hosts,
             num_frames=self.num_frames,
             num_classes=len(prepared.label_names),
+            front_end=self.front_end,
             num_threads=self.num_threads,
         )
         variables = self.layout.place(dict(variables))

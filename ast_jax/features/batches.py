@@ -24,8 +24,9 @@ def unpadded(batch: Mapping[str, Array], front_end: FrontEnd) -> Float[Array, "B
 
 
 def pad_rows(x: Float[Array, "B T F"], length: Int[Array, " B"], padding: float) -> Float[Array, "B T F"]:
-    """`padding` on rows past each clip's own length. The reference pads with 0 *after* log_mel: a waveform padded with
-    zeros would give -15.94 there."""
+    """`padding` on rows past each clip's own length. The reference pads with 0 *after* log_mel: a waveform
+    padded with zeros would give -15.94 there.
+    """
     own = jnp.arange(x.shape[1])[None, :] < length[:, None]
     return jnp.where(own[..., None], x, padding)
 

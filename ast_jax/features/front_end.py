@@ -1,7 +1,8 @@
-"""What a model hears, as a value: sample rate, frames, mel bins, how silence and padding look, how features are normalised.
+"""What a model hears, as a value: sample rate, frames, mel bins, silence and padding, normalisation.
 
-Shards, pipeline, training, evaluation, predict, serve and exports read it; none of them knows a number of its own.
-S samples, T frames, F mel bins. NumPy only: a front end's device body is imported when a jax array comes.
+Shards, pipeline, training, evaluation, predict, serve and exports read it; none of them knows a number of its
+own. S samples, T frames, F mel bins. NumPy only: a front end's device body is imported when a jax array
+comes.
 """
 
 import dataclasses
@@ -19,9 +20,10 @@ from ast_jax.tables import look_up
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
-    """From a waveform to the features that a model takes. Subclasses say how; this one says what all have in common.
+    """From a waveform to the features that a model takes.
 
-    `mean` and `std` are of the features that a model was trained on; they change no shard.
+    Subclasses say how; this one says what all have in common. `mean` and `std` are of the features that a
+    model was trained on; they change no shard.
     """
 
     sample_rate_hz: int
@@ -43,7 +45,10 @@ class FrontEnd:
     def features(
         self, waveform: Float[Any, "*batch S"], *, num_samples: Any = None
     ) -> Float[Any, "*batch T F"]:
-        """Not yet normalised; NumPy in, NumPy out, and jax in, jax out. `num_samples` of each waveform are sound."""
+        """Not yet normalised; NumPy in, NumPy out, and jax in, jax out.
+
+        `num_samples` of each waveform are sound.
+        """
         raise TypeError(f"{type(self).__name__} does not say how features are made")
 
     def normalise(self, x: Float[Any, "*batch T F"]) -> Float[Any, "*batch T F"]:
@@ -63,7 +68,10 @@ class FrontEnd:
         return frames * self.frame_shift / self.sample_rate_hz
 
     def with_statistics(self, mean: float, std: float) -> "FrontEnd":
-        """The same for features of this mean and standard deviation. Raises InputError where they cannot be such."""
+        """The same for features of this mean and standard deviation.
+
+        Raises InputError where they cannot be such.
+        """
         if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
             raise InputError(
                 f"mean {mean:g} and std {std:g} of the features: wanted finite ones, and std above 0"
@@ -112,9 +120,12 @@ class Kaldi(FrontEnd):
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {"kaldi": Kaldi}
 
+# What a set or a model hears that states none.
+REFERENCE = Kaldi()
+
 
 def from_card(stated: Mapping[str, Any] | None, *, num_mel_bins: int = spec.NUM_MEL_BINS) -> FrontEnd:
-    """The front end that a card states; cards from before there were several state none, and mean the reference's.
+    """The front end that a card states; older cards state none, and mean the reference's.
 
     Raises:
         InputError: an unknown kind or field.

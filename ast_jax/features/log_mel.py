@@ -1,6 +1,7 @@
-"""Log-mel spectrograms: waveform [..., S] at 16 kHz to [..., T, F] in nats; the NumPy body, and the door to the device body.
+"""Log-mel spectrograms: waveform [..., S] at 16 kHz to [..., T, F] in nats.
 
-S samples, T = num_frames(S) frames, F mel bins. What is computed stands in `spec.py`.
+The NumPy body, and the door to the device body. S samples, T = num_frames(S) frames, F mel bins. What is
+computed stands in `spec.py`.
 """
 
 from functools import lru_cache
@@ -11,7 +12,8 @@ from jaxtyping import Float, Int
 
 from ast_jax.features import spec
 
-_BLOCK = 128  # frames worked on at once: 128 x 512 float32 and their spectrum stay in the second-level cache
+# Frames worked on at once: 128 x 512 float32 and their spectrum stay in the second-level cache.
+_BLOCK = 128
 
 
 def log_mel(
@@ -20,19 +22,19 @@ def log_mel(
     num_mel_bins: int = spec.NUM_MEL_BINS,
     num_samples: int | Int[Any, "*batch"] | None = None,
 ) -> Float[Any, "*batch T F"]:
-    """The AST reference's Kaldi filterbank (torchaudio.compliance.kaldi.fbank), in nats, before any normalisation.
+    """The AST reference's Kaldi filterbank (torchaudio.compliance.kaldi.fbank), in nats, not normalised.
 
-    A NumPy array gives a NumPy array of its own type: float64 runs in float64 and is the exact one. A jax array, or a tracer
-    under jit, vmap or grad, runs on the device in float32 (float64 where jax has it switched on). Any leading axes.
-    Less than 25 ms of sound, or none, is zero-padded to one frame.
+    A NumPy array gives a NumPy array of its own type: float64 runs in float64 and is the exact one. A jax
+    array, or a tracer under jit, vmap or grad, runs on the device in float32 (float64 where jax has it
+    switched on). Any leading axes. Less than 25 ms of sound, or none, is zero-padded to one frame.
 
-    `num_samples` says how many samples of each waveform are sound, where a batch was padded to one length: the mean is taken
-    over those, and the rest counts as silence. Rows from num_frames(num_samples) on then belong to the padding; the
-    reference has 0 there, which is the caller's to write.
+    `num_samples` says how many samples of each waveform are sound, where a batch was padded to one length:
+    the mean is taken over those, and the rest counts as silence. Rows from num_frames(num_samples) on then
+    belong to the padding; the reference has 0 there, which is the caller's to write.
 
-    float32 agrees with float64 to 5e-4 nats where a bin's energy is within 50 dB of its frame's peak, and to 3e-5 of the
-    frame's peak in energy everywhere; further down the logarithm shows rounding noise, as the reference's does.
-    Raises TypeError for integers: samples are floats in [-1, 1].
+    float32 agrees with float64 to 5e-4 nats where a bin's energy is within 50 dB of its frame's peak, and to
+    3e-5 of the frame's peak in energy everywhere; further down the logarithm shows rounding noise, as the
+    reference's does. Raises TypeError for integers: samples are floats in [-1, 1].
     """
     if not np.issubdtype(np.dtype(waveform.dtype), np.floating):
         got = f"log_mel got {waveform.dtype} samples"
@@ -69,16 +71,18 @@ def _one_clip(sound: np.ndarray, out: np.ndarray) -> None:
         here = slice(start, start + len(block))
         np.subtract(frames[here], offsets[here], out=windowed)
         np.multiply(windowed, window, out=windowed)
-        np.matmul(_power(block), filters, out=out[here])
-        np.maximum(out[here], out.dtype.type(spec.LOG_FLOOR), out=out[here])
-        np.log(out[here], out=out[here])
+        energy = filters @ _power(block)
+        np.maximum(energy, out.dtype.type(spec.LOG_FLOOR), out=energy)
+        np.log(energy, out=energy)
+        out[here] = energy.T
 
 
 def _emphasise(sound: np.ndarray, span: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """The waveform without its mean, and the same pre-emphasised, both cut or zero-padded to `span` samples.
 
-    Pre-emphasis is done once here, not once a frame: removing a frame's mean m before it is removing 0.03 m after it. It is
-    written x[n] - x[n-1] + 0.03 x[n-1]: on a slow wave the difference is exact, and rounding 0.97 x[n-1] is not small beside it.
+    Pre-emphasis is done once here, not once a frame: removing a frame's mean m before it is removing 0.03 m
+    after it. It is written x[n] - x[n-1] + 0.03 x[n-1]: on a slow wave the difference is exact, and rounding
+    0.97 x[n-1] is not small beside it.
     """
     x = np.zeros(span, dtype)
     count = min(span, len(sound))
@@ -99,14 +103,23 @@ def _frame_means(x: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _power(frames: np.ndarray) -> np.ndarray:
-    """|FFT|^2 [T, 256] of zero-padded frames [T, 512]."""
-    import scipy.fft  # here: 0.2 s of import, which decoding alone need not pay; twice as fast as numpy's on rows
+    """|FFT|^2 [256, T] of zero-padded frames [T, 512]."""
+    # Here: 0.2 s of import, which decoding alone need not pay. Twice as fast as numpy's on rows.
+    import scipy.fft
 
-    parts = scipy.fft.rfft(frames, axis=-1).view(frames.dtype)  # re, im, re, im ...
+    parts = scipy.fft.rfft(frames, axis=-1).view(frames.dtype).T  # re, im, re, im ...
     np.square(parts, out=parts)
-    return parts[:, 0 : spec.FFT_LENGTH : 2] + parts[:, 1 : spec.FFT_LENGTH : 2]
+    return np.add(parts[0 : spec.FFT_LENGTH : 2], parts[1 : spec.FFT_LENGTH : 2], order="C")
 
 
 @lru_cache(maxsize=8)
-def _constants(num_mel_bins: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    return spec.window().astype(dtype), spec.mel_filters(num_mel_bins).astype(dtype)
+def _constants(num_mel_bins: int, dtype: np.dtype) -> tuple[np.ndarray, Any]:
+    """The window [400], and the mel filters as a sparse matrix [F, 256].
+
+    An FFT bin is in two filters at most, so that the sparse product is faster than the dense one; and a
+    matrix library sums in another order with one thread than with two, which would make shards depend on how
+    many workers wrote them.
+    """
+    from scipy.sparse import csr_array
+
+    return spec.window().astype(dtype), csr_array(spec.mel_filters(num_mel_bins).T.astype(dtype))

@@ -1,8 +1,8 @@
 """The device body of `log_mel`: the same front end as matrix products, for jit, vmap and any leading axes.
 
-S samples, T frames, F mel bins. Frames come from a reshape and the spectrum from a product with the DFT matrix: no gather and
-no FFT, which move five times the memory on a TPU. Every product runs at the highest precision: bfloat16 passes, a TPU's
-default, would put errors of whole nats into quiet bins.
+S samples, T frames, F mel bins. Frames come from a reshape and the spectrum from a product with the DFT
+matrix: no gather and no FFT, which move five times the memory on a TPU. Every product runs at the highest
+precision: bfloat16 passes, a TPU's default, would put errors of whole nats into quiet bins.
 """
 
 from functools import lru_cache
@@ -23,7 +23,10 @@ def log_mel_on_device(
     num_mel_bins: int = spec.NUM_MEL_BINS,
     num_samples: int | Int[Array, "*batch"] | Int[np.ndarray, "*batch"] | None = None,
 ) -> Float[Array, "*batch T F"]:
-    """`log_mel` for jax arrays and tracers; see there. Traces to constant shapes: `num_samples` may be traced."""
+    """`log_mel` for jax arrays and tracers; see there.
+
+    Traces to constant shapes: `num_samples` may be traced.
+    """
     x = waveform.astype(jnp.float64 if waveform.dtype == jnp.float64 else jnp.float32)
     x = _without_mean(x, num_samples)
     frames = _emphasised_frames(_fit(x, spec.span(spec.num_frames(x.shape[-1]))))
@@ -48,8 +51,9 @@ def _without_mean(x: jax.Array, num_samples) -> jax.Array:
 def _rounded(mean: jax.Array) -> jax.Array:
     """The mean to one bit less: a number the compiler cannot fuse away.
 
-    Left alone, jax 0.10 on CPUs computes x[n] - sum / S in one rounding for one use and in two for the next; differences of
-    neighbours then hold an offset of 4e-9, and quiet sound on a loud offset came out 9e-4 nats wrong (2e-5 with this).
+    Left alone, jax 0.10 on CPUs computes x[n] - sum / S in one rounding for one use and in two for the next;
+    differences of neighbours then hold an offset of 4e-9, and quiet sound on a loud offset came out 9e-4 nats
+    wrong (2e-5 with this).
     """
     kind = jnp.finfo(mean.dtype)
     return jax.lax.reduce_precision(mean, exponent_bits=kind.nexp, mantissa_bits=kind.nmant - 1)
@@ -58,10 +62,10 @@ def _rounded(mean: jax.Array) -> jax.Array:
 def _emphasised_frames(x: jax.Array) -> jax.Array:
     """[..., 400 + 160 (T - 1)] to frames [..., T, 400], their means removed, pre-emphasised.
 
-    A frame is two and a half shifts of 160 samples: two rows and a half of one reshape. Removing a frame's mean m before the
-    pre-emphasis is removing 0.03 m after it, so that is done once on the waveform (as a difference plus 0.03 x[n-1]; see the
-    NumPy body). It must not move into the DFT matrix: sounds with most of their energy near 0 Hz would lose to rounding what
-    the pre-emphasis brings out.
+    A frame is two and a half shifts of 160 samples: two rows and a half of one reshape. Removing a frame's
+    mean m before the pre-emphasis is removing 0.03 m after it, so that is done once on the waveform (as a
+    difference plus 0.03 x[n-1]; see the NumPy body). It must not move into the DFT matrix: sounds with most
+    of their energy near 0 Hz would lose to rounding what the pre-emphasis brings out.
     """
     shift, half = spec.FRAME_SHIFT, spec.FRAME_SHIFT // 2
     before = jnp.concatenate([jnp.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)

@@ -1,15 +1,17 @@
-"""The one specification of the front end: every number of it, its window and its mel filters, for both bodies of `log_mel`.
+"""The one specification of the front end: numbers, window and mel filters, for both bodies of `log_mel`.
 
 S samples, T frames, K FFT bins, F mel bins.
 
-It is Kaldi's filterbank as the AST reference calls it (torchaudio.compliance.kaldi.fbank with htk_compat=True,
-use_energy=False, window_type='hanning', num_mel_bins=128, dither=0, frame_shift=10, the waveform's mean removed):
+It is Kaldi's filterbank as the AST reference calls it (torchaudio.compliance.kaldi.fbank with
+htk_compat=True, use_energy=False, window_type='hanning', num_mel_bins=128, dither=0, frame_shift=10, the
+waveform's mean removed):
 
     x = waveform - mean(waveform)
     per frame:  x - mean(frame);  y[n] = x[n] - 0.97 x[n-1];  times window;  zero-pad to 512;  |FFT|^2
     log(max(|FFT|^2 @ mel_filters, LOG_FLOOR))
 
-The first sample of a frame has no predecessor (Kaldi takes itself), but the window is 0 there, so it never matters.
+The first sample of a frame has no predecessor (Kaldi takes itself), but the window is 0 there, so it never
+matters.
 """
 
 import math
@@ -45,7 +47,10 @@ def span(frames: int) -> int:
 
 @lru_cache(maxsize=1)
 def window() -> Float64[np.ndarray, "400"]:
-    """The symmetric Hann window, 0 at both ends. (The AST paper says Hamming; its code and weights use Hann.) Read-only."""
+    """The symmetric Hann window, 0 at both ends.
+
+    (The AST paper says Hamming; its code and weights use Hann.) Read-only.
+    """
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1))
     hann[[0, -1]] = 0.0  # cos(2 pi) leaves no residue here, but the bodies rely on the zero
     return _read_only(hann)
@@ -53,11 +58,12 @@ def window() -> Float64[np.ndarray, "400"]:
 
 @lru_cache(maxsize=8)
 def mel_filters(num_mel_bins: int = NUM_MEL_BINS) -> Float32[np.ndarray, "256 F"]:
-    """Triangles over FFT bins 0..255, linear in mel = 1127 ln(1 + f / 700) from 20 Hz to 8 kHz, peak 1, no area norm. Read-only.
+    """Triangles over FFT bins 0..255, peak 1, no area norm. Read-only.
 
-    With 128 bins, filter 3 falls between two FFT bins and is empty; the reference keeps it, so does this.
-    float32 throughout, as torchaudio computes them whatever the type of its input, and bit-equal to its own: exact weights
-    would move a tone's outermost bins by up to 8e-4 nats, and the published models were trained on these.
+    They are linear in mel = 1127 ln(1 + f / 700) from 20 Hz to 8 kHz. With 128 bins, filter 3 falls between
+    two FFT bins and is empty; the reference keeps it, so does this. float32 throughout, as torchaudio
+    computes them whatever the type of its input, and bit-equal to its own: exact weights would move a tone's
+    outermost bins by up to 8e-4 nats, and the published models were trained on these.
     """
     if num_mel_bins < 1:
         raise ValueError(f"num_mel_bins is {num_mel_bins}; it must be at least 1")

@@ -50,14 +50,14 @@ class Tags:
 Writer = Callable[[str, Tags], None]
 
 
-def writer(form: str, label_names: Sequence[str], top: int, threshold: float) -> Writer:
+def writer(form: str, label_names: Sequence[str], top: int, thresholds: Sequence[float]) -> Writer:
     """A function that prints a file's tags as 'text', 'json' (an object a line) or 'csv' (a row a window)."""
     if form == "csv":
         return _csv_writer(label_names)
     tell = json_line if form == "json" else text
 
     def write(name: str, tags: Tags) -> None:
-        print(tell({"file": name} | describe(tags, label_names, top, threshold)), flush=True)
+        print(tell({"file": name} | describe(tags, label_names, top, thresholds)), flush=True)
 
     return write
 
@@ -66,12 +66,12 @@ def json_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def describe(tags: Tags, label_names: Sequence[str], top: int, threshold: float = 0.5) -> dict[str, Any]:
+def describe(tags: Tags, label_names: Sequence[str], top: int, thresholds: Sequence[float]) -> dict[str, Any]:
     """A sound's answer for programs, whoever asks: `predict --json` and the server tell this.
 
-    The `top` labels by their mean score, each with the `spans` of windows in which it scores `threshold`
-    or more and its score in every window (`timeline`); the best labels of each window; and the same scores
-    as one `timeline` of windows and labels.
+    The `top` labels by their mean score, each with the `spans` of windows in which it scores its
+    threshold or more and its score in every window (`timeline`); the best labels of each window; and the same
+    scores as one `timeline` of windows and labels.
     """
 
     def named(scores: np.ndarray, best: Sequence[int]) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def describe(tags: Tags, label_names: Sequence[str], top: int, threshold: float 
         "end_s": ends[-1],
         "duration_s": _seconds(tags.ends_s[-1] - tags.times_s[0]),
         "tags": [
-            tag | {"spans": spans(tags, i, threshold), "timeline": series[i]}
+            tag | {"spans": spans(tags, i, thresholds[i]), "timeline": series[i]}
             for tag, i in zip(named(tags.overall, best), best, strict=True)
         ],
         "windows": [

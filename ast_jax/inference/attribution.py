@@ -1,6 +1,8 @@
-"""Which part of a spectrogram a model's answer rests on: attention rollout, attention of every head, gradient x input.
+"""Which part of a spectrogram a model's answer rests on: attention rollout, attention of every head, gradient
+x input.
 
-T frames, F mel bins, N tokens (P class and distillation tokens, then patches), L layers, H heads, f x t the patch grid, K labels.
+T frames, F mel bins, N tokens (P class and distillation tokens, then patches), L layers, H heads, f x t the
+patch grid, K labels.
 """
 
 from typing import Any
@@ -21,8 +23,9 @@ def attention_maps(
 ) -> tuple[Float[Array, "B L H f t"], Float[Array, "B f t"]]:
     """How the class and distillation tokens (their mean) attend to each patch: head by head, and rolled out.
 
-    Rollout (Abnar and Zuidema 2020): the product over layers of (mean over heads + identity) / 2, the identity standing for
-    the residual connection. Rows stay sums to 1. It says where the answer may have come from, for no label in particular.
+    Rollout (Abnar and Zuidema 2020): the product over layers of (mean over heads + identity) / 2, the
+    identity standing for the residual connection. Rows stay sums to 1. It says where the answer may have come
+    from, for no label in particular.
     """
     prefix, identity = config.num_prefix_tokens, jnp.eye(config.num_tokens)
     rolled = jnp.broadcast_to(identity, (len(weights), *identity.shape))
@@ -36,9 +39,11 @@ def attention_maps(
 def gradient_times_input(
     model: Any, x: Float[Array, "T F"], labels: Int[Array, " K"]
 ) -> Float[Array, "K T F"]:
-    """x times the gradient of each label's logit: to first order, what a cell adds to it beyond a cell of average level.
+    """x times the gradient of each label's logit: to first order, what a cell adds to it beyond a cell of
+    average level.
 
-    `x` is normalised, so that 0 is the average level of the training set. Negative cells speak against the label.
+    `x` is normalised, so that 0 is the average level of the training set. Negative cells speak against the
+    label.
     """
     gradient = jax.grad(lambda clip, label: model(clip[None])[0][0, label])
     return jax.lax.map(lambda label: x * gradient(x, label), labels)

@@ -1,12 +1,10 @@
-r"""Shows what a model's answer rests on, over the spectrogram of a sound file.
+"""Shows what a model's answer rests on, over the spectrogram of a sound file.
 
-  python -m ast_jax explain --model=runs/quickstart FILE [--label=siren ...] [--start_s=0] [--out=explain.png]
-
-Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and, beside it, an .npz with
-everything drawn and the attention of every layer and head. T frames, F mel bins, L layers, H heads, f x t patches, K labels, C classes.
+Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and, beside
+it, an .npz with everything drawn and the attention of every layer and head. T frames, F mel bins, L layers, H
+heads, f x t patches, K labels, C classes.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,7 @@ from jaxtyping import Float, Int
 
 from ast_jax.errors import InputError
 from ast_jax.evaluation.style import LIGHT, sheet
-from ast_jax.features import SAMPLE_RATE, log_mel, stream_audio
-from ast_jax.features.spec import FRAME_SHIFT, span
+from ast_jax.features import FrontEnd, Kaldi
 from ast_jax.inference.attribution import (
     attention_maps,
     gradient_times_input,
@@ -28,7 +25,7 @@ from ast_jax.inference.attribution import (
     over_cells,
     smoothed,
 )
-from ast_jax.inference.predict import Tagger
+from ast_jax.inference.windows import Grid, decoded
 from ast_jax.models import ASTConfig, family_name, merge, split
 from ast_jax.weights import LoadedModel
 from ast_jax.weights.pretrained import fit_frames
@@ -36,7 +33,10 @@ from ast_jax.weights.pretrained import fit_frames
 
 @dataclass(frozen=True)
 class Explanation:
-    """One window of sound and what the answer to it rests on. Arrays over [T, F] hold the sound's own frames, without padding."""
+    """One window of sound and what the answer to it rests on.
+
+    Arrays over [T, F] hold the sound's own frames, without padding.
+    """
 
     fbank: Float[np.ndarray, "T F"]  # log-mel, nats
     scores: Float[np.ndarray, " C"]
@@ -68,7 +68,9 @@ class Explainer:
         self._gradient = jax.jit(lambda arrays, x, c: gradient_times_input(merge(graphdef, arrays), x, c))
 
     def explain(self, fbank: Float[np.ndarray, "t F"], labels: Sequence[int]) -> Explanation:
-        """Explains the score of each label on one window, of which what lies past the model's length is cut off."""
+        """Explains the score of each label on one window, of which what lies past the model's length is cut
+        off.
+        """
         fbank, chosen = fbank[: self.config.num_frames], np.asarray(labels, np.int32)
         padded, own = jnp.asarray(fit_frames(fbank[None], self.config.num_frames)), len(fbank)
         x = self.loaded.front_end.normalise(padded)
@@ -79,14 +81,18 @@ class Explainer:
         return Explanation(fbank, scores, chosen, rollout, gradient[:, :own], attention[0])
 
 
-def picture(found: Explanation, names: Sequence[str], start_s: float = 0.0) -> bytes:
-    """PNG: the spectrogram, then over it the rollout and each label's gradient x input, its marked region outlined."""
+def picture(
+    found: Explanation, names: Sequence[str], start_s: float = 0.0, front_end: FrontEnd | None = None
+) -> bytes:
+    """PNG: the spectrogram, then over it the rollout and each label's gradient x input, its marked region
+    outlined.
+    """
     title = "Attention rollout: where any answer may come from"
     panels: list[tuple[str, Any, bool]] = [("What was heard", None, False), (title, found.rollout, False)]
     for label, gradient in zip(found.labels, found.gradient, strict=True):
         panels.append((f"For {names[label]} ({found.scores[label]:.3f}): gradient x input", gradient, True))
     frames, bins = found.fbank.shape
-    extent = (start_s, start_s + frames * FRAME_SHIFT / SAMPLE_RATE, 0, bins)
+    extent = (start_s, start_s + (front_end or Kaldi()).seconds(frames), 0, bins)
     low, high = np.percentile(found.fbank, [1, 99.5])
     with sheet(LIGHT, 7.0, 1.9 * len(panels)) as (figure, png):
         all_axes = figure.subplots(len(panels), 1, sharex=True)
@@ -115,57 +121,21 @@ def _lay_over(axes, relevance: Float[np.ndarray, "T F"], look: dict) -> None:
     axes.imshow(np.concatenate([colour, 0.75 * strength[..., None]], axis=-1), **look)
 
 
-def window_at(file: str | Path, start_s: float, num_samples: int, channels: str) -> Float[np.ndarray, " S"]:
-    """`num_samples` of the file from `start_s` on, or as many as there are; decodes no further.
+def window_at(file: str | Path, start_s: float, grid: Grid) -> Float[np.ndarray, "T F"]:
+    """Features of the window of the file from `start_s` on, or of as much as there is; decodes no further.
 
     Raises InputError if the file ends before, AudioError if it cannot be heard.
     """
-    start, heard, kept = round(start_s * SAMPLE_RATE), 0, [np.zeros(0, np.float32)]
-    for block in stream_audio(file, channels=channels):  # type: ignore[arg-type]
-        kept.append(block[max(0, start - heard) : max(0, start + num_samples - heard)])
+    rate = grid.front_end.sample_rate_hz
+    start, heard, kept = round(start_s * rate), 0, [np.zeros(0, np.float32)]
+    for block in decoded(file, grid):
+        kept.append(block[max(0, start - heard) : max(0, start + grid.window - heard)])
         heard += len(block)
-        if heard >= start + num_samples:
+        if heard >= start + grid.window:
             break
     if not sum(map(len, kept)):
-        raise InputError(
-            f"{file} lasts {heard / SAMPLE_RATE:.1f} s, and --start_s is {start_s:g}: choose less"
-        )
-    return np.concatenate(kept)
-
-
-def main(argv: Sequence[str]) -> None:
-    """The command. Without --start_s it explains the window on which the (first) label scores highest."""
-    parser = argparse.ArgumentParser("python -m ast_jax explain", description=main.__doc__)
-    parser.add_argument("--model", required=True, help="a run or checkpoint")
-    parser.add_argument("--label", action="append", help="what to explain; repeat it; default: the best ones")
-    parser.add_argument("--top", type=int, default=2, help="how many, without --label")
-    parser.add_argument("--start_s", type=float, help="where the window begins")
-    parser.add_argument("--out", type=Path, default=Path("explain.png"), help="the .npz goes beside it")
-    parser.add_argument("file", type=Path)
-    args = parser.parse_args(argv)
-    tagger = Tagger([args.model])
-    names, loaded = tagger.label_names, tagger.models[0]
-    labels = label_indices(args.label, names) if args.label else None
-    start_s = args.start_s
-    if start_s is None:
-        tags = tagger.tag(args.file)
-        aim = labels[0] if labels else int(np.argmax(tags.overall))
-        start_s = float(tags.times_s[np.argmax(tags.scores[:, aim])])
-    explainer = Explainer(loaded)
-    fbank = log_mel(window_at(args.file, start_s, span(explainer.config.num_frames), loaded.channels))
-    if labels is None:
-        labels = [int(c) for c in np.argsort(-np.asarray(loaded.scores(fbank[None]))[0])[: args.top]]
-    found = explainer.explain(fbank, labels)
-    args.out.write_bytes(picture(found, names, start_s))
-    maps = args.out.with_suffix(".npz")
-    np.savez_compressed(
-        maps,
-        **vars(found) | {"labels": np.array([names[c] for c in labels])},
-        label_names=np.array(names),
-        start_s=start_s,
-    )
-    heard = "  ".join(f"{names[c]} {found.scores[c]:.3f}" for c in labels)
-    print(f"{args.file} from {start_s:.2f} s: {heard}\n{args.out}\n{maps}")
+        raise InputError(f"{file} lasts {heard / rate:.1f} s, and --start_s is {start_s:g}: choose less")
+    return grid.front_end.features(np.concatenate(kept))
 
 
 def label_indices(wanted: Sequence[str], names: Sequence[str]) -> list[int]:

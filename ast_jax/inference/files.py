@@ -1,19 +1,23 @@
-"""The files a command is given: directories opened, headers read, progress shown, failures reported and the rest done."""
+"""The files a command is given: directories opened, headers read, progress shown, failures reported and the
+rest done.
+"""
 
-import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ast_jax.datasets.layout import scan
+from ast_jax.datasets.scanning import scan
 from ast_jax.errors import InputError
 from ast_jax.features import AudioError, duration_s
 from ast_jax.inference.windows import BATCH, Grid, Heard
+from ast_jax.terminal import Bar
 
 
 def sound_files(paths: Iterable[Path]) -> list[Path]:
-    """Files as named, and every sound file below each directory, sorted. Raises InputError for a directory without any."""
+    """Files as named, and every sound file below each directory, sorted.
+
+    Raises InputError for a directory without any.
+    """
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
@@ -49,41 +53,25 @@ def batch_size_for(durations: Sequence[float], grid: Grid) -> int:
     return max(1, windows)
 
 
-@contextmanager
-def progress(total_s: float, what: str) -> Iterator[Callable[[float], None]]:
-    """A bar over seconds of sound on stderr, where that is a terminal; yields the function that moves it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total_s)
-        yield lambda seconds: bar.advance(task, seconds)
-
-
 class Failures:
-    """Says on stderr what is wrong with each file that could not be heard, lets the others pass, and in the end counts."""
+    """Says on stderr what is wrong with each file that could not be heard, lets the others pass, and in the
+    end counts.
+    """
 
     def __init__(self, total: int, outcome: str):
         self._total, self._outcome, self._failed = total, outcome, 0
 
-    def reported(self, found: Iterable[Heard]) -> Iterator[Heard]:
-        """The files that were heard."""
+    def reported(self, found: Iterable[Heard], bar: Bar) -> Iterator[Heard]:
+        """The files that were heard; the others are told above the bar."""
         for heard in found:
             if heard.error is None:
                 yield heard
             else:
                 self._failed += 1
-                print(f"error: {heard.error}", file=sys.stderr, flush=True)
+                bar.say(f"error: {heard.error}")
 
     def exit_if_any(self) -> None:
         """Ends the program with status 1 if a file failed."""
         if self._failed:
             print(f"{self._failed} of {self._total} files could not be {self._outcome}", file=sys.stderr)
             sys.exit(1)
-
-
-def add_window_flags(parser: argparse.ArgumentParser, *, hop: str) -> None:
-    parser.add_argument("--window_s", type=float, help="seconds heard at once (default: the model's length)")
-    parser.add_argument("--hop_s", type=float, help=f"seconds between windows (default: {hop})")

@@ -12,7 +12,8 @@ _READ = 1 << 16  # bytes at most: 2 s
 
 
 def pcm_blocks(stream: io.BufferedIOBase) -> Iterator[Float32[np.ndarray, " _"]]:
-    """16-bit little-endian mono at 16 kHz to samples in [-1, 1], a block for whatever the pipe holds, without waiting for more.
+    """16-bit little-endian mono at 16 kHz to samples in [-1, 1], a block for whatever the pipe holds, without
+    waiting for more.
 
     Raises AudioError if the stream ends before the first sample.
     """

@@ -1,64 +1,58 @@
-r"""Tags sound files of any length and format.
+"""Tags sounds of any length and format.
 
-  python -m ast_jax predict --model=runs/quickstart FILE_OR_DIRECTORY ... [--json | --csv] [--plot=out.png]
-  arecord -q -t raw -f S16_LE -r 16000 | python -m ast_jax predict --model=runs/quickstart --stdin
-
-A file longer than the model's length is heard in overlapping windows, decoded as a stream. Several `--model` are an
-ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a batch, W windows of a file, C classes.
+A file longer than the model's length is heard in overlapping windows, decoded as a stream. Several models are
+an ensemble, the mean of their scores. S samples, T frames, F mel bins, B windows a batch, W windows of a
+file, C classes.
 """
 
-import argparse
 import io
-import sys
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
-from ast_jax.features.audio import Source
-from ast_jax.inference import answers
+from ast_jax.features.audio import SoundSource
 from ast_jax.inference.answers import Tags
-from ast_jax.inference.files import (
-    Failures,
-    add_window_flags,
-    batch_size_for,
-    durations_s,
-    progress,
-    sound_files,
-)
 from ast_jax.inference.windows import BATCH, Grid, Heard, cut, hear
 from ast_jax.weights import load_model
 
-Sound = Source | BinaryIO | tuple[np.ndarray, float]
+Sound = SoundSource | BinaryIO | tuple[np.ndarray, float]
 
 
-def as_source(sound: Sound) -> Source:
+def as_source(sound: Any) -> SoundSource:
     """Anything that is a sound in Python as what the decoder takes: a path, or a file's bytes.
 
-    Raises InputError for samples that are no floats, or a rate that is none.
+    Raises InputError for what is none of those that `Tagger.tag` names.
     """
-    if isinstance(sound, tuple):
-        samples, rate = sound
-        samples = np.asarray(samples)
-        if not np.issubdtype(samples.dtype, np.floating) or samples.ndim not in (1, 2):
-            raise InputError(
-                f"samples are {samples.dtype} {list(samples.shape)}: wanted floats in [-1, 1], [samples] or [samples, channels]"
-            )
-        import soundfile
-
-        written = io.BytesIO()
-        soundfile.write(written, samples, round(rate), format="WAV", subtype="FLOAT")
-        return written.getvalue()
-    if isinstance(sound, str | Path | bytes):
-        return sound
-    if hasattr(sound, "read"):
-        return sound.read()
+    if isinstance(sound, tuple) and len(sound) == 2:
+        return _as_wav(np.asarray(sound[0]), sound[1])
+    data = sound.read() if hasattr(sound, "read") else sound
+    if isinstance(data, bytes) or (data is sound and isinstance(sound, str | os.PathLike)):
+        return data
+    got = type(sound).__name__ if data is sound else f"file of {type(data).__name__}"
     raise InputError(
-        f"a {type(sound).__name__} is no sound: give a path, bytes, an open file or (samples, rate in Hz)"
+        f"a {got} is no sound: give a path, bytes, a file open for bytes, or (samples, rate in Hz)"
     )
+
+
+def _as_wav(samples: np.ndarray, rate: Any) -> bytes:
+    floats = np.issubdtype(samples.dtype, np.floating)
+    if not floats or samples.ndim not in (1, 2) or samples.shape[1:] > samples.shape[:1]:
+        raise InputError(
+            f"samples are {samples.dtype} {list(samples.shape)}: wanted floats in [-1, 1], [samples] or "
+            "[samples, channels]"
+        )
+    if not isinstance(rate, int | float | np.number) or not 1_000 <= rate <= 1_000_000:
+        raise InputError(f"the rate of the samples is {rate!r}: wanted 1,000 to 1,000,000 Hz")
+    import soundfile
+
+    written = io.BytesIO()
+    soundfile.write(written, samples.astype(np.float32), round(float(rate)), format="WAV", subtype="FLOAT")
+    return written.getvalue()
 
 
 class Tagger:
@@ -85,6 +79,15 @@ class Tagger:
         # of one model its own; an ensemble's scores are other scores
         self.thresholds = first.thresholds if len(self.models) == 1 else None
 
+    def heard_from(self, threshold: float | None = None) -> list[float]:
+        """From which score on each class counts as heard: `threshold`, or else what the model's card says, or
+        else 0.5.
+        """
+        known = self.thresholds or [None] * len(self.label_names)
+        return (
+            [0.5 if own is None else own for own in known] if threshold is None else [threshold] * len(known)
+        )
+
     def grid(self, *, window_s: float | None = None, hop_s: float | None = None) -> Grid:
         """How sounds are cut for these models; see `Grid.of`."""
         first = self.models[0]
@@ -92,11 +95,11 @@ class Tagger:
             first.front_end, self.num_frames, window_s=window_s, hop_s=hop_s, channels=first.channels
         )
 
-    def tag(self, sound: Sound, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
-        """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in Hz), the samples
-        floats in [-1, 1], [S] or [S, channels].
+    def tag(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Tags:
+        """Scores of every window of one sound: a path, a file's bytes, an open file, or (samples, rate in
+        Hz), the samples floats in [-1, 1], [S] or [S, channels].
 
-        Raises AudioError if it cannot be heard.
+        Raises InputError if it is none of these, AudioError if it cannot be heard.
         """
         grid = self.grid(window_s=window_s, hop_s=hop_s)
         (heard,) = hear([as_source(sound)], grid, self.scores)
@@ -106,13 +109,16 @@ class Tagger:
 
     def tag_all(
         self,
-        files: Iterable[Source],
+        files: Iterable[SoundSource],
         grid: Grid,
         *,
         batch_size: int = BATCH,
         advance: Callable[[float], None] = lambda seconds: None,
     ) -> Iterator[Heard]:
-        """Every file in turn, windows batched across files; see `hear`. `Tags.of` makes tags of what was heard."""
+        """Every file in turn, windows batched across files; see `hear`.
+
+        `Tags.of` makes tags of what was heard.
+        """
         return hear(files, grid, self.scores, batch_size=batch_size, advance=advance)
 
     def listen(self, blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Tags]:
@@ -128,65 +134,3 @@ class Tagger:
         """The mean score of the models; how many frames are sound (`lengths`) they know by the padding."""
         scores = [model.scores(fbank) for model in self.models]
         return scores[0] if len(scores) == 1 else np.mean([np.asarray(s) for s in scores], axis=0)
-
-
-def main(argv: Sequence[str]) -> None:
-    """The command. Files that cannot be heard are reported, the others are tagged all the same; then the status is 1."""
-    args = _flags(argv)
-    tagger = Tagger(args.model)
-    grid = tagger.grid(window_s=args.window_s, hop_s=args.hop_s)
-    write = answers.writer(args.format, tagger.label_names, args.top, args.threshold)
-    if args.stdin:
-        from ast_jax.inference.live import pcm_blocks
-
-        stream = cast(io.BufferedIOBase, sys.stdin.buffer)
-        for tags in tagger.listen(pcm_blocks(stream), grid):
-            write("<stdin>", tags)
-        return
-    files = sound_files(args.files)
-    durations = durations_s(files)
-    plots = answers.plot_paths(args.plot, files)
-    failures = Failures(len(files), "tagged")
-    with progress(sum(durations), "tagging") as advance:
-        found = tagger.tag_all(files, grid, batch_size=batch_size_for(durations, grid), advance=advance)
-        for heard in failures.reported(found):
-            tags = Tags.of(heard, grid.window_s, tagger.label_names)
-            write(str(heard.file), tags)
-            if plots:
-                from ast_jax.inference.timeline import draw
-
-                draw(heard.file, tags, tagger.label_names, plots[str(heard.file)], channels=grid.channels)
-    failures.exit_if_any()
-
-
-def _flags(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m ast_jax predict", description="Tags sound files.")
-    parser.add_argument(
-        "--model", action="append", required=True, help="a run or checkpoint; repeat it for an ensemble"
-    )
-    add_window_flags(parser, hop="half the window")
-    parser.add_argument("--top", type=int, default=5, help="labels shown per file and window")
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="score from which a label counts as heard in a window"
-    )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="format", action="store_const", const="json", help="an object a file")
-    form.add_argument(
-        "--csv", dest="format", action="store_const", const="csv", help="a row a window, a column a label"
-    )
-    parser.add_argument(
-        "--plot", type=Path, help="a picture (PNG): spectrogram and timeline of the top labels"
-    )
-    parser.add_argument("--stdin", action="store_true", help="tag 16-bit mono PCM at 16 kHz, as it comes")
-    parser.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="sound files, or directories of them"
-    )
-    parser.set_defaults(format="text")
-    args = parser.parse_args(argv)
-    if bool(args.files) == args.stdin:
-        parser.error("name sound files or directories, or give --stdin, not both")
-    if args.stdin and args.plot:
-        parser.error("--plot needs files: a live sound has no end")
-    if args.top < 1:
-        parser.error(f"--top={args.top}: wanted at least 1")
-    return args

@@ -1,4 +1,5 @@
-"""A table of embeddings: a row each window or step of time, with the file's name and when it was; to .npz or .parquet.
+"""A table of embeddings: a row each window or step of time, with the file's name and when it was; to .npz or
+.parquet.
 
 R rows, D width.
 """
@@ -38,7 +39,9 @@ class Rows:
         )
 
     def save(self, path: Path, facts: Mapping[str, str]) -> None:
-        """Writes files, start_s, end_s and embeddings; `facts` go along as arrays of one string, or as the table's metadata."""
+        """Writes files, start_s, end_s and embeddings; `facts` go along as arrays of one string, or as the
+        table's metadata.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".npz":
             about = {name: np.array(value) for name, value in facts.items()}

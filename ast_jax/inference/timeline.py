@@ -1,36 +1,29 @@
-"""A picture of what was heard when: the spectrogram over a heat map of the top labels, on one axis of seconds.
+"""A picture of what was heard when: the spectrogram over a heat map of the top labels, on one axis of
+seconds.
 
 T frames, F mel bins, K columns of the picture, W windows, C classes.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from ast_jax.evaluation.style import LIGHT, Theme, paper_to_accent, sheet, shortened
-from ast_jax.features import SAMPLE_RATE, duration_s, log_mel, num_frames, stream_audio
-from ast_jax.features.audio import Source
-from ast_jax.features.spec import FRAME_SHIFT, span
+from ast_jax.features import duration_s
+from ast_jax.features.audio import SoundSource
 from ast_jax.inference.answers import Tags
+from ast_jax.inference.windows import Grid, decoded
 
 _COLUMNS = 1500  # more than the picture has dots
 _LABELS = 8
 
 
 def draw(
-    file: Source,
-    tags: Tags,
-    label_names: Sequence[str],
-    path: Path,
-    *,
-    channels: str = "mean",
-    theme: Theme = LIGHT,
-    title: str = "",
+    file: SoundSource, tags: Tags, path: Path, grid: Grid, *, theme: Theme = LIGHT, title: str = ""
 ) -> None:
     """Writes the picture of one file (PNG); its labels are those with the highest score anywhere in it."""
-    columns, column_s = strip(file, channels=channels)
+    columns, column_s = strip(file, grid)
     peaks = tags.scores.max(axis=0)
     shown = np.argsort(-peaks, kind="stable")[:_LABELS]
     with sheet(theme, 10.0, 2.6 + 0.28 * len(shown)) as (figure, png):
@@ -51,7 +44,7 @@ def draw(
             vmin=0,
             vmax=1,
         )
-        below.set_yticks(np.arange(len(shown)) + 0.5, [shortened(label_names[i]) for i in shown], size=9)
+        below.set_yticks(np.arange(len(shown)) + 0.5, [shortened(tags.label_names[i]) for i in shown], size=9)
         below.invert_yaxis()
         below.set_xlabel("seconds")
         below.set_xlim(0, tags.duration_s)
@@ -65,30 +58,32 @@ def draw(
 
 
 def cell_edges(tags: Tags) -> Float[np.ndarray, " _"]:
-    """Where one window's answer gives way to the next: half way between their middles; the ends are the sound's."""
+    """Where one window's answer gives way to the next: half way between their middles; the ends are the
+    sound's.
+    """
     middles = tags.times_s + tags.window_s / 2
     edges = np.r_[0.0, (middles[1:] + middles[:-1]) / 2, tags.duration_s]
     return np.maximum.accumulate(edges)  # a last window that is mostly beyond the end keeps its place
 
 
-def strip(
-    file: Source, *, channels: str = "mean", columns: int = _COLUMNS
-) -> tuple[Float[np.ndarray, "K F"], float]:
-    """The spectrogram of a whole file in at most about `columns` columns, each the mean of its frames, and seconds a column.
+def strip(file: SoundSource, grid: Grid, columns: int = _COLUMNS) -> tuple[Float[np.ndarray, "K F"], float]:
+    """The spectrogram of a whole file in at most about `columns` columns, each the mean of its frames, and
+    seconds a column.
 
     Decoded as a stream: three hours need no more memory than a minute. Raises AudioError.
     """
-    frames = num_frames(round(duration_s(file) * SAMPLE_RATE))
+    front_end = grid.front_end
+    frames = front_end.num_frames(round(duration_s(file) * front_end.sample_rate_hz))
     each = -(-frames // columns)  # frames a column
-    hop = each * FRAME_SHIFT  # samples
+    hop = each * front_end.frame_shift  # samples
     held, found = np.zeros(0, np.float32), []
-    for block in stream_audio(file, channels=channels):
+    for block in decoded(file, grid):
         held = np.concatenate([held, block])
-        whole = max(0, (len(held) - span(each)) // hop + 1)
+        whole = max(0, (len(held) - front_end.span(each)) // hop + 1)
         if whole:
-            fbank = log_mel(held[: span(whole * each)])
+            fbank = front_end.features(held[: front_end.span(whole * each)])
             found.append(fbank.reshape(whole, each, -1).mean(axis=1))
             held = held[whole * hop :]
-    if len(held) > FRAME_SHIFT or not found:
-        found.append(log_mel(held).mean(axis=0, keepdims=True))
-    return np.concatenate(found), hop / SAMPLE_RATE
+    if len(held) > front_end.frame_shift or not found:
+        found.append(front_end.features(held).mean(axis=0, keepdims=True))
+    return np.concatenate(found), front_end.seconds(each)

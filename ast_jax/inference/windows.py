@@ -1,10 +1,10 @@
-"""Sounds of any length through a model of one length: cut into windows while they are decoded, batched across files.
+"""Sounds of any length through a model of one length: cut into windows while they are decoded, batched across
+files.
 
-Memory does not grow with a file: a stretch of sound, two batches of features and the answers are all that is held.
-S samples, t <= T frames, F mel bins, B windows a batch.
+Memory does not grow with a file: a stretch of sound, two batches of features and the answers are all that is
+held. S samples, t <= T frames, F mel bins, B windows a batch.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from ast_jax.errors import InputError
 from ast_jax.features import AudioError, FrontEnd, stream_audio
-from ast_jax.features.audio import Source
+from ast_jax.features.audio import SoundSource
 
 BATCH = 8  # windows computed at a time
 Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object]  # features, frames of sound
@@ -23,7 +23,9 @@ Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object] 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a sound is cut: `window` samples, `hop` samples apart, each as `num_frames` of the front end's features."""
+    """How a sound is cut: `window` samples, `hop` samples apart, each as `num_frames` of the front end's
+    features.
+    """
 
     window: int
     hop: int
@@ -43,13 +45,15 @@ class Grid:
     ) -> "Grid":
         """Windows of the model's own length, half of one apart, unless it is said otherwise.
 
-        Raises InputError: a window longer than the model, or so short that it holds no frame; a hop that leaves sound out.
+        Raises InputError: a window longer than the model, or so short that it holds no frame; a hop that
+        leaves sound out.
         """
         rate, shortest, longest = front_end.sample_rate_hz, front_end.frame_length, front_end.span(num_frames)
         window = longest if window_s is None else round(window_s * rate)
         if not shortest <= window <= longest:
             raise InputError(
-                f"window_s is {window_s:g}: the model hears {shortest / rate:g} to {longest / rate:g} s at once "
+                f"window_s is {window_s:g}: the model hears {shortest / rate:g} to {longest / rate:g} s at "
+                "once "
                 "(`convert --num_frames` adapts a model to another length)"
             )
         hop = window // 2 if hop_s is None else round(hop_s * rate)
@@ -65,14 +69,22 @@ class Grid:
         return self.window / self.front_end.sample_rate_hz
 
     @property
+    def least_new(self) -> int:
+        """Samples of new sound that make another window at a sound's end: a frame, and a twentieth of a
+        window.
+        """
+        return max(self.front_end.frame_length, self.window // 20)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Of a window's features."""
         return self.num_frames, self.front_end.num_mel_bins
 
     def count(self, duration_s: float) -> int:
         """How many windows a sound of that length gives."""
-        samples = duration_s * self.front_end.sample_rate_hz
-        return 1 + max(0, math.ceil((samples - self.window) / self.hop))
+        samples = round(duration_s * self.front_end.sample_rate_hz)
+        whole, rest = divmod(max(0, samples - self.window), self.hop)
+        return 1 + whole + (rest >= self.least_new)
 
     def empty(self, rows: int) -> Float[np.ndarray, "B T F"]:
         """Features of nothing but padding: a window's own go in front, as in training."""
@@ -86,15 +98,24 @@ class Window(NamedTuple):
 
 
 def cut(blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Window]:
-    """The windows of a sound that comes in pieces, each as soon as it is full; what is left at the end is one more, if it is new."""
+    """The windows of a sound that comes in pieces, each as soon as it is full.
+
+    What is left at the end is one more, if enough of it is new (`Grid.least_new`): a tail of a few samples
+    would be a window of padding, with tags of its own.
+    """
     held, start = np.zeros(0, np.float32), 0
     for block in blocks:
         held = np.concatenate([held, block])
         while len(held) >= grid.window:
             yield _window(held[: grid.window], start, grid)
             held, start = held[grid.hop :], start + grid.hop
-    if start == 0 or len(held) > grid.window - grid.hop:
+    if start == 0 or len(held) - (grid.window - grid.hop) >= grid.least_new:
         yield _window(held, start, grid)
+
+
+def decoded(file: SoundSource, grid: Grid) -> Iterator[Float[np.ndarray, " _"]]:
+    """A file's sound in pieces, as the front end wants it. Raises AudioError."""
+    return stream_audio(file, channels=grid.channels, sample_rate_hz=grid.front_end.sample_rate_hz)
 
 
 def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
@@ -104,9 +125,11 @@ def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
 
 @dataclass
 class Heard:
-    """One file: where its windows lie and what the model gave for each; or `error`, if it could not be heard to its end."""
+    """One file: where its windows lie and what the model gave for each; or `error`, if it could not be heard
+    to its end.
+    """
 
-    file: Source
+    file: SoundSource
     starts_s: list[float] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
     answers: list[np.ndarray] = field(default_factory=list)
@@ -119,14 +142,15 @@ class Heard:
 
 
 def hear(
-    files: Iterable[Source],
+    files: Iterable[SoundSource],
     grid: Grid,
     forward: Forward,
     *,
     batch_size: int = BATCH,
     advance: Callable[[float], None] = lambda seconds: None,
 ) -> Iterator[Heard]:
-    """`forward` of every window of every file, one compiled shape for all; files come out in order, each when it is finished.
+    """`forward` of every window of every file, one compiled shape for all; files come out in order, each when
+    it is finished.
 
     Args:
         forward: (features [B, T, F], frames of sound [B]) to an array [B, ...], which may still be computing.
@@ -137,7 +161,7 @@ def hear(
     for file in files:
         waiting.append(heard := Heard(file))
         try:
-            for window in cut(stream_audio(file, channels=grid.channels), grid):
+            for window in cut(decoded(file, grid), grid):
                 advance(window.end_s - (heard.ends_s[-1] if heard.ends_s else 0))
                 heard.starts_s.append(window.start_s)
                 heard.ends_s.append(window.end_s)

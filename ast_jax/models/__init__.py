@@ -1,4 +1,7 @@
-"""Models: what they compute, from normalised features to logits. They know nothing of files, training or checkpoints."""
+"""Models: what they compute, from normalised features to logits.
+
+They know nothing of files, training or checkpoints.
+"""
 
 from ast_jax.models.ast import AST, ASTConfig
 from ast_jax.models.base import (

@@ -1,4 +1,5 @@
-"""The Audio Spectrogram Transformer: a ViT over overlapping patches of a log-mel spectrogram (Gong et al. 2021).
+"""The Audio Spectrogram Transformer: a ViT over overlapping patches of a log-mel spectrogram (Gong et al.
+2021).
 
 B batch, T frames, F mel bins, N tokens (P class and distillation tokens, then patches), D width, C classes,
 f x t the patch grid, K patches left in, L layers, H heads.
@@ -7,6 +8,7 @@ f x t the patch grid, K patches left in, L layers, H heads.
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ from ast_jax.models.kernels import current
 from ast_jax.models.layers import linear, uniform_fan_in
 from ast_jax.models.patches import grid_shape
 from ast_jax.settings import Settings
+from ast_jax.tables import look_up
 
 VARIANTS = {
     "tiny": {"width": 192, "depth": 12, "num_heads": 3},
@@ -28,8 +31,8 @@ VARIANTS = {
     "base": {"width": 768, "depth": 12, "num_heads": 12},
 }
 
-# What the backward pass finds stored, and so need not recompute. "dots": less memory than "none" for little time, where
-# attention is fused; "blocks": the least memory, about a third more time.
+# What the backward pass finds stored, and so need not recompute. "dots": less memory than "none" for little
+# time, where attention is fused; "blocks": the least memory, about a third more time.
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
@@ -86,7 +89,8 @@ class ASTConfig:
         left = (rows - freq) * (columns - time) - patches
         if min(freq, time, patches, rows - freq - 1, columns - time - 1, left - 1) < 0:
             raise InputError(
-                f"config.patchout takes {freq} rows, {time} columns and {patches} patches of {rows} x {columns}: "
+                f"config.patchout takes {freq} rows, {time} columns and {patches} patches of {rows} x "
+                f"{columns}: "
                 "leave at least one, and take none below 0"
             )
 
@@ -144,7 +148,8 @@ class AST(nnx.Module):
 
     Initialised as the reference does without pretraining (timm's ViT and PyTorch's defaults): linear layers
     and tokens normal .02, biases 0, patch projection and head uniform within +-1/sqrt(fan in).
-    timm truncates its normal at +-2, a hundred standard deviations: the plain normal is the same distribution.
+    timm truncates its normal at +-2, a hundred standard deviations: the plain normal is the same
+    distribution.
     """
 
     Config = ASTConfig
@@ -169,7 +174,8 @@ class AST(nnx.Module):
             config.num_classes,
             kernel_init=uniform,
             bias_init=uniform,
-            precision=jax.lax.Precision.HIGHEST,  # always float32, on chips whose default is bfloat16 passes too
+            # always float32, on chips whose default is bfloat16 passes too
+            precision=jax.lax.Precision.HIGHEST,
             rngs=rngs,
         )
 
@@ -183,13 +189,13 @@ class AST(nnx.Module):
     ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
         """Normalised features to logits and what was computed on the way (`base.py` says what).
 
-        With `key` the recipe's patchout leaves patches out; `mask` means nothing here, for no statistic is gathered.
-        `out["tokens"]` [B, N, D] are all tokens after the last block and the final norm: class, distillation, patches
-        frequency-major. With `attention`, `out["attention"]` [B, L, H, N, N] are each layer's softmax weights, query by
-        key, which fused kernels never write down.
+        With `key` the recipe's patchout leaves patches out; `mask` means nothing here, for no statistic is
+        gathered. `out["tokens"]` [B, N, D] are all tokens after the last block and the final norm: class,
+        distillation, patches frequency-major. With `attention`, `out["attention"]` [B, L, H, N, N] are each
+        layer's softmax weights, query by key, which fused kernels never write down.
 
-        The last block computes its projection and MLP for the class and distillation tokens alone where only logits are
-        read. Exact, and about 7 % of the forward pass saved (base, 10 s).
+        The last block computes its projection and MLP for the class and distillation tokens alone where only
+        logits are read. Exact, and about 7 % of the forward pass saved (base, 10 s).
         """
         del mask
         x = self._embed(x)
@@ -208,6 +214,19 @@ class AST(nnx.Module):
         if attention:
             out["attention"] = jnp.stack(weights, axis=1)
         return self.head(self.head_norm(embedding)), out
+
+    @classmethod
+    def from_pretrained(cls, src: str | os.PathLike, **options: Any) -> "AST":
+        """The model of any checkpoint that `ast_jax.load_model` takes, with its options; for notebooks.
+
+        Labels, normalisation and activation stay behind: `load_model` has them too. Raises InputError.
+        """
+        # looked up when it is called: models know nothing of files
+        load_model: Any = look_up({}, "ast_jax.weights:load_model", "function")
+        model = load_model(src, **options).model
+        if not isinstance(model, cls):
+            raise InputError(f"{src} holds a {type(model).__name__}, not an {cls.__name__}: take load_model")
+        return model
 
     @property
     def front_end(self) -> Kaldi:
@@ -247,13 +266,15 @@ class AST(nnx.Module):
         return jnp.concatenate([tokens[:, :prefix], kept], axis=1)
 
     def _pooled(self, tokens: Float[Array, "B N D"]) -> dict[str, Array]:
-        """The mean of the prefix tokens, and at each step of time the mean over frequency (but after patchout)."""
+        """The mean of the prefix tokens, and at each step of time the mean over frequency (but after
+        patchout).
+        """
         prefix, grid = self.config.num_prefix_tokens, self.config.grid
         pooled = {"embedding": tokens[:, :prefix].mean(axis=1)}
         patches = tokens[:, prefix:]
         if patches.shape[1] != math.prod(grid):
             return pooled | {"sequence": patches}
-        return pooled | {"sequence": patches.reshape(len(tokens), *grid, -1).mean(axis=1)}
+        return pooled | {"sequence": patches.reshape(tokens.shape[0], *grid, -1).mean(axis=1)}
 
     def _run(self, block: "Block", x: Array, num_queries: int | None) -> Array:
         policy = REMAT[self.config.remat]
@@ -263,10 +284,12 @@ class AST(nnx.Module):
 
 
 def patchout(key: Key[Array, ""], *, grid: tuple[int, int], out: tuple[int, int, int]) -> Int[Array, " K"]:
-    """PaSST's patchout (Koutini et al. 2022, section 3): the numbers of patches left in, frequency-major and ascending.
+    """PaSST's patchout (Koutini et al. 2022, section 3): the numbers of patches left in, frequency-major and
+    ascending.
 
-    Structured: `out[0]` whole rows and `out[1]` whole columns of the grid (frequency, time) go, drawn without replacement;
-    then unstructured: `out[2]` of the rest. Always K = (rows - out[0]) (columns - out[1]) - out[2] of them.
+    Structured: `out[0]` whole rows and `out[1]` whole columns of the grid (frequency, time) go, drawn without
+    replacement; then unstructured: `out[2]` of the rest. Always K = (rows - out[0]) (columns - out[1]) -
+    out[2] of them.
     """
     freq, time, patches = out
     row_key, column_key, patch_key = jax.random.split(key, 3)
@@ -277,7 +300,9 @@ def patchout(key: Key[Array, ""], *, grid: tuple[int, int], out: tuple[int, int,
 
 
 class PatchEmbed(nnx.Module):
-    """A strided convolution without padding from [B, T, F] to tokens, frequency-major (token = f x t_dim + t)."""
+    """A strided convolution without padding from [B, T, F] to tokens, frequency-major (token = f x t_dim +
+    t).
+    """
 
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -338,7 +363,7 @@ class Attention(nnx.Module):
 
     def _heads(
         self, x: Float[Array, "B N D"], num_queries: int | None = None
-    ) -> list[Float[Array, "B ? H K"]]:
+    ) -> list[Float[Array, "B _ H K"]]:
         """Query, key and value."""
         return [y.reshape(*y.shape[:2], self.num_heads, -1) for y in current().qkv(self.qkv, x, num_queries)]
 

@@ -1,6 +1,8 @@
-"""Softmax attention, the plain form and the fused ones: one function of (query, key, value), chosen by `kernels.py`.
+"""Softmax attention, the plain form and the fused ones: one function of (query, key, value), chosen by
+`kernels.py`.
 
-B batch, H heads, Q query tokens, N tokens, K head size. The plain form is the only one that every backend can lower.
+B batch, H heads, Q query tokens, N tokens, K head size. The plain form is the only one that every backend can
+lower.
 """
 
 from collections.abc import Callable
@@ -21,8 +23,9 @@ def attend(
 ) -> Float[Array, "B Q H K"]:
     """softmax(q k^T / sqrt(K)) v, with the softmax in float32 whatever the compute type.
 
-    Heads are moved to the front first, so that both products are batched matrix products without another layout inside:
-    on CPUs and jax 0.12 that ran more than twice as fast as `jnp.einsum` over [B, N, H, K] (docs/benchmarks.md).
+    Heads are moved to the front first, so that both products are batched matrix products without another
+    layout inside: on CPUs and jax 0.12 that ran more than twice as fast as `jnp.einsum` over [B, N, H, K]
+    (docs/benchmarks.md).
     """
     by_head = lambda x: x.swapaxes(1, 2)
     q, k, v = by_head(q * q.shape[-1] ** -0.5), by_head(k), by_head(v)
@@ -34,10 +37,12 @@ def attend(
 def flash_attention(
     q: Float[Array, "B Q H K"], k: Float[Array, "B N H K"], v: Float[Array, "B N H K"]
 ) -> Float[Array, "B Q H K"]:
-    """cuDNN's kernel, which never writes the scores to memory; splits over a mesh by itself. The plain form where it cannot run.
+    """cuDNN's kernel, which never writes the scores to memory; splits over a mesh by itself. The plain form
+    where it cannot run.
 
-    It takes 16-bit floats and heads of 8 to 128 in steps of 8, and trains on even numbers of tokens only: an odd one gets a
-    row of padding, named as such. For a few query rows (the last block's) the plain form moves less.
+    It takes 16-bit floats and heads of 8 to 128 in steps of 8, and trains on even numbers of tokens only: an
+    odd one gets a row of padding, named as such. For a few query rows (the last block's) the plain form moves
+    less.
     """
     (tokens, head_size), batch = (q.shape[1], q.shape[3]), q.shape[0]
     if q.dtype == jnp.float32 or q.shape != k.shape or head_size % 8 or head_size > 128:
@@ -59,10 +64,11 @@ def splash_attention(
     *,
     interpret: bool = False,
 ) -> Float[Array, "B Q H K"]:
-    """The Pallas kernel for TPUs, which never writes the scores to memory; the plain form for a few query rows.
+    """The Pallas kernel for TPUs, which never writes the scores to memory; the plain form for a few query
+    rows.
 
-    Tokens are padded to a multiple of 128 and kept apart from the padding by segment numbers. `interpret` runs it anywhere,
-    slowly, for tests.
+    Tokens are padded to a multiple of 128 and kept apart from the padding by segment numbers. `interpret`
+    runs it anywhere, slowly, for tests.
     """
     if q.shape != k.shape:
         return attend(q, k, v)
@@ -89,6 +95,8 @@ def splash_attention(
 
 
 def on_each_device(attention: Attend, mesh: Mesh) -> Attend:
-    """Each device runs the kernel on its own rows of the batch: XLA cannot split a Pallas kernel by itself."""
+    """Each device runs the kernel on its own rows of the batch: XLA cannot split a Pallas kernel by
+    itself.
+    """
     rows = PartitionSpec(mesh.axis_names)
     return jax.shard_map(attention, mesh=mesh, in_specs=(rows,) * 3, out_specs=rows, check_vma=False)

@@ -6,15 +6,18 @@ B batch, T frames, F mel bins, C classes, D width, t steps of time. A family is 
 
 - `Config`, a frozen dataclass with at least `num_classes` and `num_frames`, hashable;
 - `config`, and `front_end`: what `x` is before it is normalised;
-- `__call__(x, *, key=None, mask=None)`: `x` [B, T, F] normalised. `key` holds one random key a clip in training, None
-  everywhere else; `mask` is 0 on rows that only fill a batch. `out` holds what was computed on the way: `embedding` [B, D]
-  (what the head reads), `sequence` [B, t, D] where there is one, `layers` (the same two after each block), `frames`.
-  Under jit, what nobody reads costs nothing;
-- `time_steps`, where `out` has a `sequence`: frames a step sees, frames from one to the next, steps in `num_frames`;
-- `levels`: beginnings of parameter paths, from what reads the input to the head, for freezing and layer-wise decay.
+- `__call__(x, *, key=None, mask=None)`: `x` [B, T, F] normalised. `key` holds one random key a clip in
+  training, None
+  everywhere else; `mask` is 0 on rows that only fill a batch. `out` holds what was computed on the way:
+  `embedding` [B, D] (what the head reads), `sequence` [B, t, D] where there is one, `layers` (the same two
+  after each block), `frames`. Under jit, what nobody reads costs nothing;
+- `time_steps`, where `out` has a `sequence`: frames a step sees, frames from one to the next, steps in
+  `num_frames`;
+- `levels`: beginnings of parameter paths, from what reads the input to the head, for freezing and layer-wise
+  decay.
 
-Parameters are `nnx.Param`, optimised and decayed; every other variable (`nnx.BatchStat`) is a *statistic*: stored, averaged,
-verified, sharded and exported with them, and changed by training's forward pass alone.
+Parameters are `nnx.Param`, optimised and decayed; every other variable (`nnx.BatchStat`) is a *statistic*:
+stored, averaged, verified, sharded and exported with them, and changed by training's forward pass alone.
 """
 
 import dataclasses
@@ -64,8 +67,8 @@ def family_name(model: Any) -> str:
 def config_from(settings: Settings, num_classes: int) -> Any:
     """The configuration of the model that a recipe asks for.
 
-    A family's Config may say itself how (`from_settings(settings, num_classes)`); another one takes `config.model.options`
-    as its fields.
+    A family's Config may say itself how (`from_settings(settings, num_classes)`); another one takes
+    `config.model.options` as its fields.
 
     Raises:
         InputError: unknown options, or settings of config.model that the family has no use for.
@@ -80,7 +83,8 @@ def config_from(settings: Settings, num_classes: int) -> Any:
     unused += [f"config.model.options.{key}" for key in model.options if key not in own]
     if unused:
         raise InputError(
-            f"the family {model.family} has no use for {', '.join(unused)}: its options are {', '.join(sorted(own))}"
+            f"the family {model.family} has no use for {', '.join(unused)}: its options are "
+            f"{', '.join(sorted(own))}"
         )
     return kind(num_classes=num_classes, num_frames=settings.run.num_frames, **model.options)
 
@@ -97,7 +101,9 @@ def abstract(name: str, config: Any) -> Any:
 
 
 def split(model: Any) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
-    """The structure, the parameters and the statistics, `{"blocks/0/norm1/scale": array, ...}`; `merge` is the inverse."""
+    """The structure, the parameters and the statistics, `{"blocks/0/norm1/scale": array, ...}`; `merge` is
+    the inverse.
+    """
     parts: Any = nnx.split(model, nnx.Param, ...)
     graphdef, params, statistics = parts
     return graphdef, _flat(nnx.as_pure(params)), _flat(nnx.as_pure(statistics))
@@ -141,7 +147,9 @@ def set_variables(model: Any, arrays: Arrays) -> None:
 
 
 def misfits(wanted: Arrays, arrays: Arrays) -> list[str]:
-    """What is missing, unknown or of another shape among `arrays`, where `wanted` has what should be there."""
+    """What is missing, unknown or of another shape among `arrays`, where `wanted` has what should be
+    there.
+    """
     wrong = [f"{path} is missing" for path in wanted if path not in arrays]
     wrong += [f"{path} is unknown" for path in arrays if path not in wanted]
     return wrong + [

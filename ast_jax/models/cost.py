@@ -1,4 +1,6 @@
-"""What a model costs, counted, and what the device could do at most, measured: their quotient is the share of the peak."""
+"""What a model costs, counted, and what the device could do at most, measured: their quotient is the share of
+the peak.
+"""
 
 import time
 from collections.abc import Callable
@@ -13,10 +15,10 @@ from ast_jax.models.base import merge, split
 def forward_flops(model: Any, *, training: bool = False) -> int:
     """Floating-point operations of the program that computes one clip's logits, two a multiply-add.
 
-    Counted by XLA from the program of the plain forms, of any family: 245 GFLOP for AST-base on 10 s at strides of 10 (its
-    matrix products alone are 24 N D^2 + 4 N^2 D a block, less what the last block leaves out). `model` may be abstract. In
-    `training` the forward pass is that of a training step (patchout); such a step is three times this (Kaplan et al. 2020:
-    the backward pass is two forward ones).
+    Counted by XLA from the program of the plain forms, of any family: 245 GFLOP for AST-base on 10 s at
+    strides of 10 (its matrix products alone are 24 N D^2 + 4 N^2 D a block, less what the last block leaves
+    out). `model` may be abstract. In `training` the forward pass is that of a training step (patchout); such
+    a step is three times this (Kaplan et al. 2020: the backward pass is two forward ones).
     """
     graphdef, params, statistics = split(model)
     x = jax.ShapeDtypeStruct((1, model.config.num_frames, model.front_end.num_mel_bins), jnp.float32)
@@ -29,9 +31,11 @@ def forward_flops(model: Any, *, training: bool = False) -> int:
 def matrix_peak(
     dtype: str = "float32", *, repeats: int = 5, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """The best FLOP/s of one matrix product on the default device: what it does, not what its data sheet says.
+    """The best FLOP/s of one matrix product on the default device: what it does, not what its data sheet
+    says.
 
-    Of random numbers: GPUs run faster on constant ones. Four products a turn, so that a call's overhead does not count.
+    Of random numbers: GPUs run faster on constant ones. Four products a turn, so that a call's overhead does
+    not count.
     """
     size = 1024 if jax.default_backend() == "cpu" else 8192
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)

@@ -1,9 +1,10 @@
-"""Attention, linear layers and the residual stream as XLA compiles them well on CPUs; other devices take the plain forms.
+"""Attention, linear layers and the residual stream as XLA compiles them well on CPUs; other devices take the
+plain forms.
 
-B batch, H heads, Q query tokens, N tokens, K head size. Left alone, XLA for CPUs joins cheap operations to those that
-read their result, even where one that reads column by column computes them anew each time, or slowly. What is `_stored`
-is computed once and written to memory first. docs/benchmarks.md has what each of these brought. Derivatives are
-reverse-mode only: jax.jvp and hessians want the plain forms.
+B batch, H heads, Q query tokens, N tokens, K head size. Left alone, XLA for CPUs joins cheap operations to
+those that read their result, even where one that reads column by column computes them anew each time, or
+slowly. What is `_stored` is computed once and written to memory first. docs/benchmarks.md has what each of
+these brought. Derivatives are reverse-mode only: jax.jvp and hessians want the plain forms.
 """
 
 import functools
@@ -25,7 +26,9 @@ def linear(x: Array, kernel: Array, dimension_numbers: Any, **options: Any) -> A
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _product(x: Float[Array, "... I"], kernel: Float[Array, "I O"], options: tuple) -> Float[Array, "... O"]:
-    """x @ kernel, whose kernel's gradient is x^T g: JAX's own is (g^T x)^T, for which XLA transposes g in memory."""
+    """x @ kernel, whose kernel's gradient is x^T g: JAX's own is (g^T x)^T, for which XLA transposes g in
+    memory.
+    """
     return _forward_product(x, kernel, options)[0]
 
 
@@ -54,8 +57,8 @@ def _contract(a, b, a_axes, b_axes, options):
 def with_stored_gradient(x: Array) -> Array:
     """`x`, whose gradient is written to memory before it is used.
 
-    For a residual stream: the sum over its branches, LayerNorm's backward pass in it, is else computed once more, column
-    by column, inside every transposition it is read by: a third of AST-base's training step.
+    For a residual stream: the sum over its branches, LayerNorm's backward pass in it, is else computed once
+    more, column by column, inside every transposition it is read by: a third of AST-base's training step.
     """
     return x
 
@@ -64,8 +67,8 @@ with_stored_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (_stored(gr
 
 # ---- Attention
 
-# XLA of jax 0.12 makes one kernel of scores, softmax and values, for all heads at once. An older one writes every score
-# to memory: there a head whose scores fill more than this many bytes of cache is worked on alone.
+# XLA of jax 0.12 makes one kernel of scores, softmax and values, for all heads at once. An older one writes
+# every score to memory: there a head whose scores fill more than this many bytes of cache is worked on alone.
 _CACHE = None if jax.__version_info__ >= (0, 12) else 1 << 20
 
 
@@ -73,12 +76,14 @@ _CACHE = None if jax.__version_info__ >= (0, 12) else 1 << 20
 def attend(
     q: Float[Array, "B Q H K"], k: Float[Array, "B N H K"], v: Float[Array, "B N H K"]
 ) -> Float[Array, "B Q H K"]:
-    """What `attention.attend` computes, to rounding: a backward pass of plain products, heads one by one where XLA needs it.
+    """What `attention.attend` computes, to rounding: a backward pass of plain products, heads one by one
+    where XLA needs it.
 
-    XLA's own derivative multiplies by a transposed matrix [N, Q], for which CPUs have no fast kernel (three times as slow
-    as the same product the right way round, in jax 0.12), and passes five times over the scores. Here weights stay
-    unnormalised (the division by their sum is done on rows of K numbers, not of N), and each product has its long matrix
-    untransposed: where one must be, the short matrix and the result are turned round instead.
+    XLA's own derivative multiplies by a transposed matrix [N, Q], for which CPUs have no fast kernel (three
+    times as slow as the same product the right way round, in jax 0.12), and passes five times over the
+    scores. Here weights stay unnormalised (the division by their sum is done on rows of K numbers, not of N),
+    and each product has its long matrix untransposed: where one must be, the short matrix and the result are
+    turned round instead.
     """
     return _tokens_first(_each_head(_attend_head, _heads(q, k, v))[0], q.shape[0])
 
@@ -99,7 +104,9 @@ attend.defvjp(_forward_attention, _backward_attention)
 
 
 def _attend_head(q, k, v):
-    """One head's output [Q, K], weights before normalisation [Q, N] and their sums [Q, 1], float32 but for the weights."""
+    """One head's output [Q, K], weights before normalisation [Q, N] and their sums [Q, 1], float32 but for
+    the weights.
+    """
     scores = jnp.matmul(q, k.T, preferred_element_type=jnp.float32)
     weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
     total = weights.sum(axis=-1, keepdims=True)
@@ -120,7 +127,9 @@ def _head_gradients(q, k, v, out, weights, total, gradient):
 
 
 def _each_head(function, arrays):
-    """`function` over the leading axis, batch x heads: all at once, or one after the other where `_CACHE` says so."""
+    """`function` over the leading axis, batch x heads: all at once, or one after the other where `_CACHE`
+    says so.
+    """
     num_scores = arrays[0].shape[1] * arrays[1].shape[1]
     if _CACHE is None or 4 * num_scores < _CACHE:
         return jax.vmap(function)(*arrays)

@@ -1,11 +1,11 @@
-"""The forms of costly operations that a device runs best. None is part of a model: parameters, checkpoints and exports
-know nothing of them.
+"""The forms of costly operations that a device runs best. None is part of a model: parameters, checkpoints
+and exports know nothing of them.
 
     with using(kernels_on(jax.devices()[0])):
         logits, _ = model(x)
 
-What is traced inside takes those forms; outside, the plain ones, which every backend, every transformation (jax.jvp,
-hessians) and every converter understands. The choice is part of jit's cache keys.
+What is traced inside takes those forms; outside, the plain ones, which every backend, every transformation
+(jax.jvp, hessians) and every converter understands. The choice is part of jit's cache keys.
 """
 
 import dataclasses
@@ -22,7 +22,10 @@ from ast_jax.models.attention import Attend, attend, flash_attention, on_each_de
 
 
 def gelu(x: Array) -> Array:
-    """x Phi(x), the exact GELU. In float32 by erf, as PyTorch has it: half the time of `jax.nn.gelu`'s erfc on CPUs."""
+    """x Phi(x), the exact GELU.
+
+    In float32 by erf, as PyTorch has it: half the time of `jax.nn.gelu`'s erfc on CPUs.
+    """
     if x.dtype == jnp.float32:
         return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
     # 1 + erf cancels in fewer bits
@@ -53,9 +56,10 @@ def _as_it_is(x):
 class Kernels:
     """One form of each operation; the defaults are the plain ones.
 
-    `linear` takes what `jax.lax.dot_general` takes, of a linear layer. `residual` sees each value of a residual stream;
-    `norm` takes a LayerNorm and its input, `qkv` the layer of query, key and value, its input and the number of queries.
-    `batch_axis` is the axis under pmap over which a batch's statistics are gathered; under jit a batch is whole.
+    `linear` takes what `jax.lax.dot_general` takes, of a linear layer. `residual` sees each value of a
+    residual stream. `norm` takes a LayerNorm and its input; `qkv` the layer of query, key and value, its input
+    and the number of queries. `batch_axis` is the axis under pmap over which a batch's statistics are
+    gathered; under jit a batch is whole.
     """
 
     attend: Attend = attend
@@ -79,11 +83,13 @@ def current() -> Kernels:
 
 @functools.lru_cache(maxsize=16)
 def kernels_on(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | None = None) -> Kernels:
-    """The fastest forms for a device: of the mesh a program is compiled for, not of the machine that compiles it.
+    """The fastest forms for a device: of the mesh a program is compiled for, not of the machine that compiles
+    it.
 
-    cuDNN's flash attention on NVIDIA (Ampere and later), splash attention on TPUs, forms of their own on CPUs (`cpu.py`),
-    the plain ones elsewhere. `mesh` is that of the jit the call stands in, if it is over several devices; the batch is
-    taken to be split over all of its axes. Under pmap there is none, and `batch_axis` is the name of pmap's axis.
+    cuDNN's flash attention on NVIDIA (Ampere and later), splash attention on TPUs, forms of their own on CPUs
+    (`cpu.py`), the plain ones elsewhere. `mesh` is that of the jit the call stands in, if it is over several
+    devices; the batch is taken to be split over all of its axes. Under pmap there is none, and `batch_axis`
+    is the name of pmap's axis.
     """
     if device.platform == "cpu":
         from ast_jax.models import cpu

@@ -37,8 +37,8 @@ def uniform_fan_in(fan_in: int):
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation of the last axis, as torch.nn.BatchNorm has it: running statistics move by `momentum` towards
-    a batch's, whose variance counts n - 1.
+    """Batch normalisation of the last axis, as torch.nn.BatchNorm has it: running statistics move by
+    `momentum` towards a batch's, whose variance counts n - 1.
 
     In training the statistics are of the whole batch over all devices, without the rows that only fill it.
     """
@@ -67,7 +67,9 @@ class BatchNorm(nnx.Module):
 def batch_moments(
     x: Float[Array, "B *rest C"], mask: Float[Array, " B"] | None
 ) -> tuple[Float[Array, " C"], Float[Array, " C"], Float[Array, ""]]:
-    """Mean and variance of each channel over a batch's real rows on all devices, and how many values they are of."""
+    """Mean and variance of each channel over a batch's real rows on all devices, and how many values they are
+    of.
+    """
     weights = jnp.ones((*x.shape[:-1], 1)) if mask is None else mask.reshape(-1, *(1,) * (x.ndim - 1))
     weights = jnp.broadcast_to(weights, (*x.shape[:-1], 1))
     axes, axis_name = tuple(range(x.ndim - 1)), current().batch_axis

@@ -1,7 +1,8 @@
-"""Patch geometry on the host: the grid of a spectrogram, and how kernels and positions of another grid are made to fit it.
+"""Patch geometry on the host: the grid of a spectrogram, and how kernels and positions of another grid are
+made to fit it.
 
-Letters: F mel bins, T frames, f x t the patch grid, D width. Shapes, strides and grids are always (frequency, time).
-I input channels, h x w and pf x pt patch sizes. NumPy only: this runs once, on the host.
+Letters: F mel bins, T frames, f x t the patch grid, D width. Shapes, strides and grids are always (frequency,
+time). I input channels, h x w and pf x pt patch sizes. NumPy only: this runs once, on the host.
 """
 
 import numpy as np
@@ -15,7 +16,8 @@ def grid_shape(
 ) -> tuple[int, int]:
     """The patch grid (f, t) of a spectrogram of `num_mel_bins` x `num_frames`, patches laid without padding.
 
-    f = (F - pf) // sf + 1 and t = (T - pt) // st + 1, as a convolution without padding has it (AST paper, section 2.1).
+    f = (F - pf) // sf + 1 and t = (T - pt) // st + 1, as a convolution without padding has it (AST paper,
+    section 2.1).
 
     Raises:
         InputError: the spectrogram is smaller than one patch, or a size or stride is below 1.
@@ -36,9 +38,9 @@ def adapt_kernel(
 ) -> Float[np.ndarray, "pf pt 1 D"]:
     """A patch kernel for one-channel spectrogram patches of `patch_shape`, from any other patch kernel.
 
-    Channels fold first. `rgb='sum'` is what the reference's code does: the kernel then answers a grey image as the
-    ViT did. `rgb='mean'` is the AST paper's wording (section 2.2): the same divided by three.
-    A patch of another size is resized by FlexiViT's pseudo-inverse rule (PI-resize, Beyer et al. 2023, section 3.4):
+    Channels fold first. `rgb='sum'` is what the reference's code does: the kernel then answers a grey image
+    as the ViT did. `rgb='mean'` is the AST paper's wording (section 2.2): the same divided by three. A patch
+    of another size is resized by FlexiViT's pseudo-inverse rule (PI-resize, Beyer et al. 2023, section 3.4):
     a patch enlarged bilinearly gives the same token as before; bilinear, half-pixel centres, no antialiasing.
 
     Raises:
@@ -57,11 +59,12 @@ def adapt_kernel(
 def adapt_positions(
     positions: Float[np.ndarray, "f t D"], grid: tuple[int, int], *, mode: str = "bilinear"
 ) -> Float[np.ndarray, "g u D"]:
-    """The reference's rule from one grid to another, for ImageNet grids (24 x 24) and AudioSet's (12 x 101) alike.
+    """The reference's rule from one grid to another, for ImageNet grids (24 x 24) and AudioSet's (12 x 101)
+    alike.
 
-    Time first, then frequency. An axis that gets shorter keeps its middle, [old // 2 - new // 2 : + new]; one that
-    gets longer is interpolated linearly (half-pixel centres, no antialiasing), or by nearest neighbour where
-    `mode='nearest'` (the AST paper's ablation, its table 5).
+    Time first, then frequency. An axis that gets shorter keeps its middle, [old // 2 - new // 2 : + new]; one
+    that gets longer is interpolated linearly (half-pixel centres, no antialiasing), or by nearest neighbour
+    where `mode='nearest'` (the AST paper's ablation, its table 5).
 
     Raises:
         InputError: `mode` is neither.
@@ -89,12 +92,13 @@ def positions_by_place(
     new_strides: tuple[int, int],
     mode: str = "bilinear",
 ) -> Float[np.ndarray, "g u D"]:
-    """Positions of the patches that new strides lay over the *same* spectrogram, taken where their centres fall.
+    """Positions of the patches that new strides lay over the *same* spectrogram, taken where their centres
+    fall.
 
     `extent` is that spectrogram, (mel bins, frames). A patch i has its centre at i x stride + size / 2; a new
-    centre between two old ones mixes their positions, one outside them all takes the outermost. Equal strides and
-    shapes give the positions back. For another length, `adapt_positions` follows. The reference has no such rule
-    (it crashes at strides other than the checkpoint's).
+    centre between two old ones mixes their positions, one outside them all takes the outermost. Equal strides
+    and shapes give the positions back. For another length, `adapt_positions` follows. The reference has no
+    such rule (it crashes at strides other than the checkpoint's).
     """
     grid = grid_shape(*extent, new_patch_shape, new_strides)
     for axis in (1, 0):
@@ -112,7 +116,9 @@ def _half_pixel(old: int, new: int) -> np.ndarray:
 
 
 def _linear_weights(places: np.ndarray, size: int) -> np.ndarray:
-    """The matrix [len(places), size] that interpolates a line of `size` values at `places`, held constant outside."""
+    """The matrix [len(places), size] that interpolates a line of `size` values at `places`, held constant
+    outside.
+    """
     places = np.clip(places, 0, size - 1)
     return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(size)[None]))
 

@@ -1,1 +1,3 @@
-"""What a training step costs before a machine is paid for: operations, memory on a device, the largest batch."""
+"""What a training step costs before a machine is paid for: operations, memory on a device, the largest
+batch.
+"""

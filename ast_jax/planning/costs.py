@@ -15,9 +15,9 @@ from ast_jax.models.kernels import Kernels, using
 def activation_bytes(model: Any, forms: Kernels) -> int:
     """Bytes that automatic differentiation keeps of one clip between the forward and the backward pass.
 
-    From shapes alone: what a batch of two keeps beyond a batch of one, so that parameters, kept once, drop out. The
-    compiler fuses and recomputes some of it, and adds what it works in: the compiled step's own figure is the one to plan
-    with.
+    From shapes alone: what a batch of two keeps beyond a batch of one, so that parameters, kept once, drop
+    out. The compiler fuses and recomputes some of it, and adds what it works in: the compiled step's own
+    figure is the one to plan with.
     """
     one, two = (_residual_bytes(model, forms, batch) for batch in (1, 2))
     return two - one

@@ -1,6 +1,7 @@
 """Memory of the compiled train step on one device, measured by compiling it, and the largest batch that fits.
 
-Compiling AST-base for a TPU takes minutes, so what came of each program is kept in the user's cache, by the program's text.
+Compiling AST-base for a TPU takes minutes, so what came of each program is kept in the user's cache, by the
+program's text.
 """
 
 import dataclasses
@@ -48,9 +49,11 @@ class Memory:
 def measure(
     config: ConfigDict, num_classes: int, where: Devices, clips: int, *, cache: Path | None = None
 ) -> Memory:
-    """Compiles the train step of `config` with `clips` rows on each device (config.batch_size is not looked at).
+    """Compiles the train step of `config` with `clips` rows on each device (config.batch_size is not looked
+    at).
 
-    A program the compiler refuses for its size has `fits` False, and the compiler's figure for all of it as temporaries.
+    A program the compiler refuses for its size has `fits` False, and the compiler's figure for all of it as
+    temporaries.
     """
     config = config.copy_and_resolve_references()
     config.batch_size = clips * len(where.devices)
@@ -72,9 +75,11 @@ def default_cache() -> Path:
 
 
 def first_guess(config: ConfigDict, num_classes: int, where: Devices) -> int:
-    """Clips on a device to compile first: about a quarter of those there is room for beside four copies of the parameters.
+    """Clips on a device to compile first: about a quarter of those there is room for beside four copies of
+    the parameters.
 
-    A clip takes what is kept of it for the backward pass, and one block's part of that when nothing is recomputed.
+    A clip takes what is kept of it for the backward pass, and one block's part of that when nothing is
+    recomputed.
     """
     settings = Settings.of(config)
     outline = lambda remat: with_remat(settings, num_classes, remat)
@@ -85,7 +90,9 @@ def first_guess(config: ConfigDict, num_classes: int, where: Devices) -> int:
 
 
 def with_remat(settings: Settings, num_classes: int, remat: str) -> Any:
-    """The recipe's model, abstract, with another choice of what the backward pass recomputes, if its family has one."""
+    """The recipe's model, abstract, with another choice of what the backward pass recomputes, if its family
+    has one.
+    """
     config = config_from(settings, num_classes)
     if any(field.name == "remat" for field in dataclasses.fields(config)):
         config = dataclasses.replace(config, remat=remat)
@@ -97,10 +104,10 @@ def largest(
 ) -> list[Memory]:
     """Looks for the most clips on a device that fit; returns all that was measured, by clips.
 
-    Two compiles give a line, and a third verifies where it meets `capacity`: `first`, then as many clips as would fit if all
-    beside the arguments grew with them (or one more, where `first` is known to be `close`). A number that the compiler refuses,
-    with what it would have taken, gives a better line.
-    Near the limit the compiler trades time for memory, so with `prove` the search ends only where one clip more was refused.
+    Two compiles give a line, and a third verifies where it meets `capacity`: `first`, then as many clips as
+    would fit if all beside the arguments grew with them (or one more, where `first` is known to be `close`).
+    A number that the compiler refuses, with what it would have taken, gives a better line. Near the limit the
+    compiler trades time for memory, so with `prove` the search ends only where one clip more was refused.
     """
     seen: dict[int, Memory] = {}
     clips: int | None = first
@@ -151,7 +158,10 @@ def _compiled(lowered: jax.stages.Lowered, clips: int, capacity: int | None) -> 
 
 
 def _needed(message: str) -> int:
-    """Bytes a refused program would have taken: 'Used 17.07G of 15.75G hbm'. Raises ValueError for an unknown message."""
+    """Bytes a refused program would have taken: 'Used 17.07G of 15.75G hbm'.
+
+    Raises ValueError for an unknown message.
+    """
     found = re.search(r"Used ([\d.]+)([KMG]) of|total memory required[^(]*\(([\d.]+)([KMG])\)", message)
     if found is None:
         raise ValueError(f"the compiler is out of memory, but does not say of how much: {message[:500]}")

@@ -1,7 +1,8 @@
-"""Devices to plan for: this machine's, or those of a TPU slice that is not there, through libtpu's ahead-of-time compiler.
+"""Devices to plan for: this machine's, or those of a TPU slice that is not there, through libtpu's
+ahead-of-time compiler.
 
-A chip is what is bought; a device is what JAX shows and what has a memory of its own. A v2 or v3 chip shows as two devices,
-each with half the chip's memory; from v4 on, as slices are set up, they are the same.
+A chip is what is bought; a device is what JAX shows and what has a memory of its own. A v2 or v3 chip shows
+as two devices, each with half the chip's memory; from v4 on, as slices are set up, they are the same.
 """
 
 import dataclasses
@@ -16,8 +17,8 @@ from ast_jax.errors import InputError
 
 GIB = 2**30
 
-# What the compiler lets a program use on a device, GiB: as libtpu 0.0.50 says on refusing one that is too large. It is less
-# than the data sheet's figure (16, 32, 95, 32, 16, 8), the rest being reserved.
+# What the compiler lets a program use on a device, GiB: as libtpu 0.0.50 says on refusing one that is too
+# large. It is less than the data sheet's figure (16, 32, 95, 32, 16, 8), the rest being reserved.
 CAPACITY_GIB = {
     "TPU v5 lite": 15.75,
     "TPU v4": 30.75,
@@ -48,7 +49,8 @@ class Devices:
         return self.devices[0].device_kind
 
     def __str__(self) -> str:
-        chips = f"{len(self.devices)} devices on {self.num_chips} chips of {self.num_hosts} host{'s' * (self.num_hosts > 1)}"
+        hosts = f"{self.num_hosts} host{'s' * (self.num_hosts > 1)}"
+        chips = f"{len(self.devices)} devices on {self.num_chips} chips of {hosts}"
         bound = "" if self.capacity is None else f", {self.capacity / GIB:.2f} GiB each"
         return f"{self.name}: {chips}, {self.kind}{bound}"
 
@@ -61,7 +63,8 @@ def here() -> Devices:
 
 
 def tpu_slice(name: str) -> Devices:
-    """The devices of a slice such as v5e:2x4 (generation : chips along each axis), whether or not there is one.
+    """The devices of a slice such as v5e:2x4 (generation : chips along each axis), whether or not there is
+    one.
 
     Raises InputError for a name libtpu does not know, and where libtpu is not installed.
     """
@@ -73,7 +76,8 @@ def tpu_slice(name: str) -> Devices:
     sizes = shape.split("x")
     if generation not in GENERATIONS or len(sizes) not in (2, 3) or not all(map(str.isdecimal, sizes)):
         raise InputError(
-            f"--topology={name}: wanted generation and chips along each axis, such as v5e:2x4 or v4:2x2x4; generations are {', '.join(GENERATIONS)}"
+            f"--topology={name}: wanted generation and chips along each axis, such as v5e:2x4 or v4:2x2x4; "
+            f"generations are {', '.join(GENERATIONS)}"
         )
     try:
         topology = topologies.get_topology_desc(
@@ -87,7 +91,9 @@ def tpu_slice(name: str) -> Devices:
 
 
 def _as_set_up(generation: str, sizes: tuple[int, ...]) -> dict[str, Any]:
-    """What libtpu has to be told so that it shows a slice as a real one does: it defaults to v4 cores apart and hosts of four chips."""
+    """What libtpu has to be told so that it shows a slice as a real one does: it defaults to v4 cores apart
+    and hosts of four chips.
+    """
     if generation == "v4":
         return {"chip_config_name": "megacore"}
     if generation in ("v5e", "v6e") and sizes in ONE_HOST:

@@ -1,7 +1,8 @@
-"""Augmentation of one example at a time, keyed by (seed, step, position in the stream), so that it does not depend on
-how many devices there are or on whether a run was resumed.
+"""Augmentation of one example at a time, keyed by (seed, step, position in the stream), so that it does not
+depend on how many devices there are or on whether a run was resumed.
 
-B batch, T frames, F mel bins, S samples. `AUGMENTATIONS` is the list, in the reference's order; mixup comes before all.
+B batch, T frames, F mel bins, S samples. `AUGMENTATIONS` is the list, in the reference's order; mixup comes
+before all.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ from ast_jax.tables import look_up
 # Streams of random numbers: each example's key is folded with one, and no two uses share one.
 MODEL_STREAM = 5
 _OWN_STREAMS = 1000
-# Where a row is applied: on features as they are, the rows past a clip's end meaning nothing yet; on padded ones; on
-# normalised ones.
+# Where a row is applied: on features as they are, the rows past a clip's end meaning nothing yet; on padded
+# ones; on normalised ones.
 STAGES = ("sound", "padded", "normalised")
 
 
@@ -36,7 +37,8 @@ def example_keys(seed: int, step: Int[Array, ""], index: Int[Array, " B"]) -> Ke
 def spec_mask(
     key: Key[Array, ""], fbank: Float[Array, "T F"], *, freq_mask: int, time_mask: int
 ) -> Float[Array, "T F"]:
-    """SpecAugment as the reference has it: one frequency and one time mask, filled with 0 before normalisation.
+    """SpecAugment as the reference has it: one frequency and one time mask, filled with 0 before
+    normalisation.
 
     Each: v = U[0, 1) x widest, start = floor(U[0, 1) x (size - v)), width = floor(v).
     """
@@ -61,10 +63,11 @@ def mix_power(
     *,
     front_end: FrontEnd,
 ) -> Float[Array, "T F"]:
-    """Mixup of log-mels, log(l^2 e^a + (1-l)^2 e^b): the expectation of mixing the waveforms, whose cross term has mean zero.
+    """Mixup of log-mels, log(l^2 e^a + (1-l)^2 e^b): the expectation of mixing the waveforms, whose cross
+    term has mean zero.
 
-    Rows of the partner past its own end add no power; the front end's floor holds again afterwards; rows past `length`
-    mean nothing here and are padded by the caller. `share` 1 returns the clip as it is.
+    Rows of the partner past its own end add no power; the front end's floor holds again afterwards; rows past
+    `length` mean nothing here and are padded by the caller. `share` 1 returns the clip as it is.
     """
     nats = front_end.nats
     power = lambda x: jnp.exp(nats * x)
@@ -82,7 +85,9 @@ def mix_waveforms(
     partner_samples: Int[Array, ""],
     share: Float[Array, ""],
 ) -> Float[Array, " S"]:
-    """Mixup as the reference does it: both without their mean, the partner padded or cut to the clip's own length."""
+    """Mixup as the reference does it: both without their mean, the partner padded or cut to the clip's own
+    length.
+    """
 
     def centred(sound, count):
         own = jnp.arange(sound.shape[0]) < count
@@ -115,7 +120,8 @@ def roll(key: Key[Array, ""], x: Float[Array, "T F"], *, most: int) -> Float[Arr
 def time_shift(
     key: Key[Array, ""], x: Float[Array, "T F"], *, most: int, padding: float = 0.0
 ) -> Float[Array, "T F"]:
-    """Earlier or later by up to `most` frames each way; what leaves is lost and padding, before normalisation, comes in.
+    """Earlier or later by up to `most` frames each way; what leaves is lost and padding, before
+    normalisation, comes in.
 
     Unlike `roll`, which is the reference's and turns the padded clip in a circle.
     """
@@ -127,7 +133,8 @@ def time_shift(
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """A row of the list: at which stage, on which random stream, whether a recipe asks for it, and what it does.
+    """A row of the list: at which stage, on which random stream, whether a recipe asks for it, and what it
+    does.
 
     `apply(key, features [T, F], settings, front_end)` gives features of the same shape.
     """
@@ -153,7 +160,10 @@ AUGMENTATIONS: tuple[Augmentation, ...] = (
         lambda key, x, s, _: spec_mask(key, x, freq_mask=s.freq_mask, time_mask=s.time_mask),
     ),
     Augmentation("noise", "normalised", 2, lambda s: s.noise, lambda key, x, s, _: noise(key, x)),
-    Augmentation("roll", "normalised", 3, lambda s: s.roll > 0, lambda key, x, s, _: roll(key, x, most=s.roll)),
+    Augmentation(
+        "roll", "normalised", 3, lambda s: s.roll > 0,
+        lambda key, x, s, _: roll(key, x, most=s.roll),
+    ),
 )  # fmt: skip
 
 

@@ -1,59 +1,45 @@
 """A recipe's data: opened, checked against its settings, sampled."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from ast_jax.datasets.pipeline import TrainStream, balanced_weights
-from ast_jax.datasets.prepare import BeamRun, find, prepare
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepare import BeamRun, open_prepared
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.relabel import relabelled
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
+from ast_jax.models import abstract
+from ast_jax.models.base import config_from
 from ast_jax.settings import Data, Settings
+
+
+def opened(settings: Settings, beam: BeamRun | None = None) -> PreparedSet:
+    """The recipe's prepared set, for what its model hears."""
+    outline = abstract(settings.model.family, config_from(settings, num_classes=2))
+    return open_data(settings.data, outline.front_end, beam)
 
 
 def open_data(data: Data, front_end: FrontEnd, beam: BeamRun | None = None) -> PreparedSet:
     """The prepared set a recipe names, preparing it first (on `beam`) where its sounds are at hand.
 
-    Raises InputError if there are neither shards nor sounds, and if there are no shards yet where several processes would
-    make them at once.
+    Raises InputError if there are neither shards nor sounds, and if there are no shards yet where several
+    processes would make them at once.
     """
-    if not data.name:
-        raise InputError("the recipe names no data set: set config.dataset.name")
-    where: dict[str, Any] = {
-        "data_dir": data.data_dir,
-        "kind": data.kind,
-        "channels": data.channels,
-        "options": dict(data.options),
-    }
-    source_dir = sounds_dir(data)
-    if data.name == "synthetic":
-        from ast_jax.datasets import synthetic
-
-        synthetic.ensure(str(source_dir), **where["options"])
-    found = find(data.name, source_dir=source_dir, **where)
-    if found is not None:
-        return found
-    if jax.process_count() > 1:
-        raise InputError(
-            f"no prepared {data.kind} shards of {data.name!r} in {data.data_dir!r}: before several processes train, run "
-            "`python -m ast_jax prepare` once with the same --config flags"
-        )
-    if source_dir is None:
-        raise InputError(
-            f"no prepared {data.kind} shards of {data.name!r} in {data.data_dir!r} and no sounds to make them from: "
-            "set --config.dataset.source_dir to the directory of sounds"
-        )
-    return prepare(data.name, source_dir=source_dir, max_skipped=data.max_skipped, beam=beam, **where)
-
-
-def sounds_dir(data: Data) -> str | None:
-    """Where the sound files are, if the recipe says so; the built-in ones have a place of their own."""
-    own = str(Path(data.data_dir, "synthetic", "sounds")) if data.name == "synthetic" else None
-    return data.source_dir or own
+    return open_prepared(
+        data.name,
+        source_dir=data.source_dir or None,
+        data_dir=data.data_dir,
+        kind=data.kind,
+        channels=data.channels,
+        options=data.options,
+        max_skipped=data.max_skipped,
+        front_end=front_end,
+        alone=jax.process_count() == 1,
+        beam=beam,
+    )
 
 
 def statistics(data: Data, prepared: PreparedSet, front_end: FrontEnd) -> FrontEnd:
@@ -103,4 +89,5 @@ def clip_shape(settings: Settings, prepared: PreparedSet) -> dict[str, Any]:
         "kind": prepared.kind,
         "num_frames": settings.run.num_frames,
         "num_classes": len(prepared.label_names),
+        "front_end": prepared.front_end,
     }

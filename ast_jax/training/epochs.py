@@ -1,4 +1,6 @@
-"""What is gathered over epochs: averages of weights and of scores, the figures of an evaluation, the best epoch so far."""
+"""What is gathered over epochs: averages of weights and of scores, the figures of an evaluation, the best
+epoch so far.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +18,9 @@ from ast_jax.settings import Averages, Data, Settings
 def initial_averages(
     settings: Averages, variables: Mapping[str, Array], scores: tuple[int, int]
 ) -> dict[str, Any]:
-    """What the checkpoint keeps besides the step's state: `average` of the weights and `cumulative` scores, where asked for."""
+    """What the checkpoint keeps besides the step's state: `average` of the weights and `cumulative` scores,
+    where asked for.
+    """
     averages: dict[str, Any] = {}
     if settings.average_epochs:
         averages["average"] = jax.tree.map(jnp.zeros_like, dict(variables))
@@ -59,7 +63,9 @@ def running_mean(mean, value, count):
 def figures(
     settings: Settings, epoch: int, predictions: Predictions, averages: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """An evaluation's figures: every metric, that of the ensemble of all epochs so far, and the published one."""
+    """An evaluation's figures: every metric, that of the ensemble of all epochs so far, and the published
+    one.
+    """
     metric = settings.run.metric
     summary = predictions.summary(also=metric)
     if "cumulative" in averages:
@@ -70,14 +76,17 @@ def figures(
 
 
 def coverage(data: Data, predictions: Predictions) -> dict[str, Any]:
-    """{expected_examples, coverage} where a recipe says how many clips its evaluation should have: AudioSet's vanish from the
-    net."""
+    """{expected_examples, coverage} where a recipe says how many clips its evaluation should have: AudioSet's
+    vanish from the net.
+    """
     expected, there = data.expected, len(predictions.ids)
     return {"expected_examples": expected, "coverage": there / expected} if expected else {}
 
 
 def published_gap(settings: Settings, epoch: int, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """{published, difference, inside} of an epoch's figures where the recipe knows the published one, else {}."""
+    """{published, difference, inside} of an epoch's figures where the recipe knows the published one, else
+    {}.
+    """
     known = settings.published.published
     if not known:
         return {}

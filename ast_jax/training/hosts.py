@@ -1,6 +1,7 @@
-"""Several hosts in one run: joining the group, who writes, and stopping all at the same step when a machine is taken away."""
+"""Several hosts in one run: joining the group, who writes, and stopping all at the same step when a machine
+is taken away.
+"""
 
-import argparse
 import glob
 import importlib.util
 import os
@@ -11,52 +12,47 @@ from jax.experimental import multihost_utils
 
 from ast_jax.errors import InputError
 
-HEARTBEAT_TIMEOUT_S = 30  # a host silent for so long is taken for dead, and the group ends
-
 
 class Preempted(Exception):
     """The machine is being taken away: save and leave."""
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "several hosts",
-        "found by themselves on TPU slices and under SLURM; elsewhere all three, on each host",
-    )
-    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
-    group.add_argument("--num_processes", type=int)
-    group.add_argument("--process_id", type=int, help="0 to num_processes - 1")
-    group.add_argument(
-        "--heartbeat_timeout_seconds",
-        type=int,
-        default=HEARTBEAT_TIMEOUT_S,
-        help="after which a silent host is taken for dead, and the group ends (default %(default)s)",
-    )
+def join(
+    *,
+    coordinator_address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    heartbeat_timeout_seconds: int,
+) -> None:
+    """Joins the group of hosts that is named or that the cluster names; does nothing for a single process.
 
-
-def join(args: argparse.Namespace) -> None:
-    """Joins the group of hosts the flags or the cluster name; does nothing for a single process.
-
-    It comes before anything that asks JAX for its devices. Raises InputError for flags of which some are missing.
+    It comes before anything that asks JAX for its devices. A host silent for the heartbeat's timeout is taken
+    for dead, and the group ends. Raises InputError where some of the three are missing.
     """
     given = {
-        "coordinator_address": args.coordinator_address,
-        "num_processes": args.num_processes,
-        "process_id": args.process_id,
+        "coordinator_address": coordinator_address,
+        "num_processes": num_processes,
+        "process_id": process_id,
     }
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
         raise InputError(
-            f"{' and '.join(missing)} must be given too: each host names the coordinator, the number of processes and its own"
+            f"{' and '.join(missing)} must be given too: each host names the coordinator, the number of "
+            "processes "
+            "and its own"
         )
-    if not missing and not 0 <= args.process_id < args.num_processes:
+    if process_id is not None and num_processes is not None and not 0 <= process_id < num_processes:
         raise InputError(
-            f"--process_id is {args.process_id}: it must be from 0 to {args.num_processes - 1}, --num_processes less one"
+            f"--process_id is {process_id}: it must be from 0 to {num_processes - 1}, --num_processes less "
+            "one"
         )
     if not missing or cluster_found():
-        silence = args.heartbeat_timeout_seconds
         jax.distributed.initialize(
-            **given, heartbeat_timeout_seconds=silence, shutdown_timeout_seconds=max(silence, 30)
+            coordinator_address=coordinator_address,
+            num_processes=num_processes,
+            process_id=process_id,
+            heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+            shutdown_timeout_seconds=max(heartbeat_timeout_seconds, 30),
         )
 
 
@@ -82,8 +78,9 @@ def writes() -> bool:
 class StopRequest:
     """Whether SIGTERM has come to any host: machines that are taken away send it first.
 
-    With one process a handler of our own notes it. With several, JAX holds the signal and makes all of them agree on one
-    point to stop at: `check` must then be called by every host equally often, at the same places.
+    With one process a handler of our own notes it. With several, JAX holds the signal and makes all of them
+    agree on one point to stop at: `check` must then be called by every host equally often, at the same
+    places.
     """
 
     def __init__(self):

@@ -20,15 +20,16 @@ def open_journal(workdir: Path, **options) -> "Journal | SilentJournal":
 class Journal:
     """Writes each log point to metrics.jsonl and to TensorBoard, and shows progress on stderr.
 
-    `offset` is the length of metrics.jsonl that a checkpoint vouches for: what a dead run wrote after it is cut off, so that
-    a resumed run leaves neither gaps nor duplicates.
+    `offset` is the length of metrics.jsonl that a checkpoint vouches for: what a dead run wrote after it is
+    cut off, so that a resumed run leaves neither gaps nor duplicates.
     """
 
     def __init__(self, workdir: Path, *, offset: int = 0, first_step: int = 0, total_steps: int = 0):
         from tensorboardX import SummaryWriter
 
         self._file = open(workdir / "metrics.jsonl", "ab")  # noqa: SIM115 (open for the run's whole life)
-        # A file that was cut from outside is shorter than that: what is left of it stays, and nothing is made up.
+        # A file that was cut from outside is shorter than that: what is left of it stays, and nothing is made
+        # up.
         self._file.truncate(min(offset, self._file.seek(0, os.SEEK_END)))
         self._file.seek(0, os.SEEK_END)
         self._events = SummaryWriter(str(workdir), purge_step=first_step or None)
@@ -44,7 +45,9 @@ class Journal:
         self._task.show(completed=step)
 
     def write(self, row: dict[str, Any]) -> None:
-        """One log point. A figure that is not a number (a metric without positives) is written as null: JSON has no NaN."""
+        """One log point. A figure that is not a number (a metric without positives) is written as null: JSON
+        has no NaN.
+        """
         clean = metrics.for_json(row)
         self._file.write(json.dumps(clean).encode() + b"\n")
         self._file.flush()
@@ -70,7 +73,8 @@ class Journal:
             if "published" in row:
                 verdict = "inside" if row["inside"] else "WARNING: outside"
                 self.say(
-                    f"  published {row['published']:.4f}, difference {row['difference']:+.4f}: {verdict} the band"
+                    f"  published {row['published']:.4f}, difference {row['difference']:+.4f}: {verdict} "
+                    "the band"
                 )
 
     def say(self, line: str) -> None:

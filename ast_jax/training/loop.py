@@ -1,7 +1,7 @@
 """Training: from wherever the work directory stands to its results, one function told from top to bottom.
 
-The work directory is all a run leaves and all it needs to go on: the same command resumes where the newest whole
-checkpoint stands. On several hosts every process runs all of this, and the first one writes.
+The work directory is all a run leaves and all it needs to go on: the same command resumes where the newest
+whole checkpoint stands. On several hosts every process runs all of this, and the first one writes.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
-from ast_jax.datasets.hosts import HostRows
-from ast_jax.datasets.pipeline import batches, steps_per_epoch
+from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
+from ast_jax.datasets.registry import sounds_dir
 from ast_jax.errors import Diverged
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.predictions import Predictions
@@ -28,6 +28,7 @@ from ast_jax.evaluation.report_sounds import write_sounds
 from ast_jax.evaluation.scoring import Scorer
 from ast_jax.models import build
 from ast_jax.objectives import objective
+from ast_jax.recipe import recipe
 from ast_jax.settings import Settings
 from ast_jax.sharding import to_device
 from ast_jax.terminal import duration
@@ -47,8 +48,9 @@ IN_FLIGHT = 2
 class Standing:
     """Where a run stands: all that a checkpoint holds.
 
-    `state` is what the step changes, `averages` what epochs change, and `record` what a checkpoint says beside these
-    arrays: the length of metrics.jsonl, seconds so far, the last and the best evaluation, where the weights came from.
+    `state` is what the step changes, `averages` what epochs change, and `record` what a checkpoint says
+    beside these arrays: the length of metrics.jsonl, seconds so far, the last and the best evaluation, where
+    the weights came from.
     """
 
     state: dict[str, Any]
@@ -56,16 +58,20 @@ class Standing:
     record: dict[str, Any]
 
 
-def train(config: Mapping[str, Any] | Settings, where: str | Path) -> dict[str, Any]:
-    """Trains in the work directory `where`, evaluates after each epoch, and returns what it writes to results.json
-    (nothing on a host that does not write).
+def train(config: Any, where: str | Path) -> dict[str, Any]:
+    """Trains in the work directory `where`, evaluates after each epoch, and returns what it writes to
+    results.json (nothing on a host that does not write).
 
-    Raises InputError for settings or data that do not fit, Diverged for a loss that is not finite. SIGTERM saves and ends
-    the process with status 143.
+    `config` is a recipe's ConfigDict, or a recipe's name as the command line takes it: `train("esc50:fold=1",
+    "runs/a")`.
+
+    Raises InputError for settings or data that do not fit, Diverged for a loss that is not finite. SIGTERM
+    saves and ends the process with status 143.
     """
     began, root = time.monotonic(), Path(where).absolute()
     with contextlib.ExitStack() as at_exit:
         # ---- Settings, all of them, before anything is prepared, which may take hours
+        config = recipe(config) if isinstance(config, str) else config
         settings = config if isinstance(config, Settings) else Settings.of(config)
         run, splits = settings.run, settings.data
         metric = metrics.metric_called(run.metric)
@@ -110,6 +116,7 @@ def train(config: Mapping[str, Any] | Settings, where: str | Path) -> dict[str, 
             channels=splits.channels,
         )
         workdir.open_workdir(root, settings, card, prepared)
+        at_exit.enter_context(workdir.held(root))
         shapes = checkpoint_shapes(settings, program, scores_shape)
         store = at_exit.enter_context(contextlib.closing(Store(root, shapes, keep_last=run.keep_last)))
         standing = standing or restored(store, shapes, program)
@@ -127,15 +134,17 @@ def train(config: Mapping[str, Any] | Settings, where: str | Path) -> dict[str, 
         unseen: list[tuple[int, Mapping[str, Array]]] = []
 
         def seen() -> dict[str, float]:
-            """{loss, grad_norm} of the newest step. Raises Diverged for the first step since the last look that is not
-            finite."""
+            """{loss, grad_norm} of the newest step. Raises Diverged for the first step since the last look
+            that is not finite.
+            """
             found: dict[str, float] = {}
             for number, figures in jax.device_get(unseen):
                 found = {name: float(value) for name, value in figures.items()}
                 if wrong := [f"{name} {value}" for name, value in found.items() if not math.isfinite(value)]:
                     clips = stream.ids((number - 1) * run.batch_size, run.batch_size)
                     raise Diverged(
-                        f"{' and '.join(wrong)} at step {number} (clips {', '.join(clips)}): lower config.lr, or look "
+                        f"{' and '.join(wrong)} at step {number} (clips {', '.join(clips)}): lower "
+                        "config.lr, or look "
                         "at those clips; the last checkpoint is from before and is kept"
                     )
             unseen.clear()
@@ -217,7 +226,8 @@ def train(config: Mapping[str, Any] | Settings, where: str | Path) -> dict[str, 
                 num_threads=run.num_threads,
             )
             at_exit.enter_context(contextlib.closing(read))
-            # Beyond a checkpoint that is still being written, at most: what dies there is done again from the one before.
+            # Beyond a checkpoint that is still being written, at most: what dies there is done again from the
+            # one before.
             ahead, saved_at = max(1, (run.save_every or epoch_steps) // 10), -total_steps
             for batch in clock.timed(to_device(layout, read)):
                 standing.state, figures = program.step(standing.state, batch)
@@ -258,7 +268,7 @@ def train(config: Mapping[str, Any] | Settings, where: str | Path) -> dict[str, 
                 root,
                 prepared,
                 splits.eval,
-                source_dir=data.sounds_dir(splits),
+                source_dir=sounds_dir(splits.name, splits.source_dir, splits.data_dir),
                 num_samples=front_end.span(run.num_frames),
             )
             results = workdir.write_results(root, prepared.label_names, found, metric=run.metric)

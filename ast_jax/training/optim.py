@@ -1,4 +1,6 @@
-"""The reference's optimiser: Adam with weight decay coupled into the gradient, under a rate that moves in stairs."""
+"""The reference's optimiser: Adam with weight decay coupled into the gradient, under a rate that moves in
+stairs.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,12 +24,14 @@ def rate_stairs(
     decay: float = 1.0,
     decay_epochs: Sequence[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The learning rate as stairs: (first step of each stair, rate on it), by replaying what the reference does.
+    """The learning rate as stairs: (first step of each stair, rate on it), by replaying what the reference
+    does.
 
-    At steps 0, stair, 2 stair ... the rate is *written* as step / warmup_steps x lr, at warmup_steps as lr (which the
-    reference's 1000 and 50 do, and where the reference with other numbers would end below it); at the first step of
-    each epoch in `decay_epochs` (the first epoch is 1) it is *multiplied* by `decay`. So a warm-up that outlasts the first
-    decay undoes it, as it does in the reference, whose first `stair` steps run at rate 0.
+    At steps 0, stair, 2 stair ... the rate is *written* as step / warmup_steps x lr, at warmup_steps as lr
+    (which the reference's 1000 and 50 do, and where the reference with other numbers would end below it); at
+    the first step of each epoch in `decay_epochs` (the first epoch is 1) it is *multiplied* by `decay`. So a
+    warm-up that outlasts the first decay undoes it, as it does in the reference, whose first `stair` steps
+    run at rate 0.
     """
     writes = (
         {step: step / warmup_steps for step in range(0, warmup_steps, warmup_stair)} | {warmup_steps: 1.0}
@@ -52,7 +56,9 @@ def rate_ramp(
     decay: float = 1.0,
     decay_epochs: Sequence[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same with a linear warm-up: step / warmup_steps *times* the rate that the decays so far leave, so it undoes none."""
+    """The same with a linear warm-up: step / warmup_steps *times* the rate that the decays so far leave, so
+    it undoes none.
+    """
     decays = [(epoch - 1) * steps_per_epoch for epoch in decay_epochs]
     starts = sorted({*range(warmup_steps + 1), *decays})
     climbed = [step / warmup_steps if step < warmup_steps else 1.0 for step in starts]
@@ -63,7 +69,9 @@ def rate_ramp(
 
 
 def active_decays(decay_epochs: Sequence[int], decay_end: int = 0) -> tuple[int, ...]:
-    """The decays that are taken: those before the epoch `decay_end`, from which on the rate is frozen; 0: all of them."""
+    """The decays that are taken: those before the epoch `decay_end`, from which on the rate is frozen; 0: all
+    of them.
+    """
     return tuple(epoch for epoch in decay_epochs if not decay_end or epoch < decay_end)
 
 
@@ -84,7 +92,8 @@ def adam(
 ) -> optax.GradientTransformation:
     """PyTorch's `Adam(weight_decay=...)`: the decay joins the gradient before the moments; not AdamW.
 
-    `clip_norm` scales the gradient down to that global norm first; `factors` multiply the rate, by parameter path.
+    `clip_norm` scales the gradient down to that global norm first; `factors` multiply the rate, by parameter
+    path.
     """
     scale = lambda updates, _: {
         path: update * (factors or {}).get(path, 1.0) for path, update in updates.items()
@@ -103,9 +112,9 @@ def layer_factors(
 ) -> dict[str, float]:
     """What each parameter's rate is multiplied by: decay^(levels above it), and 0 where it is frozen.
 
-    `levels` are the model's, from what reads the input to the head. `freeze`: 'backbone' is everything but the head; a
-    number N is what reads the input and the N levels after it (of an AST: patches, tokens, positions and the first N
-    blocks). Raises InputError for anything else.
+    `levels` are the model's, from what reads the input to the head. `freeze`: 'backbone' is everything but
+    the head; a number N is what reads the input and the N levels after it (of an AST: patches, tokens,
+    positions and the first N blocks). Raises InputError for anything else.
     """
     head = len(levels) - 1
     # between what reads the input and the head there may be a final norm, which no number reaches

@@ -13,13 +13,17 @@ FIRST = 2
 
 
 class Profiler:
-    """Writes a trace of `steps` steps to `directory`, for TensorBoard's profile plugin, XProf or Perfetto; 0: none."""
+    """Writes a trace of `steps` steps to `directory`, for TensorBoard's profile plugin, XProf or Perfetto; 0:
+    none.
+    """
 
     def __init__(self, directory: Path, steps: int):
         self._directory, self._steps, self._seen, self._running = directory, steps, 0, False
 
     def after_step(self, figures) -> None:
-        """Called after each step with what it returned, which is waited for only where the trace begins and ends."""
+        """Called after each step with what it returned, which is waited for only where the trace begins and
+        ends.
+        """
         if not self._steps or self._seen > FIRST + self._steps:
             return
         self._seen += 1
@@ -39,7 +43,8 @@ class Profiler:
 
 
 class PeakShare:
-    """Training's clips/s as a share of what one matrix product reaches on the same devices, measured at the first question.
+    """Training's clips/s as a share of what one matrix product reaches on the same devices, measured at the
+    first question.
 
     Counted: the operations of the training program's forward pass, the backward pass twice those.
     """

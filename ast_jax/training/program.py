@@ -1,7 +1,8 @@
 """The train step of a recipe as a program on given devices, made from its settings alone: no data is touched.
 
-`train_program(settings, num_classes, devices=...)` is what training runs and what `plan` measures: `.step` is the jitted or
-pmapped step, and `.step.lower(program.state, program.rows).compile()` compiles it, also for devices that are not there.
+`train_program(settings, num_classes, devices=...)` is what training runs and what `plan` measures: `.step` is
+the jitted or pmapped step, and `.step.lower(program.state, program.rows).compile()` compiles it, also for
+devices that are not there.
 """
 
 import dataclasses
@@ -61,8 +62,9 @@ def train_program(
 ) -> Program:
     """The program of a recipe on `devices` (all there are by default).
 
-    Memory and speed do not depend on the `front_end`'s statistics, on class weights in `loss`, or on `epoch_steps` (which
-    only place the learning rate's decays). Raises InputError for settings that contradict each other or the devices.
+    Memory and speed do not depend on the `front_end`'s statistics, on class weights in `loss`, or on
+    `epoch_steps` (which only place the learning rate's decays). Raises InputError for settings that
+    contradict each other or the devices.
     """
     run = settings.run
     layout = make_layout(parallel=run.parallel, fsdp=run.fsdp, devices=devices)
@@ -97,7 +99,7 @@ def train_program(
         what=what,
         step=layout.train(step, state),
         state=placed_shapes(state, layout.shardings(state)),
-        rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout)),
+        rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout, what.front_end)),
     )
 
 
@@ -108,10 +110,18 @@ def placed_shapes(tree: Any, shardings: Any) -> Any:
     )
 
 
-def batch_shapes(settings: Settings, num_classes: int, layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(
+    settings: Settings, num_classes: int, layout: Layout, front_end: FrontEnd
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of a batch as the pipeline gives it, filled up to what the devices take."""
     run = settings.run
     empty = {"index": 0} | ({"share": 1.0} if run.mixup else {})
-    row = fit(empty, kind=settings.data.kind, num_frames=run.num_frames, num_classes=num_classes)
+    row = fit(
+        empty,
+        kind=settings.data.kind,
+        num_frames=run.num_frames,
+        num_classes=num_classes,
+        front_end=front_end,
+    )
     rows = layout.num_rows(run.batch_size, run.accumulate)
     return {key: jax.ShapeDtypeStruct((rows, *np.shape(value)), value.dtype) for key, value in row.items()}

@@ -1,8 +1,8 @@
 """One training step: a pure function of (state, batch).
 
-B batch, S samples, T frames, F mel bins, C classes. The state is a dictionary: `step` int32, `params` {path: array}, `opt`
-optax's state over the same paths; `statistics` {path: array} where the model's family has any, and `ema`, of both together,
-where the recipe keeps one.
+B batch, S samples, T frames, F mel bins, C classes. The state is a dictionary: `step` int32, `params` {path:
+array}, `opt` optax's state over the same paths; `statistics` {path: array} where the model's family has any,
+and `ema`, of both together, where the recipe keeps one.
 """
 
 import dataclasses
@@ -56,7 +56,9 @@ def init_state(
 
 
 def evaluated(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables of a state that evaluation takes: their exponential average where the recipe keeps one."""
+    """The variables of a state that evaluation takes: their exponential average where the recipe keeps
+    one.
+    """
     return dict(state["ema"]) if "ema" in state else variables(state)
 
 
@@ -78,12 +80,12 @@ def train_step(
 ) -> tuple[State, dict[str, Array]]:
     """The next state, and {loss, grad_norm} of this step.
 
-    `axis_name` is set under pmap only; `gather`, where parameters are split over devices, makes them whole for the model;
-    `forms` are those of costly operations that suit the devices.
+    `axis_name` is set under pmap only; `gather`, where parameters are split over devices, makes them whole
+    for the model; `forms` are those of costly operations that suit the devices.
 
-    The mean is over the batch's real rows: sums and counts are added up over devices and parts before dividing, since a
-    mean of means is wrong when the rows that only fill a batch fall into one of them. Statistics of a batch are over all
-    devices, part by part where the batch is computed in parts.
+    The mean is over the batch's real rows: sums and counts are added up over devices and parts before
+    dividing, since a mean of means is wrong when the rows that only fill a batch fall into one of them.
+    Statistics of a batch are over all devices, part by part where the batch is computed in parts.
     """
     count = _total(batch["mask"].sum(), axis_name)
 
@@ -111,8 +113,9 @@ def train_step(
 
 
 def inputs(batch: Mapping[str, Array], number: Int[Array, ""], step: Step) -> Float[Array, "B T F"]:
-    """What the model sees in training step `number`: features, mixed, padded, masked, normalised, noisy, in the
-    reference's order."""
+    """What the model sees in training step `number`: features, mixed, padded, masked, normalised, noisy, in
+    the reference's order.
+    """
     front_end = step.front_end
     keys = augment.example_keys(step.seed, number, batch["index"])
     after = functools.partial(
@@ -124,7 +127,9 @@ def inputs(batch: Mapping[str, Array], number: Int[Array, ""], step: Step) -> Fl
 
 
 def mixed(batch: Mapping[str, Array], front_end: FrontEnd) -> dict[str, Array]:
-    """The batch with each clip mixed with its partner, if it has one: exactly on waveforms, in the power domain on log-mels."""
+    """The batch with each clip mixed with its partner, if it has one: exactly on waveforms, in the power
+    domain on log-mels.
+    """
     batch = dict(batch)
     if "share" not in batch:
         return batch
@@ -142,7 +147,9 @@ def mixed(batch: Mapping[str, Array], front_end: FrontEnd) -> dict[str, Array]:
 
 
 def _accumulated(loss_fn, state: State, batch: Mapping[str, Array], parts: int):
-    """Loss, gradients and new statistics over `parts` parts of the batch, one after the other; a device keeps its rows."""
+    """Loss, gradients and new statistics over `parts` parts of the batch, one after the other; a device keeps
+    its rows.
+    """
     params, statistics = state["params"], state.get("statistics", {})
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     if parts == 1:

@@ -1,10 +1,13 @@
-"""What a run leaves in its work directory beside metrics and checkpoints: its identity, examples, results, plots, report."""
+"""What a run leaves in its work directory beside metrics and checkpoints: its identity, examples, results,
+plots, report.
+"""
 
+import contextlib
 import functools
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import jax
 import numpy as np
 
 from ast_jax.datasets.pipeline import TrainStream, fit
-from ast_jax.datasets.records import PreparedSet
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.predictions import Predictions
@@ -40,7 +43,8 @@ FREE_TO_CHANGE = (
 def open_workdir(workdir: Path, settings: Settings, card: Mapping[str, Any], prepared: PreparedSet) -> None:
     """Writes what a run is, once for all hosts: config.json, labels.txt, model_card.json.
 
-    Raises InputError, before a byte is written, if the directory holds a run with other settings or on other data.
+    Raises InputError, before a byte is written, if the directory holds a run with other settings or on other
+    data.
     """
     tree = settings.tree()
     config, own = workdir / "config.json", {**card, "data": identity(prepared)}
@@ -57,8 +61,29 @@ def open_workdir(workdir: Path, settings: Settings, card: Mapping[str, Any], pre
     write_whole(workdir / "labels.txt", "".join(f"{name}\n" for name in card["label_names"]))
 
 
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """While this process trains in `workdir`, no other does.
+
+    Raises InputError where one does already: two would mix their epochs in one journal.
+    """
+    if not hosts.writes():
+        yield
+        return
+    from ast_jax.datasets.locking import locked
+
+    with (workdir / ".lock").open("w") as file:
+        if not locked(file):
+            raise InputError(
+                f"another process is training in {workdir}: wait for it, or give another --workdir"
+            )
+        yield
+
+
 def identity(prepared: PreparedSet) -> dict[str, Any]:
-    """What tells a prepared set from another: its name, the fingerprint in its directory's, its splits' sizes."""
+    """What tells a prepared set from another: its name, the fingerprint in its directory's, its splits'
+    sizes.
+    """
     sizes = {split: prepared.num_examples(split) for split in prepared.splits}
     return {"name": prepared.name, "set": prepared.directory.parent.name, "examples": sizes}
 
@@ -71,7 +96,8 @@ def _compare_settings(workdir: Path, stored: dict[str, Any], tree: Mapping[str, 
     if differs:
         listed = ", ".join(f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in differs)
         raise InputError(
-            f"{workdir} holds a run with other settings ({listed}): give another --workdir, or the same settings"
+            f"{workdir} holds a run with other settings ({listed}): give another --workdir, or the same "
+            "settings"
         )
 
 
@@ -92,19 +118,24 @@ def _compare_data(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any])
         wrong.append(f"shards {now['set']} where it had {before['set']}")
     if wrong:
         raise InputError(
-            f"{workdir} holds a run on other data ({'; '.join(wrong)}): give another --workdir, or the same data"
+            f"{workdir} holds a run on other data ({'; '.join(wrong)}): give another --workdir, or the "
+            "same data"
         )
 
 
 def write_card(workdir: Path, card: Mapping[str, Any], predictions: Predictions) -> None:
-    """The card again, with each class's threshold: from which score on it is found, best by F1 on the evaluation clips."""
+    """The card again, with each class's threshold: from which score on it is found, best by F1 on the
+    evaluation clips.
+    """
     known = json.loads((workdir / CARD).read_text()) if (workdir / CARD).exists() else dict(card)
     thresholds = metrics.Scored(predictions.scores, predictions.targets).thresholds
     write_json(workdir / CARD, {**known, "thresholds": metrics.for_json([float(t) for t in thresholds])})
 
 
 def write_examples(workdir: Path, stream: TrainStream, step: Step, **clip_shape) -> None:
-    """examples.npz: up to 8 clips of the first batch as the model sees them: augmented, padded, normalised."""
+    """examples.npz: up to 8 clips of the first batch as the model sees them: augmented, padded,
+    normalised.
+    """
     clips = [stream[position] for position in range(min(8, stream.batch_size))]
     clips = [clip for clip in clips if "id" in clip]
     rows = [fit(clip, **clip_shape) for clip in clips]

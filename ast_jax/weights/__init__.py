@@ -1,4 +1,5 @@
-"""Weights in, weights out: any ViT or AST checkpoint to this model, and this model to theirs. Names are imported on first use.
+"""Weights in, weights out: any ViT or AST checkpoint to this model, and this model to theirs. Names are
+imported on first use.
 
 `convert.convert` writes; it is not named here, where its module of the same name would hide it.
 """

@@ -1,4 +1,5 @@
-"""Any ViT or AST checkpoint into an AST of this length, these strides, these mel bins, with or without its head.
+"""Any ViT or AST checkpoint into an AST of this length, these strides, these mel bins, with or without its
+head.
 
 f x t patch grids, P class and distillation tokens, D width.
 """
@@ -20,8 +21,8 @@ def adapted(
 ) -> tuple[dict[str, np.ndarray], str]:
     """`params` with everything that the source has for such a model, and the account of it in one line.
 
-    What has no counterpart keeps its value in `params`. A class-only source gives a distilled model its class token and
-    position twice; a class-only model leaves a source's distillation token aside.
+    What has no counterpart keeps its value in `params`. A class-only source gives a distilled model its class
+    token and position twice; a class-only model leaves a source's distillation token aside.
 
     Raises:
         InputError: the source is of another width, depth, number of heads or MLP width, or has no such head.
@@ -81,7 +82,9 @@ def _kernel(source: Source, config: ASTConfig, rgb: str, account: list[str]) -> 
 
 
 def _positions(source: Source, config: ASTConfig, mode: str, account: list[str]) -> np.ndarray:
-    """Prefix positions copied; patch positions by place where an AST's strides or patches change, then by the reference's rule."""
+    """Prefix positions copied; patch positions by place where an AST's strides or patches change, then by the
+    reference's rule.
+    """
     own = source.config
     table, width, grid = source.arrays["pos_embed"][0], config.width, own.grid
     prefix, patches = table[: own.num_prefix_tokens], table[own.num_prefix_tokens :].reshape(*grid, width)

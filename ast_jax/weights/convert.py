@@ -31,13 +31,15 @@ def convert(
     Args:
         src: whatever `load_model` takes; `which` and `options` go there too.
         dst: a new directory for 'flax', 'huggingface', 'stablehlo' and 'onnx', a new file for the others.
-        to: 'flax' (a directory of ours), 'reference' (`.pth` with `module.` names, as published), 'huggingface',
-            'npz' or 'safetensors' (our paths, our model card inside); 'stablehlo' (what 'flax' has, and a program that
-            jax runs without this package) or 'onnx'. Directories get a README.md, the model's card for people.
+        to: 'flax' (a directory of ours), 'reference' (`.pth` with `module.` names, as published),
+        'huggingface',
+            'npz' or 'safetensors' (our paths, our model card inside); 'stablehlo' (what 'flax' has, and a
+            program that jax runs without this package) or 'onnx'. Directories get a README.md, the model's
+            card for people.
 
     Returns:
-        Lines for the user: what was read, what was written, and the largest difference of logits, measured on the
-        written files where torch (and transformers) are installed.
+        Lines for the user: what was read, what was written, and the largest difference of logits, measured on
+        the written files where torch (and transformers) are installed.
 
     Raises:
         InputError: unreadable source, existing destination, or a model that the layout cannot hold.
@@ -138,7 +140,8 @@ def _reference(loaded: LoadedModel, path: Path) -> list[str]:
     lines = ["v.head and v.head_dist, which the reference loads and never uses, are zeros"]
     if (config.norm_eps, config.head_norm_eps) != (1e-6, 1e-5):
         lines.append(
-            f"the reference's LayerNorm eps are 1e-06 and 1e-05, the model's {config.norm_eps:g} and {config.head_norm_eps:g}"
+            f"the reference's LayerNorm eps are 1e-06 and 1e-05, the model's {config.norm_eps:g} and "
+            f"{config.head_norm_eps:g}"
         )
     return [*lines, parity.with_reference(loaded, path)]
 
@@ -148,7 +151,8 @@ def _ast_config(loaded: LoadedModel, to: str) -> ASTConfig:
     config = loaded.model.config
     if not isinstance(config, ASTConfig):
         raise InputError(
-            f"--to={to} is for the AST, the model is of the family {family_name(loaded.model)}: take flax, npz or safetensors"
+            f"--to={to} is for the AST, the model is of the family {family_name(loaded.model)}: take flax, "
+            "npz or safetensors"
         )
     return config
 
@@ -170,7 +174,8 @@ def _hugging_face(loaded: LoadedModel, path: Path) -> list[str]:
     if config.head_norm_eps != config.norm_eps:
         difference = parity.with_other_head_eps(loaded, config.norm_eps)
         lines.append(
-            f"Hugging Face's config has one LayerNorm eps: stored the blocks' {config.norm_eps:g}; with it instead of "
+            f"Hugging Face's config has one LayerNorm eps: stored the blocks' {config.norm_eps:g}; with it "
+            "instead of "
             f"{config.head_norm_eps:g} in the head, logits differ by at most {difference:.1e}"
         )
     return [*lines, parity.with_transformers(loaded, path)]

@@ -8,13 +8,13 @@ import hashlib
 import http.client
 import json
 import os
-import shutil
 import urllib.error
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 from urllib.request import Request, urlopen
 
 from ast_jax.errors import InputError
+from ast_jax.terminal import Bar
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 30  # seconds without a byte
@@ -71,21 +71,14 @@ def _download(url: str, part: Path, *, trusted: bool) -> None:
             tag.write_text(etag) if etag.startswith('"') else tag.unlink(missing_ok=True)
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with open(part, "ab" if have else "wb") as out, _progress() as bar:
-            task = bar.add_task(part.stem, total=total, completed=have)
-            shutil.copyfileobj(bar.wrap_file(response, total, task_id=task), out, _CHUNK)
+        with open(part, "ab" if have else "wb") as out, Bar() as bar:
+            task = bar.task(part.stem, total, have)
+            while chunk := response.read(_CHUNK):
+                out.write(chunk)
+                task.advance(len(chunk))
     if total not in (None, part.stat().st_size):
         raise OSError(f"the connection broke off after {part.stat().st_size} of {total} bytes")
     tag.unlink(missing_ok=True)
-
-
-def _progress():
-    """A bar on stderr where that is a terminal; stdout stays free for answers."""
-    from rich.console import Console
-    from rich.progress import DownloadColumn, Progress
-
-    console, columns = Console(stderr=True), (*Progress.get_default_columns(), DownloadColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal, redirect_stdout=False)
 
 
 def _verify(path: Path, name: str, url: str, sha256: str) -> None:

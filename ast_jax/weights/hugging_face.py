@@ -118,7 +118,9 @@ def _shapes(where: str, config: dict) -> dict[str, Any]:
 
 
 def _preprocessor(path: Path) -> tuple[float, float, list[str]]:
-    """mean and std of preprocessor_config.json; the feature extractor's own defaults, AudioSet's, where it is silent."""
+    """mean and std of preprocessor_config.json; the feature extractor's own defaults, AudioSet's, where it is
+    silent.
+    """
     if not (path / "preprocessor_config.json").exists():
         return *published.AUDIOSET, [
             "no preprocessor_config.json: normalised by AudioSet's mean and std, transformers' default"

@@ -1,8 +1,8 @@
 """Key tables: how each layout of ViT and AST parameters is ours, read both ways.
 
-A table is a list of rows (our path, their keys, reading, writing). Reading with a table accounts for every key: what is
-left over and what stays unfilled are errors, together in one message. Our own paths are those of `models.flat_params`.
-D width, H heads, K head size, N tokens, I input channels, p patch size.
+A table is a list of rows (our path, their keys, reading, writing). Reading with a table accounts for every
+key: what is left over and what stays unfilled are errors, together in one message. Our own paths are those of
+`models.flat_params`. D width, H heads, K head size, N tokens, I input channels, p patch size.
 """
 
 import re
@@ -100,7 +100,9 @@ def reference(depth: int, *, distilled: bool) -> list[Row]:
 
 
 def hugging_face(depth: int, *, distilled: bool, prefix: str = "") -> list[Row]:
-    """transformers' AST, ViT and DeiT without their heads, as their files name them (versions 4 and 5 alike)."""
+    """transformers' AST, ViT and DeiT without their heads, as their files name them (versions 4 and 5
+    alike).
+    """
     names = {"dist_token": "distillation_token", "pos_embed": "position_embeddings", "cls_token": "cls_token"}
     rows = [same(name, f"{prefix}embeddings.{names[name]}") for name in _tokens(distilled)]
     rows += _torch_convolution("patch_embed", f"{prefix}embeddings.patch_embeddings.projection")
@@ -123,7 +125,9 @@ def hugging_face_ast(depth: int, *, prefix: str = HUGGING_FACE_AST) -> list[Row]
 
 
 def google(depth: int, *, num_heads: int) -> list[Row]:
-    """Google's ViT, in the names of the vision_transformer project: kernels as ours, heads on an axis of their own."""
+    """Google's ViT, in the names of the vision_transformer project: kernels as ours, heads on an axis of
+    their own.
+    """
     rows = [same("cls_token", "cls"), same("pos_embed", "Transformer/posembed_input/pos_embedding")]
     rows += [same(f"patch_embed/{name}", f"embedding/{name}") for name in ("kernel", "bias")]
     for i in range(depth):
@@ -170,59 +174,8 @@ def _tokens(distilled: bool) -> list[str]:
 # ---- Reading and writing with a table
 
 
-def read(
-    rows: list[Row], source: Arrays, *, where: str, unused: tuple[str, ...] = ()
-) -> dict[str, np.ndarray]:
-    """Our float32 parameters from `source`, every key accounted for.
-
-    Args:
-        rows: the table.
-        source: the file's arrays.
-        where: the file's name, for messages.
-        unused: beginnings of keys that may be left over (heads that the model has no use for).
-
-    Raises:
-        InputError: keys unknown, parameters unfilled, types or shapes wrong: everything in one line.
-    """
-    wanted = {key for row in rows for key in row.theirs}
-    unknown = [key for key in source if key not in wanted and not key.startswith(unused)]
-    missing = [f"{row.ours} (from {key})" for row in rows for key in row.theirs if key not in source]
-    wrong = [problem for key in source if key in wanted and (problem := _problem(key, source[key]))]
-    _raise_all(where, unknown=unknown, missing=missing, wrong=wrong)
-    params = {}
-    for row in rows:
-        try:
-            params[row.ours] = np.ascontiguousarray(
-                row.read(*(source[key] for key in row.theirs)), np.float32
-            )
-        except ValueError as error:
-            shapes = ", ".join(f"{key} {np.shape(source[key])}" for key in row.theirs)
-            wrong.append(f"{row.ours} cannot be made of {shapes} ({error})")
-    _raise_all(where, wrong=wrong or _misshapen(params))
-    return params
-
-
-def write(rows: list[Row], params: Arrays) -> dict[str, np.ndarray]:
-    """Their arrays from our parameters: the inverse of `read`, bit for bit."""
-    out: dict[str, np.ndarray] = {}
-    for row in rows:
-        parts = row.write(np.asarray(params[row.ours]))
-        out |= {key: np.ascontiguousarray(part) for key, part in zip(row.theirs, parts, strict=True)}
-    return out
-
-
-def _problem(key: str, array: Any) -> str | None:
-    if not isinstance(array, np.ndarray):
-        return f"{key} is a {type(array).__name__}, wanted an array"
-    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
-        return f"{key} has type {array.dtype}, wanted a floating one"
-    if not np.isfinite(array.astype(np.float32)).all():
-        return f"{key} holds values that are not finite"
-    return None
-
-
-def _misshapen(params: Arrays) -> list[str]:
-    """What does not fit the width, MLP size and class count that most of the parameters speak of."""
+def misshapen(params: Arrays) -> list[str]:
+    """What does not fit the width, MLP size and class count that most of a ViT's parameters speak of."""
     width, hidden = params["norm/scale"].size, params["blocks/0/mlp/fc1/bias"].size
     classes = params["head/bias"].size if "head/bias" in params else 0
     ends = {
@@ -248,6 +201,63 @@ def _misshapen(params: Arrays) -> list[str]:
         if not fits:
             wrong.append(f"{path} has shape {array.shape}, wanted {wanted}")
     return wrong
+
+
+def read(
+    rows: list[Row],
+    source: Arrays,
+    *,
+    where: str,
+    unused: tuple[str, ...] = (),
+    check: Callable[[Arrays], list[str]] = misshapen,
+) -> dict[str, np.ndarray]:
+    """Our float32 parameters from `source`, every key accounted for.
+
+    Args:
+        rows: the table.
+        source: the file's arrays.
+        where: the file's name, for messages.
+        unused: beginnings of keys that may be left over (heads that the model has no use for).
+        check: what is wrong with the shapes of the parameters read, a line each.
+
+    Raises:
+        InputError: keys unknown, parameters unfilled, types or shapes wrong: everything in one line.
+    """
+    wanted = {key for row in rows for key in row.theirs}
+    unknown = [key for key in source if key not in wanted and not key.startswith(unused)]
+    missing = [f"{row.ours} (from {key})" for row in rows for key in row.theirs if key not in source]
+    wrong = [problem for key in source if key in wanted and (problem := _problem(key, source[key]))]
+    _raise_all(where, unknown=unknown, missing=missing, wrong=wrong)
+    params = {}
+    for row in rows:
+        try:
+            params[row.ours] = np.ascontiguousarray(
+                row.read(*(source[key] for key in row.theirs)), np.float32
+            )
+        except ValueError as error:
+            shapes = ", ".join(f"{key} {np.shape(source[key])}" for key in row.theirs)
+            wrong.append(f"{row.ours} cannot be made of {shapes} ({error})")
+    _raise_all(where, wrong=wrong or check(params))
+    return params
+
+
+def write(rows: list[Row], params: Arrays) -> dict[str, np.ndarray]:
+    """Their arrays from our parameters: the inverse of `read`, bit for bit."""
+    out: dict[str, np.ndarray] = {}
+    for row in rows:
+        parts = row.write(np.asarray(params[row.ours]))
+        out |= {key: np.ascontiguousarray(part) for key, part in zip(row.theirs, parts, strict=True)}
+    return out
+
+
+def _problem(key: str, array: Any) -> str | None:
+    if not isinstance(array, np.ndarray):
+        return f"{key} is a {type(array).__name__}, wanted an array"
+    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+        return f"{key} has type {array.dtype}, wanted a floating one"
+    if not np.isfinite(array.astype(np.float32)).all():
+        return f"{key} holds values that are not finite"
+    return None
 
 
 def _raise_all(where: str, **problems: list[str]) -> None:
@@ -279,7 +289,8 @@ def fold_layer_scale(source: Arrays, *, where: str) -> dict[str, Any]:
     registers = [key for key in source if re.fullmatch(r"reg_token|register_tokens", key)]
     if registers:
         raise InputError(
-            f"{where} has register tokens ({registers[0]}), the AST has none: take the model without registers"
+            f"{where} has register tokens ({registers[0]}), the AST has none: take the model without "
+            "registers"
         )
     out = {
         key: value for key, value in source.items() if not re.fullmatch(r"blocks\.\d+\.ls[12]\.gamma", key)
@@ -327,7 +338,9 @@ _VERSION_5 = {
 
 
 def hugging_face_dialect(source: Arrays, *, base: str, qkv_bias: bool) -> dict[str, Any]:
-    """Without the base model's name (`vit.`), with version 4's names, and zeros for biases that the config leaves out."""
+    """Without the base model's name (`vit.`), with version 4's names, and zeros for biases that the config
+    leaves out.
+    """
     out = {}
     for key, value in source.items():
         name = key.removeprefix(base)
@@ -351,7 +364,10 @@ _BIG_VISION = {
 
 
 def google_dialect(source: Arrays) -> dict[str, Any]:
-    """big_vision's names, its stacked layers `encoderblock/... [L, ...]` and both projects' prefixes, as vision_transformer's."""
+    """big_vision's names, its stacked layers `encoderblock/...
+
+    [L, ...]` and both projects' prefixes, as vision_transformer's.
+    """
     out: dict[str, Any] = {}
     for key, value in source.items():
         name = re.sub(r"^(opt/target/|params/img/|params/)", "", key)

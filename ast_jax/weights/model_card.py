@@ -24,8 +24,8 @@ def model_card(
 ) -> dict[str, Any]:
     """The card of `model`, which may be abstract.
 
-    `activation` (objectives.ACTIVATIONS) makes scores of logits. `thresholds` say from which score on each class is found;
-    None where nobody has chosen one.
+    `activation` (objectives.ACTIVATIONS) makes scores of logits. `thresholds` say from which score on each
+    class is found; None where nobody has chosen one.
     """
     card = {
         "family": base.family_name(model),
@@ -43,7 +43,8 @@ def model_card(
 
 
 def stated_config(card: Mapping[str, Any], where: str) -> Any:
-    """The configuration that a card states, of its family's class; an int may stand for a float, a list for a tuple.
+    """The configuration that a card states, of its family's class; an int may stand for a float, a list for a
+    tuple.
 
     Raises InputError: fields that are missing, unknown, of another type or out of range.
     """
@@ -66,8 +67,12 @@ def stated_config(card: Mapping[str, Any], where: str) -> Any:
 
 
 def stated_front_end(card: Mapping[str, Any], config: Any, where: str) -> FrontEnd:
-    """The front end that a card states, with its mean and std; AudioSet's kind where it states none."""
+    """The front end that a card states, with its mean and std if it has both; AudioSet's kind where it states
+    none.
+    """
     front_end = from_card(card.get("front_end"), num_mel_bins=getattr(config, "num_mel_bins", 128))
+    if card.get("mean") is None or card.get("std") is None:
+        return front_end
     mean, std = (get(card, key, where, float) for key in ("mean", "std"))
     return front_end.with_statistics(mean, std)
 

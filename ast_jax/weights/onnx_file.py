@@ -1,6 +1,7 @@
 """A model as ONNX: normalisation, model and scores in one file, weights inside, batch of any size; float32.
 
-B batch, T frames, F mel bins, C classes. Written by jax2onnx straight from the JAX function, so every shape of model can be.
+B batch, T frames, F mel bins, C classes. Written by jax2onnx straight from the JAX function, so every shape
+of model can be.
 """
 
 import logging

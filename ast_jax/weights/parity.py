@@ -16,7 +16,9 @@ from ast_jax.weights.pretrained import LoadedModel, with_config
 
 
 def with_reference(loaded: LoadedModel, path: Path) -> str:
-    """The written `.pth`, opened by torch, under the reference's arithmetic (LayerNorm eps 1e-6, in the head 1e-5)."""
+    """The written `.pth`, opened by torch, under the reference's arithmetic (LayerNorm eps 1e-6, in the head
+    1e-5).
+    """
     try:
         import torch
     except ImportError:
@@ -62,7 +64,8 @@ def with_function(loaded: LoadedModel, whose: str, run: Callable[[Float[np.ndarr
 
 def _line(whose: str, ours: np.ndarray, theirs: np.ndarray) -> str:
     return (
-        f"parity: logits of {whose} and ours differ by at most {np.abs(ours - theirs).max():.1e} on random features "
+        f"parity: logits of {whose} and ours differ by at most {np.abs(ours - theirs).max():.1e} on random "
+        "features "
         f"(largest logit {np.abs(ours).max():.2g})"
     )
 
@@ -81,7 +84,9 @@ def _logits(loaded: LoadedModel, x: Float[np.ndarray, "B T F"], **changes: Any) 
 
 
 def _reference_forward(torch: Any, p: Mapping[str, Any], x: Any, config: ASTConfig) -> Any:
-    """The published model on [B, T, F], from its state dict: timm's DeiT blocks, both tokens averaged, then the head."""
+    """The published model on [B, T, F], from its state dict: timm's DeiT blocks, both tokens averaged, then
+    the head.
+    """
     f = torch.nn.functional
 
     def linear(y, name):

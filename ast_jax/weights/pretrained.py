@@ -61,7 +61,9 @@ class LoadedModel:
         return np.asarray(self._logits(fbank))
 
     def scores(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B C"]:
-        """What the logits say of each class, 0 to 1; not waited for: the caller may prepare the next batch meanwhile."""
+        """What the logits say of each class, 0 to 1; not waited for: the caller may prepare the next batch
+        meanwhile.
+        """
         return objectives.activation(self.activation)(self._logits(fbank))
 
     def card(self) -> dict[str, Any]:
@@ -93,8 +95,9 @@ class LoadedModel:
 
 
 def with_config(loaded: LoadedModel, **changes: Any) -> LoadedModel:
-    """The same arrays under other arithmetic: fields of the model's Config that change no shape, such as dtype='float32'.
-    A field that its family does not have is left out."""
+    """The same arrays under other arithmetic: fields of the model's Config that change no shape, such as
+    dtype='float32'. A field that its family does not have is left out.
+    """
     config, name = loaded.model.config, family_name(loaded.model)
     known = {field.name for field in dataclasses.fields(config)}
     config = dataclasses.replace(config, **{key: value for key, value in changes.items() if key in known})
@@ -137,10 +140,11 @@ def load_model(
         label_names: names of the classes, instead of the checkpoint's own; also for a head of another size.
         rgb, positions: how an ImageNet kernel folds and how positions are resized, see `initialise`.
         seed: of what is left new.
-        **changes: fields of the family's Config (`num_frames`, `num_classes`, `strides`, `dtype`, ...) that differ from
-            the checkpoint's: an AST's positions and kernel are adapted, and a head of another size is new. An ImageNet
-            model with no change of geometry takes "spectrograms" of its image size; with any, the paper's geometry (128
-            mel bins, 1024 frames, 16 x 16 patches, strides 10) with those changes.
+        **changes: fields of the family's Config (`num_frames`, `num_classes`, `strides`, `dtype`, ...) that
+        differ from
+            the checkpoint's: an AST's positions and kernel are adapted, and a head of another size is new. An
+            ImageNet model with no change of geometry takes "spectrograms" of its image size; with any, the
+            paper's geometry (128 mel bins, 1024 frames, 16 x 16 patches, strides 10) with those changes.
 
     Raises:
         InputError: the checkpoint cannot be read, or does not fit what is asked for.
@@ -220,8 +224,8 @@ def initialise(
     Args:
         model: changed in place; of the checkpoint's family, width and depth.
         rgb: 'sum' (the published code) or 'mean' (the paper's wording) of the three colour kernels.
-        positions: 'bilinear' or 'nearest' to a longer axis, or 'reinit': the model keeps its own new positions.
-        head: 'new', or 'keep' for a source with the same classes.
+        positions: 'bilinear' or 'nearest' to a longer axis, or 'reinit': the model keeps its own new
+        positions. head: 'new', or 'keep' for a source with the same classes.
 
     Returns:
         One line: what was taken, cut, resized, left new.
@@ -244,7 +248,9 @@ def initialise(
 def _started(
     source: Source, config: Any, fresh: dict[str, np.ndarray], *, rgb: str, positions: str, head: str
 ) -> tuple[dict[str, np.ndarray], str]:
-    """The arrays to start from, and the account of them: by the AST's own rules, of other families what fits as it is."""
+    """The arrays to start from, and the account of them: by the AST's own rules, of other families what fits
+    as it is.
+    """
     if head not in ("new", "keep"):
         raise InputError(f"head={head!r}: choose 'new' or 'keep'")
     if source.family == "ast":

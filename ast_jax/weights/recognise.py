@@ -21,7 +21,8 @@ def read_source(
         src: a file, a directory, or a name of the catalogue (fetched and cached).
         which: for a run of ours, its 'best', 'last' or 'average' weights.
         facts: what the file itself does not say and nobody can infer: `num_heads` of an unusual ViT;
-            `strides`, `num_frames`, `num_mel_bins` of an unusual reference `.pth`. A file's own word comes first.
+            `strides`, `num_frames`, `num_mel_bins` of an unusual reference `.pth`. A file's own word comes
+            first.
 
     Raises:
         InputError: nothing there, or what is there is damaged, unknown, incomplete or has too much; one line.

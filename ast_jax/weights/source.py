@@ -24,10 +24,11 @@ _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
 
 @dataclasses.dataclass
 class Source:
-    """A checkpoint as read. `model` holds the fields of its family's Config under which `arrays` fit as they are.
+    """A checkpoint as read. `model` holds the fields of its family's Config under which `arrays` fit as they
+    are.
 
-    An image model is described as the AST it would be: its grid over image-sized "spectrograms", patches side by side,
-    a kernel [p, p, 3, D] still in colour, no head.
+    An image model is described as the AST it would be: its grid over image-sized "spectrograms", patches side
+    by side, a kernel [p, p, 3, D] still in colour, no head.
     """
 
     # as the user named it
@@ -80,13 +81,14 @@ def our_source(
     layout: str = "ast_jax",
     loss: str | None = None,
 ) -> Source:
-    """Our arrays under our paths, with their card, of any family; `loss` is what a run of ours was trained with."""
+    """Our arrays under our paths, with their card, of any family; `loss` is what a run of ours was trained
+    with.
+    """
     config, family = stated_config(card, where), str(card.get("family", "ast"))
     front_end = stated_front_end(card, config, where)
     wanted = variables(abstract(family, config))
-    found = layouts.read([layouts.same(path) for path in wanted], arrays, where=where)
-    if wrong := misfits(wanted, found):
-        raise InputError(f"{where} does not fit its config: {'; '.join(wrong)}")
+    rows = [layouts.same(path) for path in wanted]
+    found = layouts.read(rows, arrays, where=where, check=lambda found: misfits(wanted, found))
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return Source(
         where,

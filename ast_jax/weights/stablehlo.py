@@ -1,7 +1,9 @@
-"""A model for machines without this package: normalisation, model and scores as one StableHLO program for CPU, GPU and TPU.
+"""A model for machines without this package: normalisation, model and scores as one StableHLO program for
+CPU, GPU and TPU.
 
-B batch (symbolic: any size), T frames, F mel bins, C classes. Written by `jax.export`, so it can be read for years: jax keeps
-old programs running for at least six months, and as StableHLO bytes other runtimes take it too.
+B batch (symbolic: any size), T frames, F mel bins, C classes. Written by `jax.export`, so it can be read for
+years: jax keeps old programs running for at least six months, and as StableHLO bytes other runtimes take it
+too.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,9 +57,11 @@ def write_program(loaded: LoadedModel, path: Path) -> None:
 def load_exported(
     directory: str | Path,
 ) -> Callable[[Float[Any, "B T F"]], tuple[Float[Array, "B C"], Float[Array, "B C"]]]:
-    """The exported model as a function of features as `log_mel` gives them, zero rows past each clip's end: (logits, scores).
+    """The exported model as a function of features as `log_mel` gives them, zero rows past each clip's end:
+    (logits, scores).
 
-    Runs the program as it was written, not this package's model. Raises InputError: not such a directory, or damaged.
+    Runs the program as it was written, not this package's model. Raises InputError: not such a directory, or
+    damaged.
     """
     path = Path(directory) / PROGRAM
     if not path.is_file():

@@ -1,4 +1,7 @@
-"""State dicts without a config beside them: timm's and Google's ViT, the reference's AST. Shapes say most, `facts` the rest."""
+"""State dicts without a config beside them: timm's and Google's ViT, the reference's AST.
+
+Shapes say most, `facts` the rest.
+"""
 
 from typing import Any
 
@@ -8,7 +11,8 @@ from ast_jax.errors import InputError
 from ast_jax.weights import layouts, published
 from ast_jax.weights.source import Source, check, depth, image_source, our_source, shapes
 
-_REFERENCE_GRIDS = {  # patches -> strides, frames: the published models, all of 128 mel bins and 16 x 16 patches
+# patches -> strides, frames: the published models, all of 128 mel bins and 16 x 16 patches
+_REFERENCE_GRIDS = {
     1212: ((10, 10), 1024),
     850: ((12, 12), 1024),
     657: ((14, 14), 1024),
@@ -76,7 +80,9 @@ def _google(where: str, arrays: dict) -> Source:
 
 
 def _reference(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
-    """The published AST: strides and length are in no array, so they are stated, or concluded from the number of positions."""
+    """The published AST: strides and length are in no array, so they are stated, or concluded from the number
+    of positions.
+    """
     rows = layouts.reference(depth(arrays, r"v\.blocks\.(\d+)\."), distilled=True)
     params = layouts.read(rows, arrays, where=where, unused=("v.head.", "v.head_dist."))
     if card:
@@ -88,7 +94,8 @@ def _reference(where: str, arrays: dict, card: dict | None, facts: dict) -> Sour
     notes = []
     if "strides" not in facts:
         notes.append(
-            f"strides {model['strides']} and {model['num_frames']} frames concluded from its number of positions"
+            f"strides {model['strides']} and {model['num_frames']} frames concluded from its number of "
+            "positions"
         )
     names, (mean, std), activation = _published_task(classes)
     if mean is not None:
@@ -108,7 +115,9 @@ def _published_task(classes: int) -> tuple[list[str] | None, tuple[float | None,
 
 
 def _reference_grid(where: str, patches: int, patch: tuple[int, int], facts: dict) -> dict[str, Any]:
-    """strides, num_frames and num_mel_bins: as stated, or those of the published model with so many patches."""
+    """strides, num_frames and num_mel_bins: as stated, or those of the published model with so many
+    patches.
+    """
     mel_bins = facts.get("num_mel_bins", 128)
     if "strides" in facts:
         strides = tuple(facts["strides"])
@@ -117,7 +126,8 @@ def _reference_grid(where: str, patches: int, patch: tuple[int, int], facts: dic
         strides, frames = _REFERENCE_GRIDS[patches]
     else:
         raise InputError(
-            f"{where} has {patches} positions, which no published AST has, and does not say its strides: give the "
+            f"{where} has {patches} positions, which no published AST has, and does not say its strides: "
+            "give the "
             "strides (frequency, time) and the number of frames it was trained with"
         )
     return {

@@ -1,7 +1,7 @@
 """The server: a page of three files, two JSON endpoints, and what a request must pass first.
 
-A request's body is the sound. No name or path that comes with it is opened, and nothing is kept: what was sent
-is gone with the answer.
+A request's body is the sound. No name or path that comes with it is opened, and nothing is kept: what was
+sent is gone with the answer.
 """
 
 import asyncio
@@ -147,7 +147,8 @@ class Service:
         windows = await asyncio.to_thread(lambda: list(cut([waveform], self._grid)))
         scores = await self.batcher.scores([window.fbank for window in windows])
         starts, ends = np.array([w.start_s for w in windows]), np.array([w.end_s for w in windows])
-        found = describe(Tags(starts, ends, self._grid.window_s, scores), self._tagger.label_names, top)
+        tags = Tags(starts, ends, self._grid.window_s, scores)
+        found = describe(tags, self._tagger.label_names, top, self._tagger.heard_from())
         if with_picture:
             found["spectrogram"] = await asyncio.to_thread(spectrogram, waveform)
         return found

@@ -1,38 +1,33 @@
-r"""What a recipe costs, before a machine is paid for: tokens, parameters, operations, memory, the largest batch.
+"""`plan`: what a recipe costs, before a machine is paid for."""
 
-  python -m ast_jax plan --config=configs/audioset.py                        # this machine's devices
-  python -m ast_jax plan --config=configs/audioset.py --topology=v5e:2x4     # a TPU slice that is not there (needs libtpu)
-
-The step that training runs is compiled for those devices, so the figures are the compiler's. AST-base takes it one to four
-minutes a batch size; what came of it is kept in the user's cache.
-"""
-
-import argparse
 import dataclasses
 import functools
-import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from ast_jax.config import parse
+from ast_jax.commands.cli import Flag
 from ast_jax.errors import InputError
+from ast_jax.recipe import Recipe
 from ast_jax.settings import Settings
 
 GIB = 2**30
 NUM_CLASSES = {"audioset": 527, "esc50": 50, "speech_commands": 35, "synthetic": 10}
-# Set before jax is imported: else jax looks for chips for 15 s, and two such processes end each other on a lock file.
+# Set before jax is imported: else jax looks for chips for 15 s, and two such processes end each other on a
+# lock file.
 AHEAD_OF_TIME = {
     "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server
+    # no question to a cloud's metadata server
+    "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # whatever is planned for: else libtpu prints that it does not know ...
-    "TPU_WORKER_HOSTNAMES": "localhost",  # ... either of these
+    # whatever is planned for: else libtpu prints that it does not know either of these
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -40,44 +35,58 @@ AHEAD_OF_TIME = {
 REMATS = ("none", "blocks")  # what `plan` compares: nothing recomputed in the backward pass, or every block
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command: prints the plan, as tables or as JSON."""
-    config, spec, rest = parse(argv)
-    parser = argparse.ArgumentParser("python -m ast_jax plan", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--topology", help="a TPU slice, generation:chips along each axis: v5e:2x4, v4:2x2x4")
-    parser.add_argument("--num_classes", type=int, help="where the recipe's data set does not say")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--quick", action="store_true", help="no search for the largest batch: one compile")
-    parser.add_argument("--prove", action="store_true", help="search on until one clip more does not fit")
-    parser.add_argument(
-        "--first",
-        metavar="N,N",
-        help="clips a device to try first without and with remat, from a plan nearby",
-    )
-    parser.add_argument("--cache", type=Path, help="instead of ast_jax/plan.json in the user's cache")
-    args = parser.parse_args(rest)
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # figures are kept, not programs that nobody runs
-    if args.topology:
+def plan(
+    recipe: Recipe,
+    *,
+    topology: Annotated[
+        str | None, Flag("a TPU slice, generation:chips along each axis: v5e:2x4, v4:2x2x4")
+    ] = None,
+    num_classes: Annotated[int | None, Flag("where the recipe's data set does not say", least=1)] = None,
+    json: Annotated[bool, Flag("one JSON object on stdout")] = False,
+    quick: Annotated[bool, Flag("no search for the largest batch: one compile")] = False,
+    prove: Annotated[bool, Flag("search on until one clip more does not fit")] = False,
+    first: Annotated[
+        tuple[int, int] | None,
+        Flag(
+            "clips a device to try first without and with remat, from a plan nearby", metavar="N,N", least=1
+        ),
+    ] = None,
+    cache: Annotated[Path | None, Flag("instead of ast_jax/plan.json in the user's cache")] = None,
+) -> None:
+    """What a recipe costs: tokens, parameters, operations, memory, the largest batch.
+
+      python -m ast_jax plan --config=configs/audioset.py                      # this machine's devices
+      python -m ast_jax plan --config=configs/audioset.py --topology=v5e:2x4   # a slice not there (libtpu)
+
+    The step that training runs is compiled for those devices, so the figures are the compiler's. AST-base
+    takes it one to four minutes a batch size; what came of it is kept in the user's cache.
+    """
+    config = recipe.config()
+    num_classes = num_classes or classes_of(config)
+    # Figures are kept, not programs that nobody runs.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    if topology:
         os.environ.update(AHEAD_OF_TIME)
 
     from ast_jax.planning import memory, slices
 
-    num_classes = args.num_classes or classes_of(config)
-    where = slices.tpu_slice(args.topology) if args.topology else slices.here()
-    cache = args.cache or memory.default_cache()
-    plan = facts(config, spec, num_classes, where)
-    if args.quick or where.capacity is None:
-        rows = -(-config.batch_size // len(where.devices))
-        found = {config.model.remat: [told(memory.measure, config, num_classes, where, rows, cache=cache)]}
-    else:
-        known = [int(n) for n in args.first.split(",")] if args.first else [None] * len(REMATS)
+    where = slices.tpu_slice(topology) if topology else slices.here()
+    cache = cache or memory.default_cache()
+    found = facts(config, recipe.spec, num_classes, where)
+    searches = where.capacity is not None and not quick
+    if searches:
         search = functools.partial(
-            searched, config, num_classes=num_classes, where=where, cache=cache, prove=args.prove
+            searched, config, num_classes=num_classes, where=where, cache=cache, prove=prove
         )
-        found = {remat: search(remat=remat, first=first) for remat, first in zip(REMATS, known, strict=True)}
-    plan["memory"] = {remat: [as_json(m) for m in measured] for remat, measured in found.items()}
-    plan["batch"] = batches(config, where, found if where.capacity and not args.quick else {})
-    print(json.dumps(plan, indent=2) if args.json else table(plan))
+        starts = zip(REMATS, first or [None] * len(REMATS), strict=True)
+        measured = {remat: search(remat=remat, first=start) for remat, start in starts}
+    else:
+        rows = -(-config.batch_size // len(where.devices))
+        one = told(memory.measure, config, num_classes, where, rows, cache=cache)
+        measured = {config.model.remat: [one]}
+    found["memory"] = {remat: [as_json(m) for m in each] for remat, each in measured.items()}
+    found["batch"] = batches(config, where, measured if searches else {})
+    print(dumps(found, indent=2) if json else table(found))
 
 
 def classes_of(config: ConfigDict) -> int:
@@ -133,7 +142,7 @@ def searched(
     first: int | None,
     prove: bool,
 ) -> list[Any]:
-    """What was measured on the way to the most clips on a device that fit, with this `remat` and in one part a step."""
+    """What was measured on the way to the most clips on a device that fit, in one part a step."""
     from ast_jax.planning import memory
 
     config = config.copy_and_resolve_references()
@@ -193,8 +202,8 @@ def estimate(measured: list[Any], clips: int) -> int:
 def scaled(config: ConfigDict, batch: int) -> dict[str, Any]:
     """The recipe's rate and warm-up at another batch size: as many clips of warm-up, the rate by two rules.
 
-    By the square root, as is derived for Adam (Malladi et al. 2022), and in proportion, as for SGD (Goyal et al. 2017): the
-    first is where to start, the second the most to try.
+    By the square root, as is derived for Adam (Malladi et al. 2022), and in proportion, as for SGD (Goyal
+    et al. 2017): the first is where to start, the second the most to try.
     """
     ratio = batch / config.batch_size
     return {
@@ -217,10 +226,11 @@ def table(plan: dict[str, Any]) -> str:
     lines = [
         f"{plan['recipe']}  ({plan['parallel']}, {plan['dtype']}, {plan['attention']})",
         f"  model    {tokens}{plan['parameters']:,} parameters",
-        f"  a clip   {plan['forward_flops'] / 1e9:.1f} GFLOP forward, {plan['train_flops'] / 1e9:.0f} GFLOP a training step",
+        f"  a clip   {plan['forward_flops'] / 1e9:.1f} GFLOP forward, "
+        f"{plan['train_flops'] / 1e9:.0f} GFLOP a training step",
         f"           activations kept for the backward pass: {kept}",
-        f"  devices  {devices['name']}: {devices['chips']} chips, {devices['devices']} devices ({per_device}), "
-        f"{devices['hosts']} hosts, {devices['kind']}"
+        f"  devices  {devices['name']}: {devices['chips']} chips, {devices['devices']} devices "
+        f"({per_device}), {devices['hosts']} hosts, {devices['kind']}"
         + (f", {capacity / GIB:.2f} GiB a device" if capacity else ""),
         "",
         "  remat   clips a device   batch   state+batch   working     total   of a device",
@@ -249,15 +259,16 @@ def _row(remat: str, memory: dict[str, Any], devices: int, capacity: int | None)
 
 def _advice(batch: dict[str, Any], devices: int) -> list[str]:
     lines = [
-        f"  the recipe's batch of {batch['recipe']} at rate {batch['lr']:g}: {batch['rows_per_device']} rows on each of "
-        f"{devices} devices, {batch['padding_rows']} of them padding"
+        f"  the recipe's batch of {batch['recipe']} at rate {batch['lr']:g}: "
+        f"{batch['rows_per_device']} rows on each of {devices} devices, "
+        f"{batch['padding_rows']} of them padding"
         + (f" (none at {' or '.join(map(str, batch['without_padding']))})" if batch["padding_rows"] else "")
     ]
     for remat, most in batch["largest"].items():
         lines += [
             f"    remat {remat}: {_recipe_fits(most)}; the largest in one part is "
-            f"{most['batch']} ({most['clips_per_device']} a device): rate {most['lr_square_root']:.2g} (square root) to "
-            f"{most['lr_linear']:.2g} (linear), warm-up {most['warmup_steps']} steps"
+            f"{most['batch']} ({most['clips_per_device']} a device): rate {most['lr_square_root']:.2g} "
+            f"(square root) to {most['lr_linear']:.2g} (linear), warm-up {most['warmup_steps']} steps"
         ]
     return lines
 

@@ -1,14 +1,5 @@
-r"""Runs `python -m ast_jax.main` and starts it again when a process or a machine of its group dies.
+"""`group`: training as one or several processes, started again when one of them or its machine dies."""
 
-  python -m ast_jax group --num_processes=2 --config=...     # that many processes on this machine, joined on loopback
-  python -m ast_jax group --config=... [--coordinator_address=... --process_id=...]     # on each of several hosts, one process
-
-A group whose process dies cannot go on: the others wait for it, and end themselves after --heartbeat_timeout_seconds. What
-is started again goes on from the last checkpoint. A run that is done, refused (2), diverged (3) or asked to stop (130, 143)
-is not started again.
-"""
-
-import argparse
 import contextlib
 import signal
 import socket
@@ -16,34 +7,44 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+from ast_jax.commands.cli import Flag
 
 COMMAND = (sys.executable, "-m", "ast_jax.main")
 FINAL = (0, 2, 3, 130, 143)
 PAUSE_S = 5.0  # between the end of a process and its next start, while the other hosts notice
 
 
-def main(argv: Sequence[str]) -> None:
-    """Starts the processes, again if need be; ends with their status."""
-    parser = argparse.ArgumentParser("python -m ast_jax group", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--num_processes", type=int, help="on this machine; none: one process, flags as given"
-    )
-    parser.add_argument("--restarts", type=int, default=20, help="at most (default %(default)s)")
-    args, rest = parser.parse_known_args(argv)
+def group(
+    *flags: str,
+    num_processes: Annotated[
+        int | None, Flag("on this machine (default: one process, flags as given)", least=1)
+    ] = None,
+    restarts: Annotated[int, Flag("at most", least=0)] = 20,
+) -> None:
+    """Runs `train`, and again when a process or a machine of its group dies. Other flags are `train`'s.
+
+      python -m ast_jax group --num_processes=2 --config=...    # so many processes on this machine
+      python -m ast_jax group --config=... [--coordinator_address=... --process_id=...]   # on each of several
+
+    A group whose process dies cannot go on: the others wait for it, and end themselves after
+    --heartbeat_timeout_seconds. What is started again goes on from the last checkpoint. A run that is done,
+    refused (2), diverged (3) or asked to stop (130, 143) is not started again. Ends with the status of the
+    processes.
+    """
+    rest = list(flags)
     several_hosts = any(flag.startswith("--coordinator_address") for flag in rest)
-    if several_hosts and args.num_processes is not None:  # a flag of `main` then
-        rest.append(f"--num_processes={args.num_processes}")
-        args.num_processes = None
-    for restart in range(args.restarts + 1):
-        status, line = run_once(rest, args.num_processes)
-        if status in FINAL or restart == args.restarts:
+    if several_hosts and num_processes is not None:  # a flag of `train` then
+        rest.append(f"--num_processes={num_processes}")
+        num_processes = None
+    for restart in range(restarts + 1):
+        status, line = run_once(rest, num_processes)
+        if status in FINAL or restart == restarts:
             break
-        print(
-            f"{line}: the group ends, and starts again from the last checkpoint ({restart + 1} of at most {args.restarts})",
-            file=sys.stderr,
-            flush=True,
-        )
-        time.sleep(0 if args.num_processes else PAUSE_S)
+        again = f"starts again from the last checkpoint ({restart + 1} of at most {restarts})"
+        print(f"{line}: the group ends, and {again}", file=sys.stderr, flush=True)
+        time.sleep(0 if num_processes else PAUSE_S)
     sys.exit(status)
 
 
@@ -67,7 +68,7 @@ def run_once(rest: Sequence[str], num_processes: int | None) -> tuple[int, str]:
 
 
 def first_end(processes: Sequence[subprocess.Popen]) -> tuple[int, str]:
-    """Waits until one process ends otherwise than well, or all have: its exit status, as a shell gives it, and a line."""
+    """Waits until one process fails, or all are done: its exit status, as a shell gives it, and a line."""
     while True:
         for i, process in enumerate(processes):
             if process.poll():

@@ -1,4 +1,4 @@
-"""What the layouts of data sets have in common: sound files under a directory, files that name classes, a split where none is given."""
+"""What the layouts of data sets have in common: files in directories, tables, class names, a split."""
 
 import csv
 import hashlib
@@ -9,33 +9,11 @@ from pathlib import Path
 
 from ast_jax.errors import InputError
 
+# Some of them for a clear reason only: what cannot be decoded is told when it is read.
 AUDIO_SUFFIXES = {
-    ".wav",
-    ".wave",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".mp2",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".au",
-    ".snd",
-    ".caf",
-}
-AUDIO_SUFFIXES |= {
-    ".w64",
-    ".rf64",
-    ".m4a",
-    ".mp4",
-    ".aac",
-    ".wma",
-    ".webm",
-    ".mka",
-    ".amr",
-}  # some of them for a clear reason only
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif", ".aiff", ".aifc", ".au",
+    ".snd", ".caf", ".w64", ".rf64", ".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".amr",
+}  # fmt: skip
 
 
 def is_audio(path: str | os.PathLike) -> bool:
@@ -43,9 +21,10 @@ def is_audio(path: str | os.PathLike) -> bool:
 
 
 def scan(directory: str | os.PathLike) -> tuple[list[str], list[str]]:
-    """(sound files, other files) below `directory`, each sorted; one pass, links followed, hidden ones left alone.
+    """(sound files, other files) below `directory`, each sorted.
 
-    A directory named like a sound file counts as one: it fails when it is read, and is then listed with its reason.
+    One pass, links followed, hidden ones left alone. A directory named like a sound file counts as one: it
+    fails when it is read, and is then listed with its reason.
     """
     sounds: list[str] = []
     others: list[str] = []
@@ -71,7 +50,10 @@ def subdirectories(directory: Path) -> list[str]:
 
 
 def read_class_labels(path: Path) -> tuple[list[str], dict[str, int]]:
-    """AudioSet's class_labels_indices.csv (index, mid, display_name): the names in index order, and the index of each mid."""
+    """AudioSet's class_labels_indices.csv (index, mid, display_name).
+
+    Returns the names in index order, and the index of each mid.
+    """
     rows = read_table(path, ("index", "mid", "display_name"))
     rows.sort(key=lambda row: int(row["index"]))
     if [int(row["index"]) for row in rows] != list(range(len(rows))):
@@ -80,7 +62,10 @@ def read_class_labels(path: Path) -> tuple[list[str], dict[str, int]]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header. Raises InputError if it is missing, is not text, has no rows or lacks a column."""
+    """Rows of a CSV file with a header.
+
+    Raises InputError if it is missing, is not text, has no rows or lacks a column.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
@@ -104,9 +89,9 @@ def read_label_names(names: Sequence[str] | str | os.PathLike, root: Path) -> li
 
 
 def held_out(stems: Sequence[str], groups: Sequence[object], share: float = 0.2) -> list[bool]:
-    """Which clips are for testing: in each group the `share` with the smallest hashes of their stems, at least one of two or more.
+    """Which clips are for testing: in each group the `share` with the smallest hashes of their stems.
 
-    The same names give the same answer on any machine and in any order.
+    At least one of two or more. The same names give the same answer on any machine and in any order.
     """
     members: dict[object, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
@@ -121,7 +106,10 @@ def held_out(stems: Sequence[str], groups: Sequence[object], share: float = 0.2)
 
 
 def short_ids(paths: Sequence[str], root: str | os.PathLike) -> list[str]:
-    """File stems where they tell all clips apart, else paths below `root` without the extension, else with it."""
+    """File stems where they tell all clips apart, else paths below `root`.
+
+    These without the extension, if that does.
+    """
     relative = [os.path.relpath(path, root) for path in paths]
     for ids in ([Path(path).stem for path in paths], [os.path.splitext(path)[0] for path in relative]):
         if len(set(ids)) == len(ids):

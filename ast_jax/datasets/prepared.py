@@ -1,17 +1,16 @@
-"""What a data set is before preparing (a listing of clips) and after it (a handle on finished shards).
+"""What a data set is after preparing: a handle on a finished directory of shards.
 
 Letters: T frames, F mel bins, S samples, C classes, K labels of one clip.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
 import os
-import re
-import stat
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -19,125 +18,31 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int64
 
+from ast_jax.datasets.extract import from_int16, identity, sums
+from ast_jax.datasets.listing import num_bytes
 from ast_jax.errors import InputError
+from ast_jax.features import REFERENCE, FrontEnd
+from ast_jax.features.front_end import from_card
+from ast_jax.terminal import write_json
 
-METADATA = "metadata.json"  # written last of the files a prepared directory holds
-CLIPS = "clips.npz"  # ids, label sets and lengths, so that sampling needs no pass over the shards
+# Written last of the files a prepared directory holds.
+METADATA = "metadata.json"
+# Ids, label sets and lengths, so that sampling needs no pass over the shards.
+CLIPS = "clips.npz"
 SKIPPED = "skipped.csv"
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One sound file and its labels (indices into the listing's label names)."""
-
-    id: str
-    path: str
-    labels: tuple[int, ...]
-
-
-@dataclass
-class Listing:
-    """Every clip of a data set by split, in the order that the shards keep: by file name, then by path.
-
-    `left_out` holds (path, reason, detail) of files that are nobody's fault, such as a text file in a class's folder: they are
-    listed in skipped.csv but do not count towards `max_skipped`. `notes` goes into the metadata as it is.
-    Raises InputError for no clips, two clips of one id, a label out of range, several labels in a single-label set.
-    """
-
-    name: str
-    label_names: Sequence[str]
-    multi_label: bool
-    splits: Mapping[str, Sequence[Clip]]
-    notes: dict[str, Any] = field(default_factory=dict)
-    left_out: list[tuple[str, str, str]] = field(default_factory=list)
-
-    def __post_init__(self):
-        self.label_names = tuple(self.label_names)
-        self.splits = {
-            split: sorted(clips, key=lambda clip: (os.path.basename(clip.path), clip.path))
-            for split, clips in self.splits.items()
-            if clips
-        }
-        _check(self)
-
-    def fingerprint(self, source_dir: str | os.PathLike, stored_as: str) -> str:
-        """Twelve hex digits that change with the clips' paths under `source_dir`, byte sizes, labels, splits, or `stored_as`.
-
-        A file whose content changes while its size stays is not noticed: reading every byte would cost as much as preparing.
-        """
-        digest = hashlib.sha256(json.dumps([stored_as, self.label_names, self.multi_label]).encode())
-        root = root_of(source_dir)
-        for split, clips in self.splits.items():
-            for clip in clips:
-                row = (split, clip.id, below(clip.path, root), _num_bytes(clip.path), clip.labels)
-                digest.update(f"{row}\n".encode())
-        return digest.hexdigest()[:12]
-
-
-def _check(listing: Listing) -> None:
-    if not listing.splits:
-        raise InputError(f"{listing.name}: no clips found; check the source directory and its layout")
-    if len(set(listing.label_names)) != len(listing.label_names):
-        raise InputError(f"{listing.name}: a label name occurs twice among {', '.join(listing.label_names)}")
-    seen: dict[str, str] = {}
-    for split, clips in listing.splits.items():
-        if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all":
-            raise InputError(
-                f"{listing.name}: split {split!r}: a split's name is letters, digits and _, and not 'all'"
-            )
-        for clip in clips:
-            if clip.id in seen:
-                raise InputError(
-                    f"{listing.name}: two clips are called {clip.id!r}: {seen[clip.id]} and {clip.path}"
-                )
-            seen[clip.id] = clip.path
-            if any(not 0 <= label < len(listing.label_names) for label in clip.labels):
-                raise InputError(
-                    f"{listing.name}: {clip.id}: labels {clip.labels} of {len(listing.label_names)} classes"
-                )
-            if not listing.multi_label and len(clip.labels) != 1:
-                raise InputError(
-                    f"{listing.name}: {clip.id}: {len(clip.labels)} labels, one wanted in a single-label set"
-                )
-
-
-def root_of(source_dir: str | os.PathLike) -> str:
-    """The directory that paths are told relative to: a table's own directory if the source is a table."""
-    return (
-        os.path.dirname(os.path.abspath(source_dir))
-        if os.path.isfile(source_dir)
-        else os.path.abspath(source_dir)
-    )
-
-
-def below(path: str, root: str) -> str:
-    """`path` relative to `root`, whole if it lies elsewhere. Not os.path.relpath, which takes ten times as long, for millions of clips."""
-    path = os.path.abspath(path)
-    return path[len(root) + 1 :] if path.startswith(root + os.sep) else path
-
-
-def place(path: str | os.PathLike) -> Any:
-    """A path, or a bucket's address such as gs://bucket/data, with a path's methods; reading one needs gcsfs."""
+def path_or_bucket(path: str | os.PathLike) -> Any:
+    """A path, or a bucket's address (gs://bucket/data) with a path's methods; reading one needs gcsfs."""
     return epath.Path(path) if "://" in os.fspath(path) else Path(path)
 
 
-def _num_bytes(path: str) -> int:
-    """Size of a regular file, -1 for anything else: the size of a directory differs between file systems."""
-    if "://" in path:
-        remote = epath.Path(path)
-        return remote.stat().length if remote.exists() else -1
-    try:
-        status = os.stat(path)
-    except OSError:  # no such file, or not for us to see: reading it will tell
-        return -1
-    return status.st_size if stat.S_ISREG(status.st_mode) else -1
-
-
 class ClipSource:
-    """Random access to the examples of one or several splits, one after the other; it can be pickled and shared by threads.
+    """Random access to the examples of one or several splits, one after the other.
 
-    `source[i]` is {'id': str, 'fbank': float16 [T, 128] or 'waveform': int16 [S], 'labels': int64 [K]}, arrays read-only.
-    `labels`, one array an example, take the place of the stored ones.
+    It can be pickled and shared by threads. `source[i]` is {'id': str, 'fbank': float16 [T, F] or 'waveform':
+    int16 [S], 'labels': int64 [K]}, arrays read-only. `labels`, one array an example, take the place of the
+    stored ones.
     """
 
     def __init__(
@@ -192,11 +97,12 @@ class ClipSource:
 class PreparedSet:
     """A finished directory of shards, here or in a bucket, and what is known of it without reading them.
 
-    Raises InputError if the directory holds no finished set, or if a shard is not as long as it was when it was written.
+    Raises InputError if the directory holds no finished set, or if a shard is not as long as it was when it
+    was written.
     """
 
     def __init__(self, directory: str | os.PathLike):
-        self.directory = place(directory)
+        self.directory = path_or_bucket(directory)
         path = self.directory / METADATA
         if not path.is_file():
             raise InputError(
@@ -210,11 +116,32 @@ class PreparedSet:
         self.splits: tuple[str, ...] = tuple(self.metadata["splits"])
         self._clips: dict[str, np.ndarray] = {}
         self._relabelled = False
+        self._front_end: FrontEnd | None = None
         for file, size in self.metadata["files"].items():
-            if _num_bytes(os.fspath(self.directory / file)) != size:
+            if num_bytes(os.fspath(self.directory / file)) != size:
                 raise InputError(
-                    f"{self.directory / file} is damaged ({size} bytes wanted): delete its directory, prepare again"
+                    f"{self.directory / file} is damaged ({size} bytes wanted): "
+                    "delete its directory, prepare again"
                 )
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """What its features are made with: by which it was prepared, or that of `with_front_end`."""
+        return self._front_end or from_card(self.metadata.get("front_end"))
+
+    def with_front_end(self, front_end: FrontEnd) -> "PreparedSet":
+        """The same clips for `front_end`.
+
+        Raises InputError if its shards hold other features, or another sample rate.
+        """
+        about = self.metadata
+        same = (self.kind, about["channels"], about["cut_s"])
+        stored, wanted = identity(*same, about.get("front_end")), identity(*same, front_end.card())
+        if stored != wanted:
+            raise InputError(f"{self.directory} holds {stored}, wanted {wanted}: prepare the set again")
+        other = copy.copy(self)
+        other._front_end = front_end
+        return other
 
     def source(self, splits: str | Sequence[str]) -> ClipSource:
         """The examples of `splits`, one split after the other, each in the order of its listing."""
@@ -223,7 +150,10 @@ class PreparedSet:
         )
 
     def with_labels(self, labels: Mapping[str, Sequence[Sequence[int]]]) -> "PreparedSet":
-        """The same clips with other labels: {split: the labels of each of its clips, in the order of `ids`}. Shards stay as they are."""
+        """The same clips with other labels: {split: the labels of each of its clips, in the order of `ids`}.
+
+        Shards stay as they are.
+        """
         other = copy.copy(self)
         other._clips, other._relabelled = dict(self._columns()), True
         for split, sets in labels.items():
@@ -240,14 +170,41 @@ class PreparedSet:
         return np.bincount(labels, minlength=len(self.label_names)).astype(np.int64)
 
     def statistics(self, splits: str | Sequence[str]) -> tuple[float, float]:
-        """Mean and standard deviation over every cell of the clean, unpadded log-mel features, as they are stored.
+        """Mean and standard deviation over every cell of the clean, unpadded features, as they are stored.
 
         To nine decimals, so that the same clips give the same figures however splits group the sums.
         """
-        sums = [self.metadata["splits"][split]["fbank"] for split in self._known(splits)]
-        count, total, squares = (sum(s[key] for s in sums) for key in ("count", "sum", "sum_squares"))
+        parts = [self._sums(split) for split in self._known(splits)]
+        count, total, squares = (sum(part[key] for part in parts) for key in ("count", "sum", "sum_squares"))
         mean = total / count
         return round(mean, 9), round(float(np.sqrt(max(squares / count - mean**2, 0.0))), 9)
+
+    def _sums(self, split: str) -> dict[str, int | float]:
+        """Known since preparing; or, of waveforms for another front end, measured once and kept."""
+        told = lambda card: json.dumps(card, sort_keys=True)
+        stored = told(self.metadata.get("front_end") or REFERENCE.card())
+        if self._front_end is None or told(self._front_end.card()) == stored:
+            return self.metadata["splits"][split]["fbank"]
+        digest = hashlib.sha256(told(self._front_end.card()).encode()).hexdigest()
+        path = self.directory / f"statistics-{digest[:12]}.json"
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        if split not in kept:
+            kept[split] = dict(zip(("count", "sum", "sum_squares"), self._measured(split), strict=True))
+            with contextlib.suppress(OSError):  # not ours to write to: measured again then
+                write_json(path, kept)
+        return kept[split]
+
+    def _measured(self, split: str) -> list[int | float]:
+        source, front_end, cores = self.source(split), self.front_end, len(os.sched_getaffinity(0))
+
+        def total(positions: Iterable[int]) -> list[int | float]:
+            waveforms = (from_int16(source[i]["waveform"]) for i in positions)
+            parts = (sums(front_end.features(waveform).astype(np.float64)) for waveform in waveforms)
+            return [sum(part) for part in zip(*parts, strict=True)]
+
+        with ThreadPoolExecutor(cores) as pool:
+            shares = pool.map(total, (range(core, len(source), cores) for core in range(cores)))
+            return [sum(share) for share in zip(*filter(None, shares), strict=True)]
 
     def label_sets(self, splits: str | Sequence[str]) -> list[np.ndarray]:
         """Each example's labels, int64 [K], in the order of `source(splits)`."""
@@ -261,7 +218,7 @@ class PreparedSet:
         return [i.decode() for split in self._known(splits) for i in self._column(split, "ids").tolist()]
 
     def num_samples(self, splits: str | Sequence[str]) -> Int64[np.ndarray, " N"]:
-        """Each example's length in samples at 16 kHz, in the order of `source(splits)`."""
+        """Each example's length in samples at the front end's rate, in the order of `source(splits)`."""
         return np.concatenate([self._column(split, "num_samples") for split in self._known(splits)])
 
     def _known(self, splits: str | Sequence[str]) -> tuple[str, ...]:
@@ -269,7 +226,8 @@ class PreparedSet:
         unknown = [split for split in splits if split not in self.splits]
         if unknown or not splits:
             raise InputError(
-                f"{self.name}: no split {', '.join(map(repr, unknown)) or '(none given)'}; it has {', '.join(self.splits)}"
+                f"{self.name}: no split {', '.join(map(repr, unknown)) or '(none given)'}; "
+                f"it has {', '.join(self.splits)}"
             )
         return splits
 

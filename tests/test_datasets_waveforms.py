@@ -1,11 +1,11 @@
-"""The sounds behind prepared examples: the same from waveform shards as from the files, whole or in pieces."""
+"""The sounds behind prepared examples: the same from waveform shards as from files, whole or cut."""
 
 import numpy as np
 import pytest
 from sound_trees import noise, write_wav
 
-from ast_jax.datasets.listen import waveforms
 from ast_jax.datasets.prepare import prepare
+from ast_jax.datasets.waveforms import waveforms
 
 
 @pytest.mark.parametrize("kind", ["log_mel", "waveform"])

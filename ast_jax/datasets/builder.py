@@ -1,10 +1,14 @@
-"""The TFDS builders: shards of {id, fbank | waveform, labels} in ArrayRecord files. Import this module lazily: TFDS is slow to import.
+"""The TFDS builder: shards of {id, fbank | waveform, labels} in ArrayRecord files.
 
-A builder can be used alone, `ESC50(source_dir=..., data_dir=...).download_and_prepare()`; `prepare` adds the lock and the progress bar.
-With `download_config=tfds.download.DownloadConfig(beam_runner=..., beam_options=...)` Beam writes the shards, on many machines.
-It writes shard by shard in the listing's order (`ShardBasedBuilder`). TFDS's generator builder with shuffling off would sort by key through
-1,000 buckets on disk, all small keys falling into the first, which it then reads into memory at once. A shard being a
-function of its own clips is also what lets Beam write them anywhere (beam.py).
+Import this module lazily: TFDS is slow to import. A builder can be used alone, `SetBuilder("esc50",
+source_dir=..., data_dir=...).download_and_prepare()`; `prepare` adds the lock and the progress bar. With
+`download_config=tfds.download.DownloadConfig(beam_runner=..., beam_options=...)` Beam writes the shards, on
+many machines.
+
+It writes shard by shard in the listing's order (`ShardBasedBuilder`). TFDS's generator builder with shuffling
+off would sort by key through 1,000 buckets on disk, all small keys falling into the first, which it then
+reads into memory at once. A shard being a function of its own clips is also what lets Beam write them
+anywhere (beam.py).
 """
 
 import functools
@@ -18,29 +22,29 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from ast_jax.datasets import audioset, esc50, folder, shards, speech_commands
+from ast_jax.datasets import shards
 from ast_jax.datasets.extract import VERSION, Extraction, set_name
 from ast_jax.datasets.ledger import Ledger
-from ast_jax.datasets.records import SKIPPED, Listing
+from ast_jax.datasets.prepared import SKIPPED
+from ast_jax.datasets.registry import clip_lister, directory_name
 from ast_jax.datasets.workers import outcomes
 
 
-class ClipBuilder(tfds.core.ShardBasedBuilder):
-    """Sound files of `source_dir` to shards under `data_dir`/<name>/<kind>-<fingerprint>/1.0.0.
+class SetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Sound files of `source_dir` to shards under `data_dir`/<set>/<kind>-<fingerprint>/1.0.0.
 
-    `options` are those of the subclass's `list_clips`; `watch` wraps the stream of extracted clips, for a progress bar;
-    `places` says how Beam's workers call directories that are mounted here, {"/mnt/sounds": "gs://bucket/sounds"}.
-    Raises InputError from `download_and_prepare` if more than `max_skipped` of the clips cannot be read; nothing is left then.
+    `dataset` is a row of `registry.DATASETS`, or `module:function`; `options` are those of its `list_clips`;
+    `watch` wraps the stream of extracted clips, for a progress bar; `places` says how Beam's workers call
+    directories that are mounted here, {"/mnt/sounds": "gs://bucket/sounds"}.
+    Raises InputError from `download_and_prepare` if more than `max_skipped` of the clips cannot be read;
+    nothing is left then.
     """
 
     VERSION = tfds.core.Version(VERSION)
-    list_clips: Callable[..., Listing]
-
-    def __init_subclass__(cls):
-        super().__init_subclass__(skip_registration=True)  # TFDS has a speech_commands of its own
 
     def __init__(
         self,
+        dataset: str,
         *,
         source_dir: str | os.PathLike,
         data_dir: str | os.PathLike,
@@ -51,10 +55,11 @@ class ClipBuilder(tfds.core.ShardBasedBuilder):
         watch: Callable[[Iterator, int], Iterator] = lambda stream, total: stream,
         places: Mapping[str, str] | None = None,
     ):
+        self.dataset, self.name = dataset, directory_name(dataset)
         self.how, self.max_skipped = how or Extraction(), max_skipped
         self.workers, self.watch, self.places = workers, watch, places
         self.options = options or {}
-        listing = type(self).list_clips(source_dir, **self.options)
+        listing = clip_lister(dataset)(source_dir, **self.options)
         self.ledger = Ledger(listing, source_dir)
         config = tfds.core.BuilderConfig(name=set_name(listing, source_dir, self.how), version=VERSION)
         super().__init__(data_dir=data_dir, config=config)
@@ -77,8 +82,8 @@ class ClipBuilder(tfds.core.ShardBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description=type(self).__doc__,
-            features=shards.features(self.how.kind),
+            description=clip_lister(self.dataset).__doc__ or self.dataset,
+            features=shards.features(self.how),
             disable_shuffling=True,
         )
 
@@ -90,12 +95,16 @@ class ClipBuilder(tfds.core.ShardBasedBuilder):
         }
 
     def _write(self, split: str, size: int) -> Iterator[tuple[str, dict]]:
-        """The examples of the next `size` clips: TFDS asks for the shards in order, so one stream of clips feeds them all."""
+        """The examples of the next `size` clips.
+
+        TFDS asks for the shards in order, so that one stream of clips feeds them all.
+        """
         for clip, outcome in itertools.islice(self._stream, size):
             for record in self.ledger.note(split, clip, outcome):
-                example = shards.example(record, self.how.kind)
+                example = shards.example(record, self.how)
                 yield record.id, example
-                example.clear()  # it is written; TFDS keeps every example of a shard until its end, to count them
+                # It is written; TFDS keeps every example of a shard until its end, to count them.
+                example.clear()
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         self.ledger.start()
@@ -107,10 +116,13 @@ class ClipBuilder(tfds.core.ShardBasedBuilder):
                 self._stream = self.watch(stream, len(clips))
                 super()._download_and_prepare(dl_manager, download_config)
         self.ledger.check(self.max_skipped, Path(self.data_dir).parents[1] / SKIPPED)
-        self.ledger.write(Path(self.data_dir), self.how, self.options)
+        self.ledger.write(Path(self.data_dir), self.dataset, self.how, self.options)
 
     def _write_on_beam(self, runner: Any, options: Any) -> None:
-        """TFDS's own way from shards to Beam keeps no order above ten shards and runs a split once more for each after it."""
+        """TFDS's own way from shards to Beam keeps no order above ten shards.
+
+        And it runs a split once more for each after it.
+        """
         from ast_jax.datasets import beam
 
         templates = {split: self._get_filename_template(split) for split in self.ledger.listing.splits}
@@ -140,46 +152,3 @@ class ClipBuilder(tfds.core.ShardBasedBuilder):
             for split, template in templates.items()
         ]
         self.info.set_splits(tfds.core.splits.SplitDict(infos))
-
-
-class ESC50(ClipBuilder):
-    """ESC-50: 2,000 environmental sounds of 5 s, 50 classes, five folds (Piczak, ACM Multimedia 2015)."""
-
-    name = "esc50"
-    list_clips = staticmethod(esc50.list_clips)
-
-
-class SpeechCommands(ClipBuilder):
-    """Speech Commands V2: 105,829 one-second utterances of 35 words (Warden, arXiv:1804.03209)."""
-
-    name = "speech_commands"
-    list_clips = staticmethod(speech_commands.list_clips)
-
-
-class AudioSet(ClipBuilder):
-    """AudioSet: ten-second clips, 527 classes, several labels a clip (Gemmeke et al., ICASSP 2017)."""
-
-    name = "audioset"
-    list_clips = staticmethod(audioset.list_clips)
-
-
-class Folder(ClipBuilder):
-    """Your own sounds: a directory per class, or a table of files and labels."""
-
-    name = "folder"
-    list_clips = staticmethod(folder.list_clips)
-
-
-class Synthetic(ClipBuilder):
-    """The built-in sounds: ten everyday classes from a parametric generator."""
-
-    name = "synthetic"
-
-    @staticmethod
-    def list_clips(source_dir: str | os.PathLike, **options) -> Listing:
-        from ast_jax.datasets import synthetic
-
-        return synthetic.list_clips(source_dir, **options)
-
-
-BUILDERS = {builder.name: builder for builder in (ESC50, SpeechCommands, AudioSet, Folder, Synthetic)}

@@ -1,0 +1,31 @@
+"""`convert`: weights of one layout written in another."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ast_jax.commands.cli import Flag
+from ast_jax.commands.models import Mean, NumFrames, Std, Which
+
+Format = Literal["flax", "reference", "huggingface", "npz", "safetensors", "stablehlo", "onnx"]
+
+
+def convert(
+    src: Annotated[str, Flag("a run, a checkpoint file or directory, or a catalogue name")],
+    dst: Annotated[Path, Flag("the file or directory to write; must not exist")],
+    *,
+    to: Format,
+    which: Which = "best",
+    mean: Mean = None,
+    std: Std = None,
+    num_frames: NumFrames = None,
+) -> None:
+    """Weights of any known kind to another.
+
+    python -m ast_jax convert SRC DST --to=huggingface
+    """
+    from ast_jax.weights.convert import convert as write
+
+    given = {"mean": mean, "std": std, "num_frames": num_frames}
+    options = {name: value for name, value in given.items() if value is not None}
+    for line in write(src, dst, to=to, which=which, **options):
+        print(line)

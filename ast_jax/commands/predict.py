@@ -1,0 +1,79 @@
+"""`predict`: tags of sound files, or of a live sound."""
+
+import io
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+from ast_jax.commands.cli import Flag
+from ast_jax.commands.models import WindowS
+from ast_jax.errors import InputError
+
+
+def predict(
+    files: Annotated[list[Path] | None, Flag("sound files, or directories of them", metavar="FILE")] = None,
+    *,
+    model: Annotated[list[str], Flag("a run or checkpoint; repeat it for an ensemble")],
+    window_s: WindowS = None,
+    hop_s: Annotated[
+        float | None, Flag("seconds between windows (default: half the window)", above=0)
+    ] = None,
+    top: Annotated[int, Flag("labels shown per file and window", least=1)] = 5,
+    threshold: Annotated[
+        float | None,
+        Flag(
+            "score from which a label counts as heard in a window (default: the model's own of each, else "
+            "0.5)"
+        ),
+    ] = None,
+    json: Annotated[bool, Flag("an object a file")] = False,
+    csv: Annotated[bool, Flag("a row a window, a column a label")] = False,
+    plot: Annotated[Path | None, Flag("a picture (PNG): spectrogram and timeline of the top labels")] = None,
+    stdin: Annotated[bool, Flag("tag 16-bit mono PCM at 16 kHz, as it comes")] = False,
+) -> None:
+    """Tags sound files of any length and format.
+
+      python -m ast_jax predict --model=RUN FILE_OR_DIRECTORY ... [--json | --csv] [--plot=out.png]
+      arecord -q -t raw -f S16_LE -r 16000 | python -m ast_jax predict --model=RUN --stdin
+
+    A file longer than the model's length is heard in overlapping windows, decoded as a stream. Files that
+    cannot be heard are reported, the others are tagged all the same; then the status is 1.
+    """
+    if bool(files) == stdin:
+        raise InputError("name sound files or directories, or give --stdin, not both")
+    if stdin and plot:
+        raise InputError("--plot needs files: a live sound has no end")
+    if json and csv:
+        raise InputError("--json and --csv are two forms of one answer: choose one")
+
+    from ast_jax.inference import answers
+    from ast_jax.inference.files import Failures, batch_size_for, durations_s, sound_files
+    from ast_jax.inference.predict import Tagger
+    from ast_jax.terminal import Bar
+
+    tagger = Tagger(model)
+    grid = tagger.grid(window_s=window_s, hop_s=hop_s)
+    form = "json" if json else "csv" if csv else "text"
+    write = answers.writer(form, tagger.label_names, top, tagger.heard_from(threshold))
+    if stdin:
+        from ast_jax.inference.live import pcm_blocks
+
+        for tags in tagger.listen(pcm_blocks(cast(io.BufferedIOBase, sys.stdin.buffer)), grid):
+            write("<stdin>", tags)
+        return
+    found = sound_files(files or [])
+    durations = durations_s(found)
+    plots = answers.plot_paths(plot, found)
+    failures = Failures(len(found), "tagged")
+    with Bar(transient=True) as bar:
+        advance, size = bar.task("tagging", sum(durations)).advance, batch_size_for(durations, grid)
+        heard = tagger.tag_all(found, grid, batch_size=size, advance=advance)
+        for one in failures.reported(heard, bar):
+            tags = answers.Tags.of(one, grid.window_s, tagger.label_names)
+            with bar.aside():
+                write(str(one.file), tags)
+            if plots:
+                from ast_jax.inference.timeline import draw
+
+                draw(one.file, tags, plots[str(one.file)], grid)
+    failures.exit_if_any()

@@ -1,0 +1,50 @@
+"""`serve`: a page of this machine's own, on which sounds are dropped and their tags shown."""
+
+import contextlib
+import sys
+from typing import Annotated
+
+from ast_jax.commands.cli import Flag
+from ast_jax.errors import InputError
+from ast_jax.inference.serve.limits import Limits
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(
+    *,
+    model: Annotated[list[str], Flag("a run or checkpoint; repeat it for an ensemble")],
+    port: Annotated[int, Flag("0: any free one", least=0, most=65535)] = 8000,
+    host: Annotated[str, Flag("0.0.0.0 lets other machines in: there is no password")] = LOOPBACK,
+    upload_mb: Annotated[float, Flag("largest upload", above=0)] = Limits.upload_bytes / 1e6,
+    sound_s: Annotated[float, Flag("longest sound", above=0)] = Limits.sound_s,
+) -> None:
+    """Serves a page, to this machine alone, on which sounds are dropped or recorded and their tags shown.
+
+      python -m ast_jax serve --model=runs/quickstart [--port=8000]
+      curl --data-binary @sound.wav http://127.0.0.1:8000/api/tags?top=3
+
+    Until Ctrl-C. Nothing sent is kept; nothing is loaded from anywhere else. /openapi.json describes the JSON
+    endpoints. Needs `pip install fastapi uvicorn` (the extra `serve`).
+    """
+    try:
+        import uvicorn
+
+        from ast_jax.inference.serve.app import make_app
+        from ast_jax.inference.serve.server import listen, settings
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install fastapi uvicorn") from error
+
+    from ast_jax.inference.predict import Tagger
+
+    listening = listen(host, port)
+    tagger = Tagger(model)
+    limits = Limits(upload_bytes=round(upload_mb * 1e6), sound_s=sound_s)
+    own = host in (LOOPBACK, "localhost")
+    app = make_app(tagger, limits, hosts=(LOOPBACK, "localhost") if own else ("*",))
+    if not own:
+        print("warning: whoever reaches this address can use this server", file=sys.stderr)
+    print(f"http://{host}:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)
+    # uvicorn ends in order, then raises it again: this is how one stops it
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(settings(app, limits)).run(sockets=[listening])

@@ -1,0 +1,223 @@
+"""Each objective against a direct float64 statement, its gradients where sigmoids saturate, weights, smoothing, names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.special import log_softmax
+
+from ast_jax import objectives
+from ast_jax.errors import InputError
+from ast_jax.objectives import OBJECTIVES, objective, stated_activation
+from ast_jax.settings import Objective
+
+CLASSES = 4
+LOGITS = np.random.default_rng(0).normal(0, 3, (6, CLASSES))
+
+
+def labels_for(loss: str) -> np.ndarray:
+    """Hard ones, one or several a clip; shares for losses of soft labels, with 0, 1 and sums other than 1 among them."""
+    rng = np.random.default_rng(1)
+    if loss == "ce":
+        return np.eye(CLASSES)[rng.integers(CLASSES, size=len(LOGITS))]
+    if loss.startswith("soft"):
+        return np.clip(rng.uniform(-0.3, 1.3, LOGITS.shape), 0, 1)
+    return (rng.random(LOGITS.shape) < 0.5).astype(float)
+
+
+# ---- The formulas, float64, written as in the papers; p_t is the probability of what is true
+
+
+def direct(loss: str, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Each clip's loss, at the default settings."""
+    p, log_p = 1 / (1 + np.exp(-z)), log_softmax(z, axis=1)
+    bce = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    if loss == "bce":
+        return bce.mean(1)
+    if loss == "ce":
+        return -(y * log_p).sum(1)
+    if loss == "focal":  # Lin et al. 2017, equation 4: -(1 - p_t)^gamma log(p_t), gamma 2
+        p_t = np.where(y == 1, p, 1 - p)
+        return (-((1 - p_t) ** 2) * np.log(p_t)).mean(1)
+    if loss == "asymmetric":  # Ridnik et al. 2021, equations 4 to 7: gamma- 4, gamma+ 1, margin .05
+        p_m = np.maximum(p - 0.05, 0)
+        return -np.where(y == 1, (1 - p) * np.log(p), p_m**4 * np.log(1 - p_m)).mean(1)
+    if loss == "soft_bce":  # the divergence of two coins, summed over their two sides
+        with np.errstate(divide="ignore", invalid="ignore"):
+            present, absent = y * np.log(y / p), (1 - y) * np.log((1 - y) / (1 - p))
+        return (np.where(y > 0, present, 0) + np.where(y < 1, absent, 0)).mean(1)
+    if loss == "soft_ce":  # Kullback and Leibler's, of labels brought to the sum 1
+        y = y / y.sum(1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(y > 0, y * (np.log(y) - log_p), 0).sum(1)
+    raise KeyError(loss)
+
+
+@pytest.mark.parametrize("loss", OBJECTIVES)
+def test_every_row_is_its_formula(loss):
+    y = labels_for(loss)
+    got = objective(Objective(loss=loss)).per_clip(jnp.float32(LOGITS), jnp.float32(y))
+    np.testing.assert_allclose(got, direct(loss, LOGITS, y), rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_the_cross_entropies_are_optaxs():
+    z = jnp.float32(LOGITS)
+    several, one = jnp.float32(labels_for("bce")), jnp.float32(labels_for("ce"))
+    wanted = optax.sigmoid_binary_cross_entropy(z, several).mean(axis=-1)
+    np.testing.assert_allclose(objective(Objective(loss="bce")).per_clip(z, several), wanted, rtol=1e-6)
+    wanted = optax.softmax_cross_entropy(z, one)
+    np.testing.assert_allclose(objective(Objective(loss="ce")).per_clip(z, one), wanted, rtol=1e-6)
+
+
+def test_soft_labels_that_agree_cost_nothing():
+    z = jnp.float32(LOGITS)
+    for loss, agreeing in (("soft_bce", jax.nn.sigmoid(z)), ("soft_ce", jax.nn.softmax(z))):
+        np.testing.assert_allclose(objective(Objective(loss=loss)).per_clip(z, agreeing), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("loss", OBJECTIVES)
+def test_gradients_stay_finite_where_sigmoids_saturate(loss, gamma):
+    """Logits of +-50, right and wrong, with labels of 0, 1 and between."""
+    settings = Objective(loss=loss, focal_gamma=gamma, asymmetric=(2 * gamma, gamma, 0.05))
+    z = jnp.float32([[50, -50, 50, -50, 0]])
+    for y in ([1, 1, 0, 0, 1], [0.3, 0.3, 1, 0, 0.5], [0, 0, 0, 0, 0]):
+        total = lambda z, y=y: objective(settings).training(z, jnp.float32([y])).sum()
+        value, slope = jax.value_and_grad(total)(z)
+        assert np.isfinite(value)
+        assert np.isfinite(slope).all()
+        if loss == "bce":  # which goes on pulling however wrong it is
+            np.testing.assert_allclose(slope[0], (jax.nn.sigmoid(z[0]) - jnp.float32(y)) / 5, atol=1e-6)
+
+
+def test_exponents_and_margin_are_those_that_were_set():
+    y = labels_for("focal")
+    run = lambda settings: objective(settings).per_clip(jnp.float32(LOGITS), jnp.float32(y))
+    plain = direct("bce", LOGITS, y)
+    np.testing.assert_allclose(run(Objective(loss="focal", focal_gamma=0.0)), plain, rtol=1e-5)
+    none = Objective(loss="asymmetric", asymmetric=(0.0, 0.0, 0.0))
+    np.testing.assert_allclose(run(none), plain, rtol=1e-5)
+    forgiving = Objective(loss="asymmetric", asymmetric=(4.0, 1.0, 1.0))  # absent labels cost nothing at all
+    p = 1 / (1 + np.exp(-LOGITS))
+    np.testing.assert_allclose(run(forgiving), (-y * (1 - p) * np.log(p)).mean(1), rtol=1e-5, atol=1e-7)
+
+
+# ---- What training adds
+
+
+@pytest.mark.parametrize(("loss", "towards"), [("bce", 1 / 2), ("ce", 1 / CLASSES), ("focal", 1 / 2)])
+def test_smoothing_spreads_a_share_of_the_labels(loss, towards):
+    y = labels_for(loss)
+    what = objective(Objective(loss=loss, label_smoothing=0.2))
+    soft = jnp.float32(0.8 * y + 0.2 * towards)
+    hard = objective(Objective(loss=loss))
+    z = jnp.float32(LOGITS)
+    np.testing.assert_allclose(what.training(z, jnp.float32(y)), hard.per_clip(z, soft), rtol=1e-5)
+    # evaluation reports the loss without
+    np.testing.assert_array_equal(what.per_clip(z, jnp.float32(y)), hard.per_clip(z, jnp.float32(y)))
+
+
+def parts(z, y):
+    """Each class's cross-entropy."""
+    return np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0) - z * y
+
+
+COUNTS = np.array([50, 25, 100, 0])  # of 120 clips; a class without any counts as one
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"), [("counts", 44 / np.array([50, 25, 100, 1])), ("1,2,0,0.5", [1, 2, 0, 0.5])]
+)
+def test_class_weights_weigh_a_classes_part(text, weights):
+    y, z = labels_for("bce"), jnp.float32(LOGITS)
+    what = objective(Objective(class_weights=text), COUNTS, 120)
+    wanted = (np.asarray(weights) * parts(LOGITS, y)).mean(1)
+    np.testing.assert_allclose(what.training(z, jnp.float32(y)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(what.per_clip(z, jnp.float32(y)), direct("bce", LOGITS, y), rtol=1e-5)
+    one = labels_for("ce")
+    what = objective(Objective(loss="ce", class_weights=text), COUNTS, 120)
+    wanted = -(np.asarray(weights) * one * log_softmax(LOGITS, axis=1)).sum(1)
+    np.testing.assert_allclose(what.training(z, jnp.float32(one)), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"), [("counts", [70 / 50, 95 / 25, 20 / 100, 119]), ("1,2,0,0.5", [1, 2, 0, 0.5])]
+)
+def test_pos_weight_weighs_what_is_there_as_pytorchs_does(text, weights):
+    torch = pytest.importorskip("torch")
+    y = labels_for("bce")
+    what = objective(Objective(pos_weight=text), COUNTS, 120)
+    their = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weights), reduction="none")
+    wanted = their(torch.tensor(LOGITS), torch.tensor(y)).mean(1).numpy()
+    np.testing.assert_allclose(what.training(jnp.float32(LOGITS), jnp.float32(y)), wanted, rtol=1e-5)
+
+
+def test_weights_from_counts_wait_for_the_counts():
+    """Before the data is opened the shape of the program is wanted, and no weight of it."""
+    assert objective(Objective(class_weights="counts", pos_weight="counts")).class_weights == ()
+
+
+# ---- Names
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "focall"}, "did you mean 'focal'"),
+        ({"loss": "mse"}, "choose one of bce, ce"),
+        ({"loss": "nowhere:loss"}, "cannot be imported"),
+        ({"class_weights": "1,two"}, "wanted counts, or a number a class by commas"),
+        ({"class_weights": "1,2"}, "2 numbers for 4 classes"),
+        ({"class_weights": "1,2,3,-1"}, "finite numbers, at least 0"),
+        ({"pos_weight": "1,2,3,nan"}, "finite numbers, at least 0"),
+        ({"loss": "ce", "pos_weight": "counts"}, "for losses of sigmoids"),
+        ({"loss": "test_objectives:TANH"}, "sigmoid or softmax"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_one_line(change, message):
+    with pytest.raises(InputError, match=message) as error:
+        objective(Objective(**change), COUNTS, 120)
+    assert "\n" not in str(error.value)
+
+
+TANH = objectives.Row(lambda logits, labels, settings: jnp.square(jnp.tanh(logits) - labels), "tanh")
+SQUARES = objectives.Row(lambda logits, labels, settings: jnp.square(jax.nn.sigmoid(logits) - labels))
+
+
+def test_a_loss_of_the_users_own():
+    y = labels_for("bce")
+    what = objective(Objective(loss="test_objectives:SQUARES"))
+    got = what.per_clip(jnp.float32(LOGITS), jnp.float32(y))
+    np.testing.assert_allclose(got, ((1 / (1 + np.exp(-LOGITS)) - y) ** 2).mean(1), rtol=1e-5, atol=1e-7)
+    assert what.activation == "sigmoid"
+
+
+def test_an_unknown_activation_is_refused():
+    np.testing.assert_allclose(objectives.activation("softmax")(jnp.zeros((1, 4))), 0.25)
+    with pytest.raises(InputError, match="activation 'relu': choose sigmoid or softmax"):
+        objectives.activation("relu")
+
+
+@pytest.mark.parametrize(
+    ("card", "loss", "activation"),
+    [
+        ({"activation": "softmax", "multi_label": True}, "bce", "softmax"),
+        # cards from before: the run's loss decides, and else whether clips have several labels
+        ({"multi_label": False}, "bce", "sigmoid"),
+        ({"multi_label": True}, "ce", "softmax"),
+        ({"multi_label": False}, None, "softmax"),
+        ({"multi_label": True}, None, "sigmoid"),
+        ({}, "ce", "softmax"),
+        ({}, None, None),
+    ],
+)
+def test_the_activation_that_a_card_states(card, loss, activation):
+    assert stated_activation(card, loss) == activation
+
+
+def test_the_loss_of_a_model_that_states_only_its_activation():
+    for activation, loss in (("sigmoid", "bce"), ("softmax", "ce")):
+        y = labels_for(loss)
+        got = objectives.plain_loss(activation)(jnp.float32(LOGITS), jnp.float32(y))
+        np.testing.assert_allclose(got, direct(loss, LOGITS, y), rtol=1e-5)
