@@ -1,6 +1,6 @@
 r"""One GPU: AST training and inference in bfloat16, beside PyTorch on the same GPU in the same process.
 
-  python -m benchmarks.gpu [--out=gpu.json] [--budget_s=390] [--only='train 48;profile'] [--smoke]
+  python -m benchmarks.gpu [--out=gpu.json] [--budget_s=260] [--only='train 48;profile'] [--smoke]
 
 Needs jax >= 0.10 with its GPU plugin, flax, optax and numpy; torch, transformers and timm for the peers,
 which are reported absent where they are. No data files. Parts run in the order of what matters most, and
@@ -12,6 +12,7 @@ every part runs. Predictions are made by counting, before any step is run.
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import os
 import signal
@@ -27,22 +28,23 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")
 
 import jax
 
-from ast_jax.models import ASTConfig
-from ast_jax.models.attention import attend, attention_on
+from ast_jax.models import ASTConfig, abstract, gpu, kernels_on
 from ast_jax.models.cost import forward_flops, matrix_peak
-from ast_jax.training.step import Recipe
-from benchmarks import attention_check, kernels, ours, patches, peers, roofline, timing
+from ast_jax.models.kernels import PLAIN, Kernels
+from benchmarks import attention_check, forms, kernels, ours, peers, roofline, timing
 
 BASE = ASTConfig(dtype="bfloat16")
 TOY = ASTConfig(dtype="bfloat16", num_frames=64, width=32, depth=2, num_heads=2, num_classes=5)
-PATCHOUT = (4, 42, 0)  # rows, columns: 12 x 101 patches to 8 x 59 and two tokens, 474
-PEER_S = 150  # a peer that takes longer, its compilation with it, is given up
+# rows, columns: 12 x 101 patches to 8 x 59 and two tokens, 474
+PATCHOUT = (4, 42, 0)
+# a peer that takes longer, its compilation with it, is given up
+PEER_S = 100
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
-    parser.add_argument("--budget_s", type=float, default=390)
+    parser.add_argument("--budget_s", type=float, default=260)
     parser.add_argument("--only", default="", help="these parts, by name, ';' between")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
@@ -90,7 +92,9 @@ class Bench:
         self.config, self.smoke, self.out = TOY if smoke else BASE, smoke, out
         self.patchout = (1, 1, 0) if smoke else PATCHOUT
         device = jax.devices()[0]
-        self.attend = attention_on(device)
+        self.forms = kernels_on(device)
+        if smoke and device.platform == "cpu":
+            self.forms = Kernels(gelu=gpu.gelu, norm=gpu.norm, patches=gpu.patches, qkv=gpu.qkv)
         self.found: dict[str, Any] = {"device": f"{device.platform} {device.device_kind}", "smoke": smoke}
         self.found |= {"failed": {}, "skipped": [], "seconds": 0.0}
 
@@ -100,30 +104,29 @@ class Bench:
         call = functools.partial
         return {
             "predicted": call(self.predicted, (main, most, least), (infer, infer_less)),
-            "attention right": self.attention_right,
+            "forms right": lambda: forms.check(self.config, self.forms),
             f"train {main}": call(self.train, main),
             "profile": lambda: kernels.profile(self.train_step(main), self.out),
             "dispatch": lambda: {"ms": 1e3 * self.train_step(main).dispatch_s()},
+            "forms": lambda: forms.times(self.config, self.forms, main, 2 if self.smoke else 3),
+            "torch attention": self.torch_attention,
             f"train {main}, torch compiled": call(self.beside, main, "compiled", training=True),
             f"infer {infer}": call(self.infer, infer),
             f"infer {infer}, torch compiled": call(self.beside, infer, "compiled", training=False),
-            "attention times": self.attention_times,
-            "patches": call(patches.times, self.config, main),
             f"train {most}": call(self.train, most),
+            "patchout": self.structured_patchout,
+            f"train {main}, timm compiled": call(self.beside, main, "timm compiled", training=True),
+            "attention right": self.attention_right,
+            "attention times": self.attention_times,
             f"train {least}": call(self.train, least),
             "log_mel": self.log_mel,
-            "profile, torch compiled": self.torch_profile,
             f"train {least}, torch compiled": call(self.beside, least, "compiled", training=True),
             f"train {most}, torch compiled": call(self.beside, most, "compiled", training=True),
+            f"infer {infer}, timm compiled": call(self.beside, infer, "timm compiled", training=False),
             f"infer {infer_less}": call(self.infer, infer_less),
-            f"infer {infer_less}, torch compiled": call(self.beside, infer_less, "compiled", training=False),
             f"train {main}, torch sdpa": call(self.beside, main, "sdpa", training=True),
             f"train {main}, torch eager": call(self.beside, main, "eager", training=True),
-            "patchout": self.structured_patchout,
-            f"train {main}, timm": call(self.beside, main, "timm", training=True),
-            f"infer {infer}, torch sdpa": call(self.beside, infer, "sdpa", training=False),
-            f"infer {infer}, timm": call(self.beside, infer, "timm", training=False),
-            "plain attention": call(self.variant, attend=attend),
+            "plain attention": call(self.variant, forms=dataclasses.replace(self.forms, attend=PLAIN.attend)),
             "remat dots": call(self.variant, remat="dots"),
             "remat blocks": call(self.variant, remat="blocks"),
         }
@@ -132,6 +135,7 @@ class Bench:
         """By counting, before any step is run; and the device's limits as they are today."""
         measured = (matrix_peak("bfloat16"), ours.copy_rate(smoke=self.smoke))
         self.peak = measured[0]
+        self.flops = forward_flops(abstract("ast", self.config))
         rates = roofline.peaks(jax.devices()[0].device_kind, measured)
         predict = functools.partial(roofline.predict, self.config, rates=rates)
         return {
@@ -144,76 +148,77 @@ class Bench:
         }
 
     def attention_right(self) -> dict[str, Any]:
-        """The device's form at even and odd numbers of tokens.
-
-        Where it fails or errs at the model's own number, all that follows takes the plain form.
-        """
-        found = {}
+        """The device's form at even and odd numbers of tokens."""
         own = self.config.num_tokens
-        for tokens in (own, own - 1, 474):
-            try:
-                found[str(tokens)] = attention_check.check(self.attend, tokens)
-            except Exception as error:
-                found[str(tokens)] = {"right": False, "error": f"{type(error).__name__}: {error}"[:1000]}
-        if not found[str(own)]["right"]:
-            self.attend = attend
-        return found | {"taken": self.attend.__name__}
+        return {
+            str(tokens): attention_check.check(self.forms.attend, tokens) for tokens in (own, own - 1, 474)
+        }
 
     def attention_times(self) -> list[dict[str, Any]]:
         sizes = ((18, 2), (17, 2)) if self.smoke else ((1214, 48), (1213, 48))
-        return [attention_check.times(self.attend, tokens, batch) for tokens, batch in sizes]
+        return [attention_check.times(self.forms.attend, tokens, batch) for tokens, batch in sizes]
 
     @functools.cache  # noqa: B019  a gigabyte of state each, against a minute of compiling
     def train_step(self, batch: int) -> ours.TrainStep:
-        return ours.TrainStep(self.config, batch, attend=self.attend)
+        return ours.TrainStep(self.config, batch, forms=self.forms)
 
     @functools.cache  # noqa: B019
     def forward(self, batch: int) -> ours.Forward:
-        return ours.Forward(self.config, batch, attend=self.attend)
+        return ours.Forward(self.config, batch, forms=self.forms)
 
     def train(self, batch: int) -> dict[str, Any]:
-        return self.with_share(self.train_step(batch).measure(), passes=3)
+        plain = ours.TrainStep(self.config, batch, forms=forms.without(self.forms))
+        return self.against(self.train_step(batch), plain, passes=3)
 
     def infer(self, batch: int) -> dict[str, Any]:
-        return self.with_share(self.forward(batch).measure(), passes=1)
+        plain = ours.Forward(self.config, batch, forms=forms.without(self.forms))
+        return self.against(self.forward(batch), plain, passes=1)
 
-    def with_share(self, row: dict[str, Any], *, passes: int) -> dict[str, Any]:
-        return row | {"share_of_peak": row["clips_per_s"] * passes * forward_flops(self.config) / self.peak}
+    def against(self, step: Any, plain: Any, *, passes: int) -> dict[str, Any]:
+        """Ours, and with the plain forms of all but attention, A B A B."""
+        seconds = timing.in_turn({"ours": step.run, "plain": plain.run}, repeats=3)
+        speed = step.clips / seconds["ours"]
+        return step.facts() | {
+            "clips_per_s": speed,
+            "step_ms": 1e3 * seconds["ours"] / step.steps,
+            "share_of_peak": speed * passes * self.flops / self.peak,
+            "plain forms": plain.facts() | {"clips_per_s": plain.clips / seconds["plain"]},
+        }
+
+    def torch_attention(self) -> dict[str, float]:
+        shape = (self.main, self.config.num_heads, self.config.num_tokens)
+        return peers.attention_times((*shape, self.config.width // self.config.num_heads))
 
     def beside(self, batch: int, name: str, *, training: bool) -> dict[str, Any]:
-        """Ours and a peer, A B A B."""
+        """Ours and a peer, A B A B; the peer's attention by the fastest of its fused kernels."""
         step = self.train_step(batch) if training else self.forward(batch)
+        backends = tuple(self.found.get("torch attention") or peers.FUSED)
         with at_most(PEER_S):
-            return ours.beside(step, name, training=training)
-
-    def torch_profile(self) -> dict[str, Any]:
-        model = peers.torch_ast(self.config, "compiled")
-        with at_most(PEER_S):
-            call = peers.torch_train_step(model, *ours.clips(self.config, self.main), steps=2)
-            return kernels.torch_profile(call, 2)
+            return ours.beside(step, name, training=training, backends=backends)
 
     def log_mel(self) -> dict[str, Any]:
         """The same step from 16-bit waveforms, log_mel inside, and from stored log-mels, in turn."""
         stored = self.train_step(self.main)
-        waveforms = ours.TrainStep(self.config, self.main, attend=self.attend, waveforms=True)
+        waveforms = ours.TrainStep(self.config, self.main, forms=self.forms, waveforms=True)
         seconds = timing.in_turn({"stored": stored.run, "waveforms": waveforms.run}, repeats=3)
         return {**seconds, "share_of_step": 1 - seconds["stored"] / seconds["waveforms"]}
 
     def structured_patchout(self) -> dict[str, Any]:
         """Against the full training, in turn; twice the batch, since tokens are fewer."""
-        recipe = Recipe(mean=-4.2677393, std=4.5689974, patchout=self.patchout)
         full = self.train_step(self.main)
-        cut = ours.TrainStep(self.config, 2 * self.main, attend=self.attend, recipe=recipe)
+        config = dataclasses.replace(self.config, patchout=self.patchout)
+        cut = ours.TrainStep(config, 2 * self.main, forms=self.forms)
         seconds = timing.in_turn({"full": full.run, "patchout": cut.run}, repeats=3)
         speed = {"full": full.clips / seconds["full"], "patchout": cut.clips / seconds["patchout"]}
         rows, columns = (self.config.grid[0] - self.patchout[0], self.config.grid[1] - self.patchout[1])
         tokens = 2 + rows * columns
         return {"tokens": tokens, "clips_per_s": speed, "ratio": speed["patchout"] / speed["full"]}
 
-    def variant(self, **options) -> dict[str, Any]:
+    def variant(self, forms: Kernels | None = None, remat: str = "none") -> dict[str, Any]:
         """Ours but for one thing, in turn with ours as it is."""
         plain = self.train_step(self.main)
-        other = ours.TrainStep(self.config, self.main, **({"attend": self.attend} | options))
+        config = dataclasses.replace(self.config, remat=remat)
+        other = ours.TrainStep(config, self.main, forms=forms or self.forms)
         seconds = timing.in_turn({"ours": plain.run, "other": other.run}, repeats=3)
         return {
             "time_ratio": seconds["other"] / seconds["ours"],

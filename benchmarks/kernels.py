@@ -119,10 +119,14 @@ def torch_profile(call: Callable[[], object], steps: int, top: int = 15) -> dict
         getattr(e, "self_device_time_total", 0) or (0 if torch.cuda.is_available() else e.self_cpu_time_total)
     )
     rows = sorted(found.key_averages(), key=us, reverse=True)
+    told = [
+        {"ms": round(us(e) / 1e3 / steps, 3), "calls": e.count / steps, "what": e.key[:110]} for e in rows
+    ]
+    attention = [
+        row for row in told if re.search(r"attention|flash|fmha|sdpa|softmax", row["what"], re.IGNORECASE)
+    ]
     return {
         "busy, ms": sum(map(us, rows)) / 1e3 / steps,
-        "longest": [
-            {"ms": round(us(e) / 1e3 / steps, 3), "calls": e.count / steps, "what": e.key[:110]}
-            for e in rows[:top]
-        ],
+        "longest": told[:top],
+        "attention": attention[:8],
     }

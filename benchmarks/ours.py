@@ -1,4 +1,4 @@
-"""Our side of the benchmarks: the compiled training step and forward pass, run several steps a call, and a peer beside them.
+"""Our side of the benchmarks: the training step and the forward pass, several a call, and a peer beside them.
 
 B batch, T frames, F mel bins, S samples, C classes.
 """
@@ -21,7 +21,7 @@ from ast_jax.objectives import objective
 from ast_jax.settings import Objective
 from ast_jax.training.optim import adam
 from ast_jax.training.step import Step, init_state, train_step
-from benchmarks import peers, timing
+from benchmarks import kernels, peers, timing
 
 STEPS = 8  # a call: enough that the last one's wait for the device does not count
 
@@ -41,7 +41,7 @@ def clips(config: ASTConfig, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class TrainStep:
-    """The step that training runs, compiled for this device at one batch, on rows that stay where they are."""
+    """The step that training runs, compiled at one batch, on rows that stay where they are."""
 
     def __init__(
         self,
@@ -86,15 +86,8 @@ class TrainStep:
             seconds.append(time.perf_counter() - began)
         return statistics.median(seconds)
 
-    def measure(self) -> dict[str, Any]:
-        seconds = timing.in_turn({"ours": self.run}, repeats=3)["ours"]
-        return {
-            "batch": self.batch,
-            "clips_per_s": self.clips / seconds,
-            "step_ms": 1e3 * seconds / self.steps,
-            "compile_s": self.compile_s,
-            "counted": counted(self.step),
-        }
+    def facts(self) -> dict[str, Any]:
+        return {"batch": self.batch, "compile_s": self.compile_s, "counted": counted(self.step)}
 
 
 class Forward:
@@ -118,18 +111,12 @@ class Forward:
             logits = self.forward(self.params, self.x)
         logits.block_until_ready()
 
-    def measure(self) -> dict[str, Any]:
-        seconds = timing.in_turn({"ours": self.run}, repeats=3)["ours"]
-        return {
-            "batch": self.batch,
-            "clips_per_s": self.clips / seconds,
-            "compile_s": self.compile_s,
-            "counted": counted(self.forward),
-        }
+    def facts(self) -> dict[str, Any]:
+        return {"batch": self.batch, "compile_s": self.compile_s, "counted": counted(self.forward)}
 
 
 def counted(program: jax.stages.Compiled) -> dict[str, float]:
-    """XLA's own count of a compiled program: memory, bytes its kernels move, operations (of those it writes itself)."""
+    """XLA's count of a compiled program: memory, bytes moved, operations of the kernels it writes itself."""
     memory, cost = program.memory_analysis(), program.cost_analysis() or {}
     return {
         "temporaries_gb": memory.temp_size_in_bytes / 1e9 if memory else float("nan"),
@@ -154,8 +141,10 @@ def _rows(config: ASTConfig, batch: int, *, waveforms: bool) -> dict[str, np.nda
     return rows | {"waveform": sound, "num_samples": np.full(batch, samples, np.int32)}
 
 
-def beside(ours: TrainStep | Forward, name: str, *, training: bool) -> dict[str, Any]:
-    """Ours and one of PyTorch's models in turn: clips/s of both, their ratio, and the peer's memory.
+def beside(
+    ours: TrainStep | Forward, name: str, *, training: bool, backends: tuple[str, ...] = peers.FUSED
+) -> dict[str, Any]:
+    """Ours and one of PyTorch's models in turn: clips/s of both, their ratio, the peer's memory and kernels.
 
     Where PyTorch has not enough memory it gets half the batch. Raises ImportError where a library is absent.
     """
@@ -163,16 +152,18 @@ def beside(ours: TrainStep | Forward, name: str, *, training: bool) -> dict[str,
 
     make = peers.torch_train_step if training else peers.torch_inference
     cuda, batch = torch.cuda.is_available(), ours.batch
+    torch.set_float32_matmul_precision("high")
     while True:
         arrays = clips(ours.config, batch)[: 1 + training]
         try:
             if cuda:
                 torch.cuda.reset_peak_memory_stats()
             began = time.perf_counter()
-            call = make(peers.torch_ast(ours.config, name), *arrays, steps=STEPS)
+            call = make(peers.torch_ast(ours.config, name), *arrays, steps=STEPS, backends=backends)
             call()
             warm_up_s = time.perf_counter() - began
             seconds = timing.in_turn({"ours": ours.run, "torch": call}, repeats=3)
+            ran = kernels.torch_profile(call, STEPS)
             break
         except torch.cuda.OutOfMemoryError:
             batch //= 2
@@ -190,6 +181,8 @@ def beside(ours: TrainStep | Forward, name: str, *, training: bool) -> dict[str,
         "ratio": speed["ours"] / speed["torch"],
         "torch_peak_gb": peak_gb,
         "torch_warm_up_s": warm_up_s,
+        "backends": backends,
+        "torch_kernels": ran,
     }
 
 

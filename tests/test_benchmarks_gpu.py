@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ast_jax.models import ASTConfig
+from ast_jax.models import ASTConfig, abstract
 from ast_jax.models.cost import forward_flops
 from benchmarks import gpu, kernels, roofline
 
@@ -43,10 +43,9 @@ def test_kernels_of_streams_are_summed_by_what_they_compute():
 
 def test_counted_operations_leave_out_what_the_last_block_does_not_compute():
     config = ASTConfig(dtype="bfloat16")
-    tokens, width = config.num_tokens, config.width
-    saved = 20 * tokens * width**2 + 4 * tokens**2 * width
-    # Two rows of the last block and the head are counted there alone.
-    assert sum(roofline.flops(config).values()) == pytest.approx(forward_flops(config) - saved, rel=1e-4)
+    counted = forward_flops(abstract("ast", config))
+    # XLA counts what lies between the products too.
+    assert sum(roofline.flops(config).values()) == pytest.approx(counted, rel=0.03)
 
 
 def test_a_residual_stream_in_float32_is_expected_to_cost_time():

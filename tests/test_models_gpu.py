@@ -1,4 +1,4 @@
-"""The forms for GPUs against the plain ones: values and gradients, in float32 and in 16 bits, on any device."""
+"""The forms for GPUs against the plain ones: values and gradients, in float32 and in 16 bits."""
 
 from unittest import mock
 
@@ -121,11 +121,10 @@ def device(platform, capability=None):
 def test_gpus_are_given_these_forms_and_nobody_else():
     forms = kernels_on(device("gpu", "9.0"))
     assert (forms.gelu, forms.norm, forms.patches, forms.qkv) == (gpu.gelu, gpu.norm, gpu.patches, gpu.qkv)
-    assert (
-        kernels_on(mock.Mock(platform="gpu", compute_capability="gfx942")).attend is PLAIN.attend
-    )
+    assert forms.attend is flash_attention
+    assert kernels_on(device("gpu", "gfx942")).attend is PLAIN.attend
     for platform in ("cpu", "tpu"):
-        assert kernels_on(mock.Mock(platform=platform)).gelu is gelu
+        assert kernels_on(device(platform)).gelu is gelu
 
 
 def test_plain_forms_can_still_be_differentiated_forwards():

@@ -42,8 +42,8 @@ def _phi(x):
 def norm(layer: Any, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     """An `nnx.LayerNorm` that stores each token's mean and deviation.
 
-    Left to itself, XLA computes them anew in every kernel of the backward pass, and a product of two activations
-    is written in float32 for the scale's gradient.
+    Left to itself, XLA computes them anew in every kernel of the backward pass, and writes a product of two
+    activations in float32 for the scale's gradient.
     """
     return _norm(x, layer.scale[...], layer.bias[...], layer.epsilon, jnp.dtype(layer.dtype or x.dtype))
 
@@ -84,7 +84,7 @@ def patches(
 ) -> Float[Array, "B f t D"]:
     """Patches gathered, then one product: cuDNN's convolution takes nine times as long.
 
-    The order of the result in memory is said, for XLA would choose batch last, and the residual stream after it.
+    The result's order in memory is said: XLA would choose batch last, and the residual stream after it.
     """
     grid = [
         (size - width) // s + 1
@@ -99,7 +99,7 @@ def patches(
 
 
 def qkv(layer: Any, x: Float[Array, "B N D"], num_queries: int | None) -> list[Array]:
-    """Query, key and value by a product each, not by one that is copied apart and, on the way back, together."""
+    """Query, key and value by a product each, not by one that is copied apart and, backwards, together."""
     # The sum of the three products' gradients is taken here, in float32.
     x = x.astype(jnp.float32)
     parts = lambda variable: jnp.split(variable[...].astype(layer.dtype), 3, axis=-1)

@@ -57,8 +57,8 @@ class Kernels:
     """One form of each operation; the defaults are the plain ones.
 
     `linear` takes what `jax.lax.dot_general` takes, of a linear layer. `residual` sees each value of a
-    residual stream. `norm` takes a LayerNorm and its input; `qkv` the layer of query, key and value, its input
-    and the number of queries. `batch_axis` is the axis under pmap over which a batch's statistics are
+    residual stream. `norm` takes a LayerNorm and its input; `qkv` the layer of query, key and value, its
+    input and the number of queries. `batch_axis` is the axis under pmap over which a batch's statistics are
     gathered; under jit a batch is whole.
     """
 
@@ -95,17 +95,17 @@ def kernels_on(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | N
         from ast_jax.models import cpu
 
         return Kernels(cpu.attend, cpu.linear, cpu.with_stored_gradient, batch_axis=batch_axis)
+    form: Attend = attend
     if device.platform == "gpu":
         from ast_jax.models import gpu
 
         # "9.0" on NVIDIA, "gfx942" on AMD
         capability = getattr(device, "compute_capability", None) or ""
-        modern = capability[:1].isdigit() and float(capability) >= 8
-        form = flash_attention if modern else attend
+        if capability[:1].isdigit() and float(capability) >= 8:
+            form = flash_attention
         return Kernels(
             form, gelu=gpu.gelu, norm=gpu.norm, patches=gpu.patches, qkv=gpu.qkv, batch_axis=batch_axis
         )
-    form: Attend = attend
     if device.platform == "tpu":
         form = splash_attention
         if mesh is not None and mesh.size > 1:
