@@ -144,7 +144,8 @@ def test_the_forms_are_chosen_by_the_device_they_run_on():
     assert kernels_on(jax.devices("cpu")[0], one).attend is cpu.attend
     assert kernels_on(jax.devices("cpu")[0], None, "data").batch_axis == "data"
     assert kernels_on(device("gpu", "9.0"), four).attend is attention.flash_attention
-    assert kernels_on(device("gpu", "7.5")) == kernels_on(device("gpu", "gfx942")) == PLAIN
+    for old in ("7.5", "gfx942"):
+        assert kernels_on(device("gpu", old)).attend is PLAIN.attend
     assert kernels_on(device("tpu"), one).attend is attention.splash_attention
     assert kernels_on(device("tpu"), None, "data").attend is attention.splash_attention
     # each device on its own rows

@@ -12,8 +12,8 @@ from scipy.special import erf
 
 from ast_jax.models import cpu
 from ast_jax.models.base import merge, split, variables
-from ast_jax.models.kernels import PLAIN, Kernels, kernels_on, using
-from ast_jax.models.layers import BatchNorm, gelu, linear
+from ast_jax.models.kernels import PLAIN, Kernels, gelu, kernels_on, using
+from ast_jax.models.layers import BatchNorm, linear
 
 FORMS = {"plain": PLAIN, "cpu": kernels_on(jax.devices("cpu")[0])}
 

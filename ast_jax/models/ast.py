@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import Kaldi
 from ast_jax.models.kernels import current
-from ast_jax.models.layers import gelu, linear, uniform_fan_in
+from ast_jax.models.layers import linear, uniform_fan_in
 from ast_jax.models.patches import grid_shape
 from ast_jax.settings import Settings
 from ast_jax.tables import look_up
@@ -323,16 +323,9 @@ class PatchEmbed(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
         dtype = self.config.dtype
-        image = jnp.swapaxes(x, 1, 2)[..., None].astype(
-            dtype
-        )  # the ViT's image: height = frequency, width = time
-        y = jax.lax.conv_general_dilated(
-            image,
-            self.kernel[...].astype(dtype),
-            self.config.strides,
-            "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        # the ViT's image: height = frequency, width = time
+        image, kernel = jnp.swapaxes(x, 1, 2).astype(dtype), self.kernel[...].astype(dtype)
+        y = current().patches(image, kernel, self.config.strides)
         return y.reshape(y.shape[0], -1, y.shape[-1]) + self.bias[...].astype(dtype)[None, None]
 
 
@@ -355,9 +348,9 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
         """Returns the first `num_queries` tokens, or all of them."""
-        residual = current().residual
-        x = residual(x[:, :num_queries] + self.attention(self.norm1(x), num_queries))
-        return residual(x + self.mlp(self.norm2(x)))
+        residual, norm = current().residual, current().norm
+        x = residual(x[:, :num_queries] + self.attention(norm(self.norm1, x), num_queries))
+        return residual(x + self.mlp(norm(self.norm2, x)))
 
 
 class Attention(nnx.Module):
@@ -369,8 +362,7 @@ class Attention(nnx.Module):
         self.proj = linear(config.width, config.width, config.dtype, rngs)
 
     def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
-        q, k, v = self._heads(x)
-        y = current().attend(q[:, :num_queries], k, v)
+        y = current().attend(*self._heads(x, num_queries))
         return self.proj(y.reshape(*y.shape[:2], -1))
 
     def weights(self, x: Float[Array, "B N D"]) -> Float[Array, "B H N N"]:
@@ -379,9 +371,11 @@ class Attention(nnx.Module):
         scores = jnp.einsum("bqhk,bnhk->bhqn", q, k, preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)
 
-    def _heads(self, x: Float[Array, "B N D"]) -> list[Float[Array, "B N H K"]]:
+    def _heads(
+        self, x: Float[Array, "B N D"], num_queries: int | None = None
+    ) -> list[Float[Array, "B _ H K"]]:
         """Query, key and value."""
-        return [y.reshape(*y.shape[:2], self.num_heads, -1) for y in jnp.split(self.qkv(x), 3, axis=-1)]
+        return [y.reshape(*y.shape[:2], self.num_heads, -1) for y in current().qkv(self.qkv, x, num_queries)]
 
 
 class MLP(nnx.Module):
@@ -393,4 +387,4 @@ class MLP(nnx.Module):
         self.fc2 = linear(hidden, config.width, config.dtype, rngs)
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        return self.fc2(gelu(self.fc1(x)))
+        return self.fc2(current().gelu(self.fc1(x)))
