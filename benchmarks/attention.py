@@ -1,8 +1,10 @@
-r"""Attention alone, forward and with its backward pass: ours for this device, the other forms in JAX, and PyTorch's.
+r"""Attention alone, forward and with its backward pass: ours for this device, the other forms in JAX, and
+PyTorch's.
 
   python -m benchmarks.attention [--tokens=1214] [--heads=12,3] [--batch=1] [--repeats=7] [--json=FILE]
 
-Heads of 64, float32 on a CPU, bfloat16 elsewhere. A row is a form, its time against ours in turn (above 1: ours is faster).
+Heads of 64, float32 on a CPU, bfloat16 elsewhere. A row is a form, its time against ours in turn (above 1:
+ours is faster).
 """
 
 import argparse

@@ -31,8 +31,9 @@ def torch_ast(config: ASTConfig, name: str):
 def transformers_ast(config: ASTConfig, attention: str):
     """Hugging Face's `ASTForAudioClassification` at our model's shape.
 
-    `attention`: 'eager', 'sdpa' or 'compiled'. Under torch.compile transformers 5 gives its SDPA a mask of ones,
-    with which PyTorch takes no flash kernel and writes the scores in float32. For 'compiled' it is left out.
+    `attention`: 'eager', 'sdpa' or 'compiled'. Under torch.compile transformers 5 gives its SDPA a mask of
+    ones, with which PyTorch takes no flash kernel and writes the scores in float32. For 'compiled' it is left
+    out.
     """
     import transformers
 

@@ -2,12 +2,14 @@ r"""Where the time of one training step goes: a profiler trace, its events summe
 
   export GLIBC_TUNABLES=glibc.malloc.hugetlb=1      # memory in pages of 2 MiB
   python -m benchmarks.profile_step [--variant=base] [--batch=1] [--frames=1024] [--steps=2] [--trace=DIR]
-  python -m benchmarks.profile_step --run=WORKDIR     # of a training run with config.profile_steps: is the device kept busy?
+  python -m benchmarks.profile_step --run=WORKDIR     # of a training run with config.profile_steps: is the
+  device kept busy?
 
-Each event of the device's trace bears the name of an instruction of the compiled program, whose metadata says which line of the
-model it came from. A fusion counts as what its last operation is. Also printed: how long the call of a step takes to return (the
-cost of dispatch). With --run: how long the device stood idle between one step of the loop and the next, which a host that waits
-for each step would show (read on CPUs; other backends name their events otherwise).
+Each event of the device's trace bears the name of an instruction of the compiled program, whose metadata says
+which line of the model it came from. A fusion counts as what its last operation is. Also printed: how long
+the call of a step takes to return (the cost of dispatch). With --run: how long the device stood idle between
+one step of the loop and the next, which a host that waits for each step would show (read on CPUs; other
+backends name their events otherwise).
 """
 
 import argparse
@@ -73,7 +75,9 @@ def trace(directory: Path) -> list[dict]:
 
 
 def loop(events: list[dict]) -> timing.Row:
-    """Of a traced training run on a CPU: each step's time on the device, and from its end to the next step's beginning."""
+    """Of a traced training run on a CPU: each step's time on the device, and from its end to the next step's
+    beginning.
+    """
     threads = {
         (e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("name") == "thread_name"
     }  # an execution has a thread of its own until its program ends
@@ -97,7 +101,10 @@ def loop(events: list[dict]) -> timing.Row:
 
 
 def by_kind(events: list[dict], program: str) -> Counter:
-    """Microseconds of the device's events by kind. Loops and calls are left out: what runs in them has events of its own."""
+    """Microseconds of the device's events by kind.
+
+    Loops and calls are left out: what runs in them has events of its own.
+    """
     says = metadata(program)
     totals: Counter = Counter()
     for event in events:

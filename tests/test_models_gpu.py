@@ -132,3 +132,19 @@ def test_plain_forms_can_still_be_differentiated_forwards():
     x = random((1, 64, 128))
     _, slope = jax.jvp(lambda x: merge(graphdef, params)(x)[0], (x,), (x,))
     assert bool(jnp.isfinite(slope).all())
+
+
+def test_a_wrapped_layer_is_called_as_it_is():
+    """Its arrays alone would leave out what the wrapper adds, without a word."""
+
+    class Doubled(nnx.Module):
+        def __init__(self, layer):
+            self.layer = layer
+
+        def __call__(self, x):
+            return 2 * self.layer(x)
+
+    x, joined, norm = random((2, 3, 16)), joined_layer("float32"), layer_norm("float32")
+    for got, once in zip(gpu.qkv(Doubled(joined), x, 1), PLAIN.qkv(joined, x, 1), strict=True):
+        np.testing.assert_allclose(got, 2 * once, rtol=1e-6)
+    np.testing.assert_allclose(gpu.norm(Doubled(norm), x), 2 * norm(x), rtol=1e-6)

@@ -18,7 +18,8 @@ def forward_flops(model: Any, *, training: bool = False) -> int:
     Counted by XLA from the program of the plain forms, of any family: 245 GFLOP for AST-base on 10 s at
     strides of 10 (its matrix products alone are 24 N D^2 + 4 N^2 D a block, less what the last block leaves
     out). `model` may be abstract. In `training` the forward pass is that of a training step (patchout); such
-    a step is three times this (Kaplan et al. 2020: the backward pass is two forward ones).
+    a step is three times this (Kaplan et al. 2020: the backward pass is two forward ones). Raises
+    RuntimeError where JAX is told to leave the CPU aside.
     """
     graphdef, params, statistics = split(model)
     x = jax.ShapeDtypeStruct((1, model.config.num_frames, model.front_end.num_mel_bins), jnp.float32)

@@ -7,12 +7,16 @@ Derivatives of the first two are reverse-mode only: jax.jvp and hessians want th
 
 import functools
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
+
+from ast_jax.models.kernels import split_qkv
 
 # What has gone through it is in memory: whoever reads it does not compute it anew.
 _stored = jax.lax.optimization_barrier
@@ -43,8 +47,11 @@ def norm(layer: Any, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     """An `nnx.LayerNorm` that stores each token's mean and deviation.
 
     Left to itself, XLA computes them anew in every kernel of the backward pass, and writes a product of two
-    activations in float32 for the scale's gradient.
+    activations in float32 for the scale's gradient. Another layer in its place is called as it is.
     """
+    if type(layer) is not nnx.LayerNorm:
+        return layer(x)
+    layer = cast(Any, layer)  # flax types its arrays as optional
     return _norm(x, layer.scale[...], layer.bias[...], layer.epsilon, jnp.dtype(layer.dtype or x.dtype))
 
 
@@ -98,8 +105,13 @@ def patches(
     return with_layout_constraint(parts @ kernel.reshape(parts.shape[-1], -1), Layout((0, 1, 2, 3)))
 
 
-def qkv(layer: Any, x: Float[Array, "B N D"], num_queries: int | None) -> list[Array]:
-    """Query, key and value by a product each, not by one that is copied apart and, backwards, together."""
+def qkv(layer: Any, x: Float[Array, "B N D"], num_queries: int | None) -> Sequence[Array]:
+    """Query, key and value by a product each, not by one that is copied apart and, backwards, together.
+
+    A layer that is more than a linear one (LoRA, a wrapper of the user's) is called as it is.
+    """
+    if type(layer) is not nnx.Linear:
+        return split_qkv(layer, x, num_queries)
     # The sum of the three products' gradients is taken here, in float32.
     x = x.astype(jnp.float32)
     parts = lambda variable: jnp.split(variable[...].astype(layer.dtype), 3, axis=-1)

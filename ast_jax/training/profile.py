@@ -53,14 +53,15 @@ class PeakShare:
         self._model, self._layout = program.model, program.layout
 
     @functools.cached_property
-    def _clips_per_s_at_peak(self) -> float:
+    def _clips_per_s_at_peak(self) -> float | None:
         on_cpu = self._layout.mesh.devices.flat[0].platform == "cpu"  # its devices are one processor's cores
+        try:
+            flops = 3 * forward_flops(self._model, training=True)
+        except RuntimeError:  # JAX_PLATFORMS names no CPU to count for
+            return None
         peak = matrix_peak(getattr(self._model.config, "dtype", "float32"))
-        return (
-            peak
-            * (1 if on_cpu else self._layout.num_devices)
-            / (3 * forward_flops(self._model, training=True))
-        )
+        return peak * (1 if on_cpu else self._layout.num_devices) / flops
 
-    def __call__(self, clips_per_s: float) -> float:
-        return clips_per_s / self._clips_per_s_at_peak
+    def __call__(self, clips_per_s: float) -> float | None:
+        most = self._clips_per_s_at_peak
+        return None if most is None else clips_per_s / most
