@@ -45,7 +45,7 @@ def transformers_ast(config: ASTConfig, attention: str):
         hidden_size=config.width,
         num_hidden_layers=config.depth,
         num_attention_heads=config.num_heads,
-        intermediate_size=config.mlp_width,
+        intermediate_size=config.hidden_width,
         patch_size=config.patch_shape[0],
         frequency_stride=config.strides[0],
         time_stride=config.strides[1],

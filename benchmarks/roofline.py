@@ -39,7 +39,7 @@ def peaks(device_kind: str, measured: tuple[float, float]) -> dict[str, tuple[fl
 def flops(config: ASTConfig) -> dict[str, float]:
     """Of one clip's forward pass, as it is computed: the last block's rows that nobody reads are left out."""
     tokens, width, whole = config.num_tokens, config.width, config.depth - 1
-    linear = 2 * tokens * width * (4 * width + 2 * (config.mlp_width or 0))
+    linear = 2 * tokens * width * (4 * width + 2 * (config.hidden_width))
     patches = 2 * tokens * math.prod(config.patch_shape) * width
     return {
         "linear": whole * linear + 4 * tokens * width**2 + patches,
@@ -56,7 +56,7 @@ def between(config: ASTConfig, *, training: bool, residual: int) -> float:
 
 def parameters(config: ASTConfig) -> float:
     """To the nearest per cent or so."""
-    return config.depth * config.width * (4 * config.width + 2 * (config.mlp_width or 0))
+    return config.depth * config.width * (4 * config.width + 2 * (config.hidden_width))
 
 
 def predict(
