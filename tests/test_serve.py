@@ -14,11 +14,11 @@ import soundfile
 from flax import nnx
 from starlette.testclient import TestClient
 
-from ast_jax.commands import invoke, serve
+from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio, log_mel
-from ast_jax.inference import predict
 from ast_jax.inference.predict import Tagger
+from ast_jax.inference.serve import server
 from ast_jax.inference.serve.app import make_app
 from ast_jax.inference.serve.batcher import Batcher
 from ast_jax.inference.serve.limits import Limits
@@ -109,7 +109,7 @@ def test_the_answer_is_the_one_of_predict_json(client, tagger, tmp_path, monkeyp
     for seconds in (0.5, 3.0):
         file = tmp_path / "x.wav"
         file.write_bytes(sound(seconds))
-        predict.main(["--model=m", "--json", "--top=2", str(file)])
+        invoke("predict", ["--model=m", "--json", "--top=2", str(file)])
         told = json.loads(capsys.readouterr().out)
         assert told.pop("file") == str(file)
         found = client.post("/api/tags?top=2", content=file.read_bytes()).json()
@@ -313,12 +313,12 @@ def test_a_fault_of_the_server_is_told_and_survived(tagger, monkeypatch):
 
 
 def test_an_address_that_is_taken_is_one_line():
-    with serve.listen("127.0.0.1", 0) as taken:
+    with server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
             InputError, match=rf"127\.0\.0\.1:{port} cannot be listened on .* choose another --port"
         ):
-            serve.listen("127.0.0.1", port)
+            server.listen("127.0.0.1", port)
     with pytest.raises(
         InputError, match="--port: got '70000', wanted a whole number, at least 0, at most 65535"
     ):

@@ -6,7 +6,6 @@ import http.server
 import json
 import re
 import string
-import sys
 import threading
 from pathlib import Path
 
@@ -161,22 +160,6 @@ def test_wrong_checksums_and_web_pages_are_refused_and_removed(tmp_path, server)
         download.file(f"{server.url}/page/x.bin", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == []
     assert download.file(f"{server.url}/x.bin", tmp_path, sha256=right).exists()
-
-
-def test_the_bar_leaves_stdout_alone(monkeypatch, capsys):
-    """At a terminal too: the answer of a command may be on its way there."""
-    from rich.console import Console
-
-    monkeypatch.setattr(Console, "is_terminal", True)
-    stdout = sys.stdout
-    with download._progress() as bar:
-        bar.add_task("x.bin", total=10, completed=4)
-        print("the answer")
-        assert sys.stdout is stdout
-    out, err = capsys.readouterr()
-    assert out == "the answer\n"
-    assert "x.bin" in err
-    assert "4/10 bytes" in err
 
 
 def test_no_network_is_one_line_with_the_address(tmp_path, server):

@@ -16,8 +16,6 @@ from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
-from ast_jax.models.kernels import split_qkv
-
 # What has gone through it is in memory: whoever reads it does not compute it anew.
 _stored = jax.lax.optimization_barrier
 
@@ -111,7 +109,8 @@ def qkv(layer: Any, x: Float[Array, "B N D"], num_queries: int | None) -> Sequen
     A layer that is more than a linear one (LoRA, a wrapper of the user's) is called as it is.
     """
     if type(layer) is not nnx.Linear:
-        return split_qkv(layer, x, num_queries)
+        q, k, v = jnp.split(layer(x), 3, axis=-1)
+        return q[:, :num_queries], k, v
     # The sum of the three products' gradients is taken here, in float32.
     x = x.astype(jnp.float32)
     parts = lambda variable: jnp.split(variable[...].astype(layer.dtype), 3, axis=-1)
