@@ -118,7 +118,8 @@ class Kaldi(FrontEnd):
         return log_mel(waveform, num_mel_bins=self.num_mel_bins, num_samples=num_samples)
 
 
-FRONT_ENDS: dict[str, type[FrontEnd]] = {"kaldi": Kaldi}
+# A string is imported on first use.
+FRONT_ENDS: dict[str, Any] = {"kaldi": Kaldi, "slaney": "ast_jax.features.slaney:Slaney"}
 
 # What a set or a model hears that states none.
 REFERENCE = Kaldi()

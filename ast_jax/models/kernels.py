@@ -86,7 +86,7 @@ def kernels_on(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | N
     """The fastest forms for a device: of the mesh a program is compiled for, not of the machine that compiles
     it.
 
-    cuDNN's flash attention on NVIDIA (Ampere and later), splash attention on TPUs, forms of their own on CPUs
+    cuDNN's flash attention and the forms of `gpu.py` on NVIDIA (Ampere and later), splash attention on TPUs, forms of their own on CPUs
     (`cpu.py`), the plain ones elsewhere. `mesh` is that of the jit the call stands in, if it is over several
     devices; the batch is taken to be split over all of its axes. Under pmap there is none, and `batch_axis`
     is the name of pmap's axis.
@@ -102,10 +102,14 @@ def kernels_on(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | N
         # "9.0" on NVIDIA, "gfx942" on AMD
         capability = getattr(device, "compute_capability", None) or ""
         if capability[:1].isdigit() and float(capability) >= 8:
-            form = flash_attention
-        return Kernels(
-            form, gelu=gpu.gelu, norm=gpu.norm, patches=gpu.patches, qkv=gpu.qkv, batch_axis=batch_axis
-        )
+            return Kernels(
+                flash_attention,
+                gelu=gpu.gelu,
+                norm=gpu.norm,
+                patches=gpu.patches,
+                qkv=gpu.qkv,
+                batch_axis=batch_axis,
+            )
     if device.platform == "tpu":
         form = splash_attention
         if mesh is not None and mesh.size > 1:

@@ -1,0 +1,87 @@
+"""The second front end against librosa, on the host and on the device; front ends never share shards."""
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+
+from ast_jax.datasets.extract import Extraction
+from ast_jax.errors import InputError
+from ast_jax.features import Kaldi
+from ast_jax.features.front_end import from_card
+from ast_jax.features.slaney import Slaney
+from ast_jax.inference.windows import Grid, cut
+
+# CNN14's at 32 kHz, and at 16 kHz
+FRONT_ENDS = [Slaney(), Slaney(16_000, 512, 160, high_hz=8000.0)]
+
+
+def sound(samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
+
+
+def by_librosa(x: np.ndarray, front_end: Slaney) -> np.ndarray:
+    power = librosa.feature.melspectrogram(
+        y=x.astype(np.float64),
+        sr=front_end.sample_rate_hz,
+        n_fft=front_end.frame_length,
+        hop_length=front_end.frame_shift,
+        window="hann",
+        center=True,
+        pad_mode="reflect",
+        power=2.0,
+        n_mels=front_end.num_mel_bins,
+        fmin=front_end.low_hz,
+        fmax=front_end.high_hz,
+    )
+    return librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None).T
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS, ids=["32 kHz", "16 kHz"])
+@pytest.mark.parametrize("samples", [5_000, 16_000, 31_999])
+def test_it_is_librosas(front_end, samples):
+    """1e-4 dB: float32 against float64, on noise without quiet bins."""
+    x = sound(samples)
+    want = by_librosa(x, front_end)
+    assert front_end.features(x).shape == want.shape == (front_end.num_frames(samples), 64)
+    np.testing.assert_allclose(front_end.features(x), want, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(front_end.features)(jnp.asarray(x)), want, atol=1e-4)
+
+
+def test_a_padded_batch_hears_each_sound_as_if_alone():
+    front_end, lengths = FRONT_ENDS[1], np.array([4_000, 9_999])
+    batch = np.stack([np.pad(sound(n, n), (0, 10_000 - n)) for n in lengths])
+    together = jax.jit(lambda x, n: front_end.features(x, num_samples=n))(batch, lengths)
+    for row, x, count in zip(np.asarray(together), batch, lengths, strict=True):
+        frames = front_end.num_frames(int(count))
+        np.testing.assert_allclose(row[:frames], front_end.features(x[:count]), atol=1e-4)
+    np.testing.assert_allclose(together[0, -20:], front_end.silence)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 3, 400])
+def test_a_sound_shorter_than_a_frame_is_finite(samples):
+    made = FRONT_ENDS[1].features(sound(samples))
+    assert made.shape == (FRONT_ENDS[1].num_frames(samples), 64)
+    assert np.isfinite(made).all()
+
+
+def test_front_ends_are_told_apart_and_the_references_shards_keep_their_name():
+    names = {str(Extraction(front_end=f).identity) for f in (Kaldi(), Kaldi(num_mel_bins=64), *FRONT_ENDS)}
+    assert len(names) == 4
+    assert from_card(FRONT_ENDS[0].card()) == FRONT_ENDS[0]
+
+
+def test_windows_are_cut_at_its_rate():
+    front_end = FRONT_ENDS[0]
+    grid = Grid.of(front_end, 101)
+    assert grid.window_s == 1.0
+    windows = list(cut([sound(64_000)], grid))
+    assert [window.start_s for window in windows] == [0.0, 0.5, 1.0]
+    assert all(window.fbank.shape == (101, 64) for window in windows)
+
+
+@pytest.mark.parametrize("fields", [{"high_hz": 17_000.0}, {"low_hz": 20_000.0}, {"frame_length": 511}])
+def test_what_cannot_be_heard_is_refused(fields):
+    with pytest.raises(InputError, match="front end slaney"):
+        Slaney(**fields)
