@@ -100,6 +100,13 @@ def test_accuracy_with_several_labels_asks_whether_the_top_one_is_true():
     ).mean() == 0.5  # the reference: 2 right, and the unlabelled clip too
 
 
+def test_accuracy_takes_the_first_of_equal_scores_and_any_target_above_0():
+    scores = np.array([[0.5, 0.5, 0.1], [0.2, 0.7, 0.7]])
+    assert metrics.accuracy(scores, np.array([[1, 0, 0], [0, 1, 0]])) == 1
+    assert metrics.accuracy(scores, np.array([[0, 1, 0], [0, 0, 1]])) == 0
+    assert metrics.accuracy(scores, np.array([[0.3, 0, 0.7], [1, 0, 0]])) == 0.5
+
+
 # ---- Decisions: F1 and its thresholds; ranks within a clip: top-5 and lwlrap
 
 
@@ -312,6 +319,28 @@ def test_published_gap_alarms_outside_the_band_only():
     assert not metrics.published_gap(2, 0.4248, curve, 0.01).inside
     assert not metrics.published_gap(2, 0.4451, curve, 0.01).inside  # too good is suspicious as well
     assert not metrics.published_gap(5, float("nan"), curve, 0.01).inside
+
+
+def test_an_interval_is_of_the_metric_with_the_whole_sets_thresholds():
+    scores, targets = drawn(6, 40, 3)
+    given = metrics.Scored(scores, targets).thresholds
+    f1 = lambda drawn, true: metrics.METRICS["f1_macro"].of(metrics.Scored(drawn, true, given))
+    wanted = metrics.bootstrap_interval(scores, targets, f1, repeats=200)
+    assert metrics.interval_of(scores, targets, "f1_macro") == wanted
+    low, high = metrics.interval_of(scores, targets, "auc")
+    assert metrics.interval_of(scores, targets, "d_prime") == (metrics.d_prime(low), metrics.d_prime(high))
+
+
+def test_an_interval_has_as_much_on_either_side_and_moves_by_twice_the_bias():
+    """A metric that counts the different clips of a draw: 1 - 1/e of them, and the set has all."""
+    scores = np.arange(100.0)[:, None]
+    different = lambda drawn, _: len(np.unique(drawn)) / 100
+    low, high = metrics.bootstrap_interval(scores, scores, different, repeats=2000)
+    # 1 - 1/e - 2 (1 - 1/e - 1); a share's standard deviation is sqrt((1/e - 2/e^2) / 100)
+    assert (low + high) / 2 == pytest.approx(1 + np.exp(-1), abs=0.01)
+    assert high - low == pytest.approx(2 * 1.96 * 0.0312, rel=0.1)
+    last = lambda drawn, _: float((drawn == 99).any())
+    assert metrics.bootstrap_interval(scores, scores, last, repeats=200)[1] > 0.5
 
 
 def test_the_size_of_audiosets_evaluation_set():
