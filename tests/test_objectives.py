@@ -76,11 +76,11 @@ def test_soft_labels_that_agree_cost_nothing():
         np.testing.assert_allclose(objective(Objective(loss=loss)).per_clip(z, agreeing), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize(("gamma", "margin"), [(0.0, 0.05), (2.0, 0.05), (0.25, 0.0)])
 @pytest.mark.parametrize("loss", OBJECTIVES)
-def test_gradients_stay_finite_where_sigmoids_saturate(loss, gamma):
+def test_gradients_stay_finite_where_sigmoids_saturate(loss, gamma, margin):
     """Logits of +-50, right and wrong, with labels of 0, 1 and between."""
-    settings = Objective(loss=loss, focal_gamma=gamma, asymmetric=(2 * gamma, gamma, 0.05))
+    settings = Objective(loss=loss, focal_gamma=gamma, asymmetric=(2 * gamma, gamma, margin))
     z = jnp.float32([[50, -50, 50, -50, 0]])
     for y in ([1, 1, 0, 0, 1], [0.3, 0.3, 1, 0, 0.5], [0, 0, 0, 0, 0]):
         total = lambda z, y=y: objective(settings).training(z, jnp.float32([y])).sum()
@@ -139,6 +139,11 @@ def test_class_weights_weigh_a_classes_part(text, weights):
     what = objective(Objective(loss="ce", class_weights=text), COUNTS, 120)
     wanted = -(np.asarray(weights) * one * log_softmax(LOGITS, axis=1)).sum(1)
     np.testing.assert_allclose(what.training(z, jnp.float32(one)), wanted, rtol=1e-5)
+
+
+def test_a_class_that_is_in_every_clip_still_weighs_something():
+    what = objective(Objective(pos_weight="counts"), np.array([120, 60]), 120)
+    assert what.pos_weight == pytest.approx((1 / 120, 1))
 
 
 @pytest.mark.parametrize(

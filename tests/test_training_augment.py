@@ -9,11 +9,14 @@ import pytest
 from scipy import stats
 
 from ast_jax.datasets.pipeline import fit
-from ast_jax.features import Kaldi, log_mel, num_frames
+from ast_jax.features import FrontEnd, Kaldi, log_mel, num_frames
 from ast_jax.features.spec import LOG_FLOOR
 from ast_jax.objectives import objective
 from ast_jax.settings import Augment, Objective
 from ast_jax.training.augment import (
+    AUGMENTATIONS,
+    MODEL_STREAM,
+    Augmentation,
     example_keys,
     gain,
     mix_power,
@@ -143,6 +146,25 @@ def test_mix_power_is_its_definition(b_length, share):
 def test_two_silences_mix_to_the_floor():
     silence = np.full((T, F), FLOOR, np.float32)
     np.testing.assert_allclose(run_mix_power(silence, silence, T, 0.5), FLOOR, rtol=1e-6)
+
+
+class Decibels(FrontEnd):
+    """Of power: 10 log10 of what is nats of power in the reference's."""
+
+    nats = np.log(10) / 10
+    silence = -80.0
+
+
+def test_features_in_decibels_mix_and_grow_as_power_does():
+    front_end = Decibels(16_000, 400, 160, F)
+    a, b = np.random.default_rng(1).uniform(-90, 30, (2, T, F)).astype(np.float32)
+    mix = functools.partial(mix_power, front_end=front_end)
+    got = jax.jit(mix)(jnp.asarray(a), jnp.int32(T), jnp.asarray(b), jnp.int32(T), jnp.float32(0.3))
+    power = 0.09 * 10 ** (a.astype(np.float64) / 10) + 0.49 * 10 ** (b.astype(np.float64) / 10)
+    np.testing.assert_allclose(got, np.maximum(10 * np.log10(power), -80), atol=2e-4)  # float32 near 90 dB
+    x = np.zeros((1, 1), np.float32)
+    added = for_many(lambda key: gain(key, jnp.asarray(x), most_db=6.0, front_end=front_end), 500)
+    assert stats.kstest(added[:, 0, 0], stats.uniform(-6, 12).cdf).pvalue > 0.01
 
 
 # ---- Mixup of waveforms
@@ -339,6 +361,17 @@ def test_draws_do_not_depend_on_who_else_is_in_the_batch():
             apart, together[np.array(chosen)], atol=1e-6
         )  # another shape may round otherwise
     assert np.abs(np.asarray(draw(rows, jnp.int32(3))) - together).max() > 0.1
+
+
+OWN = Augmentation("own", "sound", 2, lambda settings: False, lambda key, x, settings, front_end: x)
+
+
+def test_no_two_uses_share_a_stream():
+    streams = [row.stream for row in AUGMENTATIONS]
+    assert len({*streams, MODEL_STREAM}) == len(streams) + 1
+    rows = rows_of(Augment(augment=("test_training_augment:OWN", "test_training_augment:OWN"), noise=True))
+    assert [row.name for row in rows] == ["noise", "own", "own"]
+    assert len({row.stream for row in rows} - {*streams, MODEL_STREAM}) == 2
 
 
 def test_augmentations_of_a_clip_are_drawn_apart():
