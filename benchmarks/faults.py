@@ -69,7 +69,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("members on other labels are taken",
          "other.ids != first.ids or not", "other.ids != first.ids and not"),
     )),
-    "ast_jax/evaluation/scoring.py": ("evaluation_scoring training_step training_sharding", (
+    "ast_jax/evaluation/scoring.py": ("evaluation_scoring", (
         ("forgotten normalisation",
          "front_end.normalise(features(batch, front_end))", "features(batch, front_end)"),
         ("columns turned the other way",
@@ -113,7 +113,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          '"bce" if name == "sigmoid" else "ce"', '"ce" if name == "sigmoid" else "bce"'),
         ("pos_weight for a softmax", 'if settings.pos_weight and row.activation != "sigmoid":', "if False:"),
     )),
-    "ast_jax/datasets/pipeline.py": ("datasets_pipeline datasets_front_ends training_sharding", (
+    "ast_jax/datasets/pipeline.py": ("datasets_pipeline datasets_front_ends", (
         ("epochs run into each other",
          "self.slots = steps_per_epoch(len(source), batch_size) * batch_size\n        self._cumulative",
          "self.slots = len(source)\n        self._cumulative"),
@@ -209,7 +209,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("old and new strides swapped", "strides=own.strides", "strides=config.strides"),
         ("a head for other classes is taken", ".size != classes:", ".size < 0:"),
     )),
-    "ast_jax/weights/source.py": ("weights_pretrained runs weights_convert", (
+    "ast_jax/weights/source.py": ("weights_pretrained weights_convert", (
         ("width and hidden swapped", "width, hidden = arrays", "hidden, width = arrays"),
         ("always distilled", '"distilled": "dist_token" in arrays', '"distilled": True'),
         ("wrong default eps", '"norm_eps": eps', '"norm_eps": 1e-6'),
@@ -274,7 +274,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the recipe's eps forgotten", "        eps=settings.adam_eps,\n", ""),
         ("the recipe's clipping forgotten", "        clip_norm=settings.clip_norm,\n", ""),
     )),
-    "ast_jax/training/augment.py": ("training_augment training_step own_parts", (
+    "ast_jax/training/augment.py": ("training_augment training_step", (
         ("the same draw in each step",
          "jax.random.fold_in(jax.random.key(seed), step)", "jax.random.key(seed)"),
         ("wrong axis", "zip((1, 0), (freq_mask", "zip((0, 1), (freq_mask"),
@@ -319,7 +319,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a user's rows share one stream", "stream=_OWN_STREAMS + number", "stream=_OWN_STREAMS"),
         ("streams forgotten", "jax.vmap(apply)(stream(keys, row.stream), x)", "jax.vmap(apply)(keys, x)"),
     )),
-    "ast_jax/training/step.py": ("training_step training_augment training_patchout training_sharding", (
+    "ast_jax/training/step.py": ("training_step training_augment training_patchout", (
         ("a device's own count", '_total(batch["mask"].sum(), axis_name)', 'batch["mask"].sum()'),
         ("forgotten mask", '(losses * part["mask"]).sum() / count', "losses.sum() / count"),
         ("a mean of means",
@@ -360,7 +360,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("coverage upside down", '"coverage": there / expected', '"coverage": expected / there'),
         ("sign of the difference", '"difference": gap.difference', '"difference": -gap.difference'),
     )),
-    "ast_jax/models/base.py": ("models_ast models_layers own_parts", (
+    "ast_jax/models/base.py": ("models_ast models_layers", (
         ("blocks/1 takes in blocks/10",
          'path == name or path.startswith(f"{name}/")', "path.startswith(name)"),
         ("unknown arrays are let in",
@@ -409,7 +409,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("one token taken for padding", "jnp.arange(padded) >= tokens", "jnp.arange(padded) >= tokens - 1"),
         ("missing scale on TPUs", "by_head(q * head_size**-0.5)", "by_head(q)"),
     )),
-    "ast_jax/models/layers.py": ("models_layers models_ast own_parts", (
+    "ast_jax/models/layers.py": ("models_layers models_ast", (
         ("wrong spread of new kernels", "nnx.initializers.normal(0.02)", "nnx.initializers.normal(0.2)"),
         ("GELU of the wrong scale", "jax.lax.erf(x * 0.5**0.5)", "jax.lax.erf(x * 0.5)"),
         ("tanh GELU in bfloat16", "approximate=False", "approximate=True"),
