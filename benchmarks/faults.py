@@ -347,8 +347,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "jax.tree.map(jnp.add, total, (loss, grads))", "(total[0] + loss, grads)"),
         ("the norm of the updates", "optax.tree.norm(grads)", "optax.tree.norm(updates)"),
         ("the average shares memory", "jax.tree.map(jnp.copy, params | statistics)", "(params | statistics)"),
-        ("augmented by the next step's keys",
-         'inputs(part, state["step"], step)', 'inputs(part, state["step"] + 1, step)'),
+        ("augmented by the first step's keys",
+         'inputs(part, state["step"], step)', 'inputs(part, 0 * state["step"], step)'),
     )),
     "ast_jax/training/epochs.py": ("training_epochs", (
         ("off by one", "min(epoch, last) - first + 1)", "min(epoch, last) - first)"),

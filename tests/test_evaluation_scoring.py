@@ -1,16 +1,20 @@
 """A scorer gives scores of the real rows in order, the mean of their losses, classes as the data has them."""
 
+from unittest.mock import Mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from ast_jax.evaluation.scoring import eval_step, joined
+from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.evaluation.scoring import Scorer, eval_step, joined
 from ast_jax.features import Kaldi
 from ast_jax.models import AST, ASTConfig, split
 from ast_jax.objectives import objective
 from ast_jax.settings import Objective
+from ast_jax.sharding import make_layout
 
 CONFIG = ASTConfig(num_classes=3, num_frames=32, strides=(16, 16), width=16, depth=1, num_heads=2)
 
@@ -65,3 +69,39 @@ def test_a_step_normalises_scores_by_the_activation_and_loses_on_the_logits():
         log_p = np.asarray(jax.nn.log_softmax(wanted))
         np.testing.assert_allclose(found["scores"], np.exp(log_p), rtol=1e-5)
         np.testing.assert_allclose(found["loss"], -(labels * log_p).sum(axis=1), rtol=1e-5)
+
+
+class Clips:
+    """Five clips of 20 frames, each at a level of its own."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, i: int) -> dict:
+        return {"fbank": np.full((20, 128), -i, np.float16), "labels": np.array([i % 3])}
+
+
+def test_a_scorer_gives_every_clip_in_order_and_classes_as_the_data_has_them():
+    """Five clips in batches of two, of a data set whose classes stand in another order than the model's."""
+    prepared = Mock(spec=PreparedSet, kind="log_mel", label_names=["a", "b", "c"])
+    prepared.source.return_value, prepared.ids.return_value = Clips(), list("vwxyz")
+    graphdef, params, _ = split(AST(CONFIG, rngs=nnx.Rngs(0)))
+    front_end, what, watched = Kaldi(mean=-4.0, std=4.5), objective(Objective()), []
+    options = {"front_end": front_end, "activation": "sigmoid", "loss": what.per_clip, "num_frames": 32}
+    layout = make_layout(devices=jax.devices()[:1])
+
+    def found(**more):
+        scorer = Scorer(graphdef, layout, batch_size=2, num_threads=1, **options, **more)
+        return scorer(
+            params, prepared, ["test"], watch=lambda read, total: watched.append(total) or iter(read)
+        )
+
+    plain, turned = found(), found(columns=[2, 0, 1])
+    assert plain.ids == list("vwxyz")
+    assert watched == [3, 3]
+    x = np.zeros((5, 32, 128), np.float32)
+    x[:, :20] = -np.arange(5.0)[:, None, None]
+    logits = AST(CONFIG, rngs=nnx.Rngs(0))((jnp.asarray(x) + 4) / 9)[0]
+    np.testing.assert_allclose(plain.scores, jax.nn.sigmoid(logits), rtol=1e-5)
+    np.testing.assert_allclose(turned.scores, plain.scores[:, [2, 0, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(plain.targets.argmax(axis=1), [0, 1, 2, 0, 1])
