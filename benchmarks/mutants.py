@@ -21,6 +21,7 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from benchmarks.faults import FAULTS
 from benchmarks.timing import machine
@@ -136,7 +137,27 @@ def run(tree: Path, tests: list[str], log: Path) -> int:
     for name in [name for name in sys.modules if name.split(".")[0] in ("ast_jax", "benchmarks", "conftest")]:
         del sys.modules[name]
     sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *IMPORTED, *tests]))
+    options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", *IMPORTED]
+    return int(pytest.main([*options, *tests], plugins=[QuickestFirst(tree.parent / "seconds.json", tests)]))
+
+
+class QuickestFirst:
+    """A pytest plugin that runs a file's quick tests before its slow ones, as far as runs before have told."""
+
+    def __init__(self, path: Path, tests: list[str]):
+        self.path, self.tests = path, tests
+        self.seconds = json.loads(path.read_text()) if path.exists() else {}
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        place = lambda item: self.tests.index(item.nodeid.partition("::")[0])
+        items.sort(key=lambda item: (place(item), self.seconds.get(item.nodeid, 0)))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call":
+            self.seconds[report.nodeid] = report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        self.path.write_text(json.dumps(self.seconds))
 
 
 def table(rows: list[dict]) -> str:
