@@ -58,6 +58,11 @@ def test_every_dtype_gives_the_same_ranks(dtype, target_dtype):
     assert got == pytest.approx(expected, abs=EXACT)
 
 
+def test_scores_that_float32_cannot_tell_apart_are_ranked_in_float64():
+    scores, targets = np.array([[0.5], [0.5 + 1e-12]]), np.array([[0], [1]])
+    assert metrics.average_precision(scores, targets) == metrics.roc_auc(scores, targets) == 1
+
+
 def test_summary_leaves_out_and_counts_classes_without_positives():
     scores, targets = drawn(5, 400, 12, kind="rounded")
     targets[:, [2, 7]] = 0  # no true clip: neither AP nor AUC
@@ -140,6 +145,11 @@ def test_a_threshold_lies_half_way_to_the_next_lower_score():
     scored = metrics.Scored(scores, np.array([[1], [1], [0], [0]]))
     assert scored.thresholds == pytest.approx([0.45], abs=1e-7)
     assert scored.f1.tolist() == [1.0]
+    lowest = metrics.Scored(np.array([[0.6], [0.2]], np.float32), np.array([[1], [0]]))
+    assert lowest.thresholds == pytest.approx([0.4], abs=1e-7)
+    # one hit of one found is as good as two of four: the higher threshold
+    equal = metrics.Scored(scores, np.array([[1], [0], [0], [1]]))
+    assert equal.thresholds == pytest.approx([0.75], abs=1e-7)
     # the neighbouring float32 below: half way would round up to the found clip's own score, or down to the other's
     below = np.nextafter(np.float32(0.6), np.float32(0))
     close = metrics.Scored(np.array([[0.6], [below]], np.float32), np.array([[1], [0]]))
