@@ -14,7 +14,7 @@ _HOMES = {
     "load_audio": "ast_jax.features",
     "load_model": "ast_jax.weights",
     "log_mel": "ast_jax.features",
-    "recipe": "ast_jax.recipe",
+    "recipe": "ast_jax.recipes",
     "train": "ast_jax.training.loop",
 }
 __all__ = list(_HOMES)

@@ -1,25 +1,27 @@
 """`python -m ast_jax COMMAND ...`: one line a command; `python -m ast_jax COMMAND --help` says more."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from ast_jax.errors import InputError
-from ast_jax.main import keep_compiled_programs, run
+from ast_jax.main import keep_compiled_programs, keep_stdout_for_answers, run
 
 
 def main() -> None:
     """What the installed program `ast_jax` runs too."""
     prog = "ast_jax" if Path(sys.argv[0]).stem == "ast_jax" else "python -m ast_jax"
     keep_compiled_programs()
+    keep_stdout_for_answers()
     run(partial(command, prog=prog), sys.argv[1:])
 
 
 def command(argv: Sequence[str], *, prog: str) -> None:
     """The command that the first word names, or the list of them. Raises InputError where it names none."""
     # Imported here, so that Ctrl-C finds `run` around it.
+    import difflib
+
     from ast_jax.commands import COMMANDS, invoke
 
     name, rest = (argv[0] if argv else "help"), argv[1:]

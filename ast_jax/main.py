@@ -7,15 +7,19 @@ AST_JAX_TRACEBACK=1 shows the traceback of each.
 
 import errno
 import os
+import signal
 import sys
 import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from ast_jax.errors import Diverged, InputError
+
+INTERRUPTED = "interrupted (training: the same command goes on from the last checkpoint)"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -39,21 +43,48 @@ def keep_compiled_programs() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
+def keep_stdout_for_answers() -> None:
+    """Leaves stdout to `print` alone: what libraries write to descriptor 1 themselves goes to stderr.
+
+    A damaged file makes libsndfile talk there, in the middle of an answer. Processes that are started write
+    to stderr too, unless they are given `sys.stdout`.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Closed by the caller: the next file opened would get its number, and what is said there.
+            os.open(os.devnull, os.O_RDWR)
+    # `print(file=None)` prints to stdout.
+    sys.stderr = sys.stderr or os.fdopen(os.dup(2), "w")
+    if sys.stdout is None:
+        return
+    sys.stdout.flush()
+    answers, lines = os.dup(sys.stdout.fileno()), sys.stdout.line_buffering
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors
+    sys.stdout = os.fdopen(answers, "w", 1 if lines else -1, encoding, errors)
+    os.dup2(2, 1)
+
+
 def cache_directory() -> Path:
     """What is ours of the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ast_jax")
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ast_jax")
 
 
 def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """Runs a command as a program: whatever ends it becomes one line and an exit status, not a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         command(argv)
+        # Here, where a full disk or a reader that has gone is still told as what it is.
+        print(end="", flush=True)
     except BrokenPipeError:
         # Whoever read the output has enough: `| head`. Without this the interpreter's last flush fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell counts SIGPIPE
     except KeyboardInterrupt:
-        leave(130, "interrupted (training: the same command goes on from the last checkpoint)")
+        leave(130, INTERRUPTED)
     except Diverged as error:
         leave(3, f"error: {error}")
     except InputError as error:
@@ -62,6 +93,19 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         if isinstance(error, OSError) and (line := users_fault(error)):
             leave(2, f"error: {line}")
         leave(70, f"error: {log(error, argv)}")
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C. In the midst of an import it ends the program at once, else it raises KeyboardInterrupt.
+
+    A library that is being loaded may swallow the exception, make another one of it, or crash.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"{INTERRUPTED}\n".encode())
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def leave(status: int, line: str) -> NoReturn:
@@ -108,4 +152,5 @@ def log(error: Exception, argv: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     keep_compiled_programs()
+    keep_stdout_for_answers()
     run(main, sys.argv[1:])

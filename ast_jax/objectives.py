@@ -38,6 +38,7 @@ class Row:
     activation: str = "sigmoid"
 
     def uniform(self, num_classes: int) -> float:
+        """A label that says nothing: what smoothing pulls labels towards."""
         return 0.5 if self.activation == "sigmoid" else 1 / num_classes
 
 
@@ -108,6 +109,7 @@ class Objective:
 
     @property
     def activation(self) -> str:
+        """The row's: a key of ACTIVATIONS."""
         return self.row.activation
 
     def per_clip(self, logits: Logits, labels: Labels) -> Float[Array, " B"]:

@@ -14,8 +14,6 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from ast_jax.errors import InputError
 
 NESTED = {"data": "dataset", "model": "model", "patchout": "patchout"}
@@ -242,9 +240,9 @@ class Published:
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Settings:
-    """All sections of a recipe, checked."""
+    """All sections of a recipe, checked. Shown by what differs from the defaults."""
 
     run: Run = Run()
     data: Data = Data()
@@ -257,8 +255,13 @@ class Settings:
     averages: Averages = Averages()
     published: Published = Published()
 
+    def __repr__(self) -> str:
+        usual = flat(defaults())
+        changed = {key: value for key, value in flat(self.tree()).items() if value != usual.get(key)}
+        return f"Settings({', '.join(f'{key}={value!r}' for key, value in changed.items())})"
+
     @classmethod
-    def of(cls, config: Mapping[str, Any] | ConfigDict) -> "Settings":
+    def of(cls, config: Any) -> "Settings":
         """From a recipe's ConfigDict, or a plain dictionary of the same form; what it leaves out has its
         default.
 

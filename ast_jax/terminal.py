@@ -23,7 +23,8 @@ class Bar:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        self.terminal = shown and console.is_terminal and not console.is_dumb_terminal
+        # Asked of stderr itself: rich would take FORCE_COLOR's word for it, and notebooks get lines.
+        self.terminal = shown and sys.stderr.isatty() and not console.is_dumb_terminal
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -42,11 +43,14 @@ class Bar:
         )
 
     def __enter__(self) -> "Bar":
-        self._progress.start()
+        if self.terminal:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        # What was never shown would leave an empty line.
+        if self.terminal:
+            self._progress.stop()
 
     def task(self, what: str, total: float | None, done: float = 0) -> "Task":
         return Task(

@@ -202,7 +202,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "adapt_positions(patches, config.grid, mode=mode)", "adapt_positions(patches, config.grid)"),
         ("mode forgotten by place", "            mode=mode,\n        )", "        )"),
         ("another number of heads is taken",
-         '_SHAPE = ("width", "depth", "num_heads", "mlp_width")', '_SHAPE = ("width", "depth", "mlp_width")'),
+         '"depth", "num_heads", "hidden_width")', '"depth", "hidden_width")'),
         ("the patches' bias stays new", '"cls_token", "patch_embed/bias")', '"cls_token")'),
         ("another eps is not told",
          'config.norm_eps != source.model["norm_eps"]', 'config.norm_eps == source.model["norm_eps"]'),

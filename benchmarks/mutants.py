@@ -142,7 +142,7 @@ def run(tree: Path, tests: list[str], log: Path) -> int:
 
 
 class QuickestFirst:
-    """A pytest plugin that runs a file's quick tests before its slow ones, as far as runs before have told."""
+    """A pytest plugin: the quick tests of a file before its slow ones, as far as runs before have told."""
 
     def __init__(self, path: Path, tests: list[str]):
         self.path, self.tests = path, tests

@@ -23,7 +23,7 @@ from ast_jax.datasets import synthetic
 from ast_jax.features import load_audio, log_mel
 from ast_jax.inference.attribution import MARKED_SHARE, marked_region
 from ast_jax.inference.explain import Explainer
-from ast_jax.recipe import parse
+from ast_jax.recipes import parse
 from ast_jax.training.loop import train
 from ast_jax.weights import load_model
 from benchmarks.prove import DOCS, ROOT, machine

@@ -19,8 +19,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real sounds and weights beside the checkout (`../shared`, or $AST_JAX_SHARED); it is not part of the
-    project."""
+    """The folder of real sounds and weights beside the checkout (`../shared`, or $AST_JAX_SHARED); it is not
+    part of the project."""
     path = Path(os.environ.get("AST_JAX_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     if not (path / "data" / "ESC-50-master").is_dir():
         pytest.skip(

@@ -1,7 +1,8 @@
-"""Twenty steps of one recipe on 1 device and on 8, under jit, pmap and fsdp; run by test_training_sharding.py, prints JSON:
-of the AST, and of a small family with statistics of its batches.
+"""Twenty steps of one recipe on 1 device and on 8, under jit, pmap and fsdp; run by
+test_training_sharding.py, prints JSON: of the AST, and of a small family with statistics of its batches.
 
-A process of its own, since the number of devices is fixed when JAX starts: XLA_FLAGS=--xla_force_host_platform_device_count=8.
+A process of its own, since the number of devices is fixed when JAX starts:
+XLA_FLAGS=--xla_force_host_platform_device_count=8.
 """
 
 import dataclasses
@@ -134,7 +135,8 @@ def run(devices: int = 8, **changes) -> dict:
 
 
 def run_with_statistics(devices: int = 8, **changes) -> dict:
-    """Losses of 20 steps of the family `Net`, its statistics and their average, scores by the running ones."""
+    """Losses of 20 steps of the family `Net`, its statistics and their average, scores by the running
+    ones."""
     program, _, state, rows, losses = trained(devices, changes | {"model": {"family": "eight_devices:Net"}})
     host = lambda tree: {path: np.asarray(value).tolist() for path, value in sorted(tree.items())}
     return {

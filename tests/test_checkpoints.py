@@ -49,7 +49,8 @@ def test_the_newest_and_the_best_are_kept(run):
 
 
 def test_a_restart_remembers_the_best_and_deletes_the_rest(tmp_path, template):
-    """Four processes one after the other, each saving three steps: the disk never holds more than three checkpoints."""
+    """Four processes one after the other, each saving three steps: the disk never holds more than three
+    checkpoints."""
     for start, metric in ((0, 0.2), (3, 0.9), (6, 0.5), (9, None)):
         with contextlib.closing(Store(tmp_path, template)) as store:
             for step, value in ((1, None), (2, metric), (3, None)):
@@ -86,7 +87,8 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path, template):
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, template):
-    """The limit on the size of a file stands for the disk's: writing fails with an error of the system's in both cases."""
+    """The limit on the size of a file stands for the disk's: writing fails with an error of the system's in
+    both cases."""
     big = template | {"params": template["params"] | {"c": jax.random.normal(jax.random.key(0), (300, 300))}}
     store = filled(tmp_path, big, [0.1])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

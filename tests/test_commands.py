@@ -16,7 +16,7 @@ from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features import load_audio
 from ast_jax.inference.predict import Tagger
 from ast_jax.main import main as train_command
-from ast_jax.recipe import parse
+from ast_jax.recipes import parse
 from ast_jax.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from ast_jax.commands.cli import Flag, call
 from ast_jax.commands.convert import Format
 from ast_jax.commands.models import Std, Strides
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +29,7 @@ def tag(
     strides: Strides = None,
     folds: Annotated[tuple[int, ...], Flag("by commas", least=1)] = (1, 2),
     json: bool = False,
-    out: Path | None = None,
+    out: Annotated[Path | None, Flag(output=True)] = None,
 ):
     """Tags.
 
@@ -64,6 +64,8 @@ def test_every_form_of_a_flag():
     found = call(tag, ["--model=x", "--", "--odd name.wav"], prog="tag")
     assert found["files"] == [Path("--odd name.wav")]
     assert (found["folds"], found["json"], found["strides"]) == ((1, 2), False, None)
+    for out in ("new.npz", "new/er/x.npz", f"{ROOT}/README.md", f"{ROOT}/new/x.npz"):
+        assert call(tag, ["a.wav", "--model=x", f"--out={out}"], prog="tag")["out"] == Path(out)
     for bound in (1, 9):
         assert call(tag, ["a.wav", "--model=x", f"--top={bound}"], prog="tag")["top"] == bound
 
@@ -82,7 +84,9 @@ def test_every_form_of_a_flag():
         ("--strides=5", "--strides: got '5', wanted 2 values by commas, each a whole number, at least 1"),
         ("--strides=5,0", "at least 1"),
         ("--kind=sum", "--kind: invalid choice: 'sum'"),
-        ("--out=", "--out: got '', wanted a path"),
+        ("--out=", "--out: got '', wanted a path of a file that can be written"),
+        (f"--out={ROOT}", "of a file that can be written"),
+        (f"--out={ROOT / 'README.md' / 'x.npz'}", "of a file that can be written"),
         ("--modle=y", "there is no --modle here: did you mean --model?"),
         ("--jsn", "there is no --jsn here: did you mean --json?"),
         ("--config=x", "there is no --config here"),

@@ -10,7 +10,7 @@ import pytest
 
 from ast_jax.commands import crossval, invoke, sweep
 from ast_jax.errors import Diverged, InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from ast_jax.commands.train import default_workdir
 from ast_jax.config import base, flatten, suffix_options
 from ast_jax.errors import InputError
 from ast_jax.models.base import config_from
-from ast_jax.recipe import parse
+from ast_jax.recipes import parse
 from ast_jax.settings import Settings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

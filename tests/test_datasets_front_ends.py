@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from sound_trees import RATE, class_tree, noise
 
-from ast_jax.datasets import folder, workers
+from ast_jax.datasets import folder
 from ast_jax.datasets.extract import Extraction, set_name
 from ast_jax.datasets.pipeline import EvalStream, batches, fit
 from ast_jax.datasets.prepare import find, prepare
@@ -144,9 +144,8 @@ def test_statistics_are_those_of_the_front_end_that_hears_the_waveforms(tree, tm
     assert again.statistics(splits) == wanted
 
 
-def test_a_front_end_of_the_users_own_reaches_the_worker_processes(tree, tmp_path, monkeypatch):
+def test_a_front_end_of_the_users_own_reaches_the_worker_processes(tree, tmp_path):
     here = prepared_with(Loudness(), tree, tmp_path / "1")
-    monkeypatch.setattr(workers, "FEW", 0)
     there = prepare(
         "folder", source_dir=tree, data_dir=tmp_path / "2", front_end=Loudness(), workers=2, progress=False
     )

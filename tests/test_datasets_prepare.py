@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from sound_trees import RATE, broken_files, class_tree, esc50_tree, noise, write_rows, write_wav
 
-from ast_jax.datasets import builder, shards, workers
+from ast_jax.datasets import builder, shards
 from ast_jax.datasets.ledger import Ledger
 from ast_jax.datasets.prepare import find, prepare
 from ast_jax.datasets.prepared import PreparedSet
@@ -192,7 +192,6 @@ def test_a_split_that_loses_every_clip_is_an_error(tmp_path):
 
 
 def test_worker_processes_store_the_same_in_the_same_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "FEW", 0)
     monkeypatch.setattr(shards, "CLIPS_PER_SHARD", 7)
     source = class_tree(tmp_path / "set", {"a": 12, "b": 12})
     (source / "a" / "text.wav").write_text("text")
@@ -239,7 +238,6 @@ def test_a_full_disk_is_told_and_leaves_nothing(tree, tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time
-from ast_jax.datasets import workers
 from ast_jax.datasets.ledger import Ledger
 from ast_jax.datasets.prepare import prepare
 add = Ledger.add
@@ -247,7 +245,7 @@ def slowly(self, split, record):
     add(self, split, record)
     print(record.id, flush=True)
     time.sleep(0.1)
-workers.FEW, Ledger.add = 0, slowly
+Ledger.add = slowly
 prepare("folder", source_dir=sys.argv[1], data_dir=sys.argv[2], workers=2, progress=False)
 """
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from sound_trees import class_tree, noise, write_wav
 
-from ast_jax.datasets import workers
 from ast_jax.datasets.prepare import find, open_prepared, prepare
 from ast_jax.datasets.registry import directory_name, sounds_dir
 from ast_jax.datasets.waveforms import waveforms
@@ -47,8 +46,7 @@ def my_sounds(tmp_path, monkeypatch) -> Path:
     sys.modules.pop("my_sounds", None)
 
 
-def test_a_set_of_the_users_own_needs_no_row(my_sounds, monkeypatch):
-    monkeypatch.setattr(workers, "FEW", 0)
+def test_a_set_of_the_users_own_needs_no_row(my_sounds):
     name, data = "my_sounds:list_clips", my_sounds / "data"
     prepared = open_prepared(
         name, source_dir=None, data_dir=data, kind="waveform", options={"loud": True, "cut_s": 9}
@@ -64,7 +62,8 @@ def test_a_set_of_the_users_own_needs_no_row(my_sounds, monkeypatch):
 
 def test_two_lists_of_one_file_are_not_mixed_up(my_sounds):
     common = {"data_dir": my_sounds / "data", "kind": "log_mel"}
-    prepare("my_sounds:list_clips", source_dir=my_sounds / "data" / "mine", progress=False, **common)
+    source = my_sounds / "data" / "mine"
+    prepare("my_sounds:list_clips", source_dir=source, workers=2, progress=False, **common)
     assert find("my_sounds:list_clips", **common) is not None
     assert find("my_sounds:list_others", **common) is None
 

@@ -44,7 +44,7 @@ def three_clips(tmp_path: Path, second: object) -> list[Clip]:
 
 
 def run(clips: list[Clip]) -> list:
-    return [outcome for _, outcome in workers._in_processes(clips, Extraction(), 1)]
+    return [outcome for _, outcome in workers.outcomes(clips, Extraction(), 2)]
 
 
 def test_a_decoder_that_crashes_costs_one_clip(tmp_path):
@@ -68,7 +68,7 @@ def test_a_worker_that_is_killed_from_outside_costs_none(tmp_path):
 def test_closing_does_not_wait_for_a_clip(tmp_path):
     """Ctrl-C: whatever the children are doing, they end."""
     clips = three_clips(tmp_path, OnArrival(time.sleep, 600))
-    results = workers._in_processes(clips * 2, Extraction(), 1)
+    results = workers.outcomes(clips * 2, Extraction(), 2)
     next(results)
     time.sleep(0.5)
     began = time.monotonic()
@@ -105,12 +105,42 @@ def test_a_recording_that_would_fill_the_memory_is_told_from_its_header(tmp_path
     assert "split the file, or cut it" in outcome.detail
 
 
+HANGING = """
+import sys, time
+from ast_jax.datasets import Clip, workers
+from ast_jax.datasets.extract import Extraction
+class Hang:
+    def __reduce__(self):
+        return time.sleep, (600,)
+clip = Clip("1", sys.argv[1], (0,))
+stream = workers.outcomes([clip] * 3 + [Clip("2", Hang(), (0,))] * 9, Extraction(), 2)
+next(stream)
+print("started", flush=True)
+next(stream), next(stream), next(stream)
+"""
+
+
+def test_a_child_that_hangs_ends_with_its_parent(tmp_path):
+    command = [sys.executable, "-c", HANGING, str(write_wav(tmp_path / "1.wav"))]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"started\n"
+        time.sleep(1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+    assert len(children) == 2
+    deadline = time.monotonic() + 10
+    while any(
+        Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_text() for pid in children
+    ):
+        assert time.monotonic() < deadline, "a child outlives its parent"
+        time.sleep(0.1)
+
+
 CALLER = """
 import sys
 print("main", flush=True)
 from ast_jax.datasets import Clip, workers
 from ast_jax.datasets.extract import Extraction
-workers.FEW = 0
 clips = [Clip(path, path, (0,)) for path in sys.argv[1:]]
 print(*(len(outcome) for _, outcome in workers.outcomes(clips, Extraction(), 2)))
 """

@@ -1,4 +1,5 @@
-"""The figures are scikit-learn's, ties and empty classes included, and quick enough for AudioSet's evaluation set."""
+"""The figures are scikit-learn's, ties and empty classes included, and quick enough for AudioSet's evaluation
+set."""
 
 import json
 import time
@@ -16,7 +17,8 @@ EXACT = 1e-9  # both sides count in float64: what is left is the order of additi
 
 
 def drawn(seed: int, clips: int, classes: int, *, kind: str = "plain", share: float = 0.2):
-    """Random scores and multi-hot targets. Kinds: plain, rounded (many ties), half (float16 sigmoids), constant."""
+    """Random scores and multi-hot targets. Kinds: plain, rounded (many ties), half (float16 sigmoids),
+    constant."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((clips, classes)) < share).astype(np.float32)
     scores = rng.normal(size=(clips, classes)) + targets
@@ -150,7 +152,8 @@ def test_a_threshold_lies_half_way_to_the_next_lower_score():
     # one hit of one found is as good as two of four: the higher threshold
     equal = metrics.Scored(scores, np.array([[1], [0], [0], [1]]))
     assert equal.thresholds == pytest.approx([0.75], abs=1e-7)
-    # the neighbouring float32 below: half way would round up to the found clip's own score, or down to the other's
+    # the neighbouring float32 below: half way would round up to the found clip's own score, or down to the
+    # other's
     below = np.nextafter(np.float32(0.6), np.float32(0))
     close = metrics.Scored(np.array([[0.6], [below]], np.float32), np.array([[1], [0]]))
     assert close.f1.tolist() == [1.0]
@@ -179,8 +182,8 @@ def test_top5_is_scikit_learns_and_has_no_meaning_for_five_classes():
 
 @pytest.mark.parametrize("kind", ["plain", "rounded", "constant"])
 def test_lwlrap_is_scikit_learns_with_clips_weighed_by_their_labels(kind):
-    """As DCASE's own code has it: label_ranking_average_precision_score with sample_weight; clips without labels do not
-    count. 900 clips of 2 labels are more rows than are worked on at once."""
+    """As DCASE's own code has it: label_ranking_average_precision_score with sample_weight; clips without
+    labels do not count. 900 clips of 2 labels are more rows than are worked on at once."""
     scores, targets = drawn(7, 900, 12, kind=kind)
     some = targets.any(axis=1)
     assert not some.all()
@@ -302,7 +305,8 @@ def test_bootstrap_covers_the_figure_and_follows_its_seed():
 
 
 def test_bootstrap_holds_the_populations_map_about_as_often_as_promised():
-    # 60 small evaluation sets, 30 true clips a class, of one population whose mAP a large set tells. 95 % is promised.
+    # 60 small evaluation sets, 30 true clips a class, of one population whose mAP a large set tells. 95 % is
+    # promised.
     population = metrics.mean_average_precision(*drawn(10**6, 60_000, 3, share=0.05))
     inside = 0
     for seed in range(60):
@@ -370,9 +374,7 @@ def test_the_size_of_audiosets_evaluation_set():
     got = metrics.summary(scores, targets)
     seconds = time.process_time() - started
     print(f"summary of 19,185 x 527: {seconds:.2f} s")
-    assert got["mAP"] == pytest.approx(
-        0.0056, abs=0.001
-    )  # chance: the share of true clips, and a little for small classes
-    assert (
-        seconds < 3
-    )  # about 0.15 s on one core; a slow and busy machine is not the test's matter, the reference's minutes are
+    # chance: the share of true clips, and a little for small classes
+    assert got["mAP"] == pytest.approx(0.0056, abs=0.001)
+    # about 0.15 s on one core: a slow and busy machine is not the test's matter, the reference's minutes are
+    assert seconds < 3

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ast_jax.recipe import parse
+from ast_jax.recipes import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("tpu_vm.sh", "gpu.sh", "slurm.sh", "esc50_folds.sh", "audioset_ensembles.sh")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,14 @@ from ast_jax.commands import COMMANDS
 from ast_jax.errors import Diverged, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def handler():
+    """What Ctrl-C does in the tests themselves stays as it was."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ended(error: BaseException, capsys, argv: tuple[str, ...] = ()) -> tuple[int, str]:
@@ -125,6 +134,24 @@ def test_bad_input_is_one_line_and_status_2(arguments, line):
     assert line in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("statement", ["import deaf", "exec(open('deaf.py').read())"])
+def test_ctrl_c_ends_a_program_whose_import_swallows_it(tmp_path, statement):
+    """Outside of an import what catches the exception has its way: the command itself may wish to go on."""
+    (tmp_path / "deaf.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    )
+    command = f"def command(_):\n    {statement}\n    print('went on')"
+    code = f"from ast_jax.main import run\n{command}\nrun(command, [])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    if statement.startswith("import"):
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{main.INTERRUPTED}\n")
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
 def test_training_has_two_names_with_the_same_flags():

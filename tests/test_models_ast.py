@@ -111,7 +111,8 @@ def test_logits_are_float32_of_the_right_shape(model, x):
 
 
 def test_what_was_computed_on_the_way(model, x):
-    """`embedding` is what the head reads: of the last block for two tokens alone, where `tokens` are of all."""
+    """`embedding` is what the head reads: of the last block for two tokens alone, where `tokens` are of
+    all."""
     logits, out = model(x)
     tokens, (rows, columns) = out["tokens"], TINY.grid
     assert tokens.shape == (2, TINY.num_tokens, 24)
@@ -228,7 +229,8 @@ def test_remat_stores_less_the_more_it_recomputes():
 
 @pytest.mark.parametrize("forms", ["plain", "cpu"])
 def test_only_forms_that_are_asked_for_are_taken(model, x, forms):
-    """The plain program holds nothing that a converter, another backend or forward-mode derivatives cannot take."""
+    """The plain program holds nothing that a converter, another backend or forward-mode derivatives cannot
+    take."""
     graphdef, params, _ = split(model)
     run = jax.jit(lambda params: merge(graphdef, params)(x)[0])
     with using(Kernels() if forms == "plain" else kernels_on(jax.devices("cpu")[0])):
@@ -266,8 +268,8 @@ def test_kept_patches_alone_are_seen(model, x):
 
 
 def test_forward_mode_and_hessian_vector_products_of_the_plain_forms(model, x):
-    """Of the logits' squares along one direction: jax.jvp is the gradient's share of it, and the hessian's product with
-    it is the change of the gradient."""
+    """Of the logits' squares along one direction: jax.jvp is the gradient's share of it, and the hessian's
+    product with it is the change of the gradient."""
     graphdef, params, _ = split(model)
     rng = np.random.default_rng(0)
     along = {path: jnp.asarray(rng.normal(size=value.shape), jnp.float32) for path, value in params.items()}
@@ -287,7 +289,8 @@ def test_forward_mode_and_hessian_vector_products_of_the_plain_forms(model, x):
 
 @pytest.mark.parametrize("forms", ["plain", "cpu"])
 def test_a_layer_put_in_the_last_block_is_heard(model, x, forms):
-    """A low-rank adapter around a linear layer changes the logits and gets a gradient, as one in any block does."""
+    """A low-rank adapter around a linear layer changes the logits and gets a gradient, as one in any block
+    does."""
     again = AST(TINY, rngs=nnx.Rngs(0))
     set_variables(again, host_variables(model))
     attention = again.blocks[-1].attention

@@ -48,7 +48,8 @@ def test_the_plain_form_is_the_definition(rows):
 
 
 def test_the_plain_form_keeps_its_softmax_in_float32():
-    """Scores of 1000 tokens that are all but equal: weights of 1/1000, which bfloat16's softmax would blur by 0.4 %."""
+    """Scores of 1000 tokens that are all but equal: weights of 1/1000, which bfloat16's softmax would blur by
+    0.4 %."""
     rng = np.random.default_rng(1)
     q, k = (jnp.asarray(rng.normal(size=(1, 1000, 1, 8)) * 0.3, jnp.bfloat16) for _ in range(2))
     v = jnp.ones((1, 1000, 1, 8), jnp.bfloat16)
@@ -61,7 +62,8 @@ def test_the_plain_form_keeps_its_softmax_in_float32():
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["one device", "under a mesh"])
 def test_splash_attention_is_the_plain_form(wrap):
-    """30 tokens padded to 128, so the padding's segment matters. 1e-6: the same sums in float32, tile by tile."""
+    """30 tokens padded to 128, so the padding's segment matters. 1e-6: the same sums in float32, tile by
+    tile."""
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     ours = attention.on_each_device(splash, mesh) if wrap else splash
     (grads, out), (want_grads, want) = (
@@ -97,7 +99,8 @@ def test_attention_for_cpus_in_16_bits_is_as_close_to_the_definition_as_the_plai
 
 @pytest.mark.parametrize("tokens", [1214, 146])
 def test_splash_attention_compiles_to_its_kernels_for_tpus(tokens):
-    """Lowered here, without a TPU, at AST-base's shape: forward, and backward for queries and for keys with values."""
+    """Lowered here, without a TPU, at AST-base's shape: forward, and backward for queries and for keys with
+    values."""
     shape = jax.ShapeDtypeStruct((2, tokens, 12, 64), jnp.bfloat16)
     grad = jax.grad(lambda q, k, v: attention.splash_attention(q, k, v).astype(jnp.float32).sum(), (0, 1, 2))
     text = jax.jit(grad).trace(shape, shape, shape).lower(lowering_platforms=("tpu",)).as_text()
@@ -118,14 +121,15 @@ def cudnn(monkeypatch):
     ("tokens", "dtype", "kernels"), [(30, jnp.bfloat16, 2), (31, jnp.bfloat16, 2), (30, jnp.float32, 0)]
 )
 def test_flash_attention_is_cudnns_in_16_bits_and_plain_in_32(cudnn, tokens, dtype, kernels):
-    """Lowered for CUDA without a GPU, forward and backward; an odd number of tokens is refused by cuDNN unless padded."""
+    """Lowered for CUDA without a GPU, forward and backward; an odd number of tokens is refused by cuDNN
+    unless padded."""
     grad = jax.grad(lambda q, k, v: attention.flash_attention(q, k, v).astype(jnp.float32).sum(), (0, 1, 2))
     text = jax.jit(grad).trace(*qkv(tokens, dtype)).lower(lowering_platforms=("cuda",)).as_text()
     assert len(set(re.findall(r"__cudnn\$fmha\w+", text))) == kernels
 
 
 def test_flash_attention_hides_its_padding_and_takes_the_heads_it_can(monkeypatch):
-    """cuDNN's stand-in is XLA's form of the same function, which knows lengths too. 2e-2: weights in bfloat16."""
+    """In cuDNN's place stands XLA's form of it, which knows lengths too. 2e-2: weights in bfloat16."""
     whole, called = jax.nn.dot_product_attention, []
 
     def stand_in(q, k, v, *, implementation, **options):
@@ -147,7 +151,8 @@ def test_flash_attention_hides_its_padding_and_takes_the_heads_it_can(monkeypatc
 
 
 def test_few_query_rows_take_the_plain_form():
-    """Those of the last block: lowering for TPU and CUDA holds no kernel, and the values are the plain ones."""
+    """Those of the last block: lowering for TPU and CUDA holds no kernel, and the values are the plain
+    ones."""
     q, k, v = qkv(dtype=jnp.bfloat16)
     for form in (attention.flash_attention, splash):
         np.testing.assert_array_equal(form(q[:, :2], k, v), attention.attend(q[:, :2], k, v))

@@ -1,4 +1,5 @@
-"""Linear layers and the GELU against their definitions in float64, on every form; BatchNorm against PyTorch's."""
+"""Linear layers and the GELU against their definitions in float64, on every form; BatchNorm against
+PyTorch's."""
 
 import functools
 
@@ -87,7 +88,8 @@ MASK = np.array([1, 1, 0, 1, 1, 1, 0, 1], np.float32)
 
 
 def of_torch(batches: list[np.ndarray]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Outputs of torch.nn.BatchNorm on the real rows alone, and its statistics; channels are moved there and back."""
+    """Outputs of torch.nn.BatchNorm on the real rows alone, and its statistics; channels are moved there and
+    back."""
     torch = pytest.importorskip("torch")
     channels = batches[0].shape[-1]
     norm = (torch.nn.BatchNorm1d if batches[0].ndim < 4 else torch.nn.BatchNorm2d)(channels)

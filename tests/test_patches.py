@@ -85,7 +85,8 @@ def test_positions_cut_from_the_middle():
 
 
 def test_positions_of_a_line_stay_on_it():
-    """Linear interpolation gives a linear ramp back, held at the ends: cell centres 0.5 apart at the same scale."""
+    """Linear interpolation gives a linear ramp back, held at the ends: cell centres 0.5 apart at the same
+    scale."""
     ramp = np.broadcast_to(np.arange(4.0)[None, :, None], (3, 4, 1)).astype(np.float32)
     wide = adapt_positions(ramp, (3, 8))
     np.testing.assert_allclose(wide[0, :, 0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])

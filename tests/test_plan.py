@@ -18,7 +18,7 @@ from ast_jax.models.kernels import PLAIN
 from ast_jax.planning import memory, slices
 from ast_jax.planning.costs import activation_bytes
 from ast_jax.planning.memory import Memory, largest
-from ast_jax.recipe import parse
+from ast_jax.recipes import parse
 from ast_jax.settings import Settings
 from ast_jax.training.program import train_program
 

@@ -21,7 +21,7 @@ FOLDERS = ("ast_jax", "benchmarks", "configs", "docs", "launch", "tests", ".ci")
 
 # A room may import from itself and from the rooms before it; every other module in ast_jax/ is "top".
 ORDER = (
-    *("errors", "tables", "settings", "config", "recipe", "features", "models", "objectives", "sharding"),
+    *("errors", "tables", "settings", "config", "recipes", "features", "models", "objectives", "sharding"),
     *("terminal", "datasets", "checkpoints", "weights", "evaluation", "training", "planning"),
     *("inference", "commands", "top"),
 )
@@ -208,6 +208,12 @@ def test_light_rooms_stay_light(module):
 def test_features_names_need_no_jax():
     names = "[getattr(features, name) for name in features.__all__]"
     assert loaded_by(f"import ast_jax.features as features; {names}") & FORBIDDEN["ast_jax.features"] == set()
+
+
+def test_the_front_door_offers_no_module_by_the_name_of_a_function():
+    import ast_jax
+
+    assert {path.stem for path in PACKAGE.iterdir()} & set(ast_jax.__all__) == set()
 
 
 @pytest.mark.parametrize("room", [path.parent.name for path in sorted(PACKAGE.glob("*/__init__.py"))])

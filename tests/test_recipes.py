@@ -15,7 +15,7 @@ from ast_jax.config import base, flatten
 from ast_jax.errors import InputError
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.main import main
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 ABLATIONS = ROOT / "configs" / "ablations.py"

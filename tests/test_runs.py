@@ -1,7 +1,7 @@
 """A run is the same model wherever it is asked, also one that an older version left.
 
-The run is of sigmoids on one label a clip, as Speech Commands' recipe has it: what asks the data instead of the run
-whether scores are sigmoids goes wrong on it. One class has no clip to evaluate.
+The run is of sigmoids on one label a clip, as Speech Commands' recipe has it: what asks the data instead of
+the run whether scores are sigmoids goes wrong on it. One class has no clip to evaluate.
 """
 
 import json
@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_jax import commands, load_model
-from ast_jax.config import of_run, parse
+from ast_jax import load_model
+from ast_jax.commands import invoke
+from ast_jax.config import of_run
 from ast_jax.evaluation.metrics import Scored
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features import load_audio, log_mel
-from ast_jax.inference import predict
 from ast_jax.inference.predict import Tagger
+from ast_jax.recipes import parse
 from ast_jax.training.loop import train
 from ast_jax.weights.convert import convert
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"evaluate": commands.evaluate, "predict": predict.main}
 # Shards hold log-mels as float16: a score moves by as much as that.
 STORED = 2e-3
 
@@ -73,8 +73,8 @@ def run(sounds) -> Path:
 
 
 def as_left_by_an_older_version(run: Path, copy: Path) -> Path:
-    """What the first versions wrote: no settings that came later, and a card that says how many labels a clip has, not what
-    scores are; MLPs as a multiple of the width, recomputing as yes or no."""
+    """What the first versions wrote: no settings that came later, and a card that says how many labels a clip
+    has, not what scores are; MLPs as a multiple of the width, recomputing as yes or no."""
     shutil.copytree(run, copy)
     config, card = (json.loads((copy / name).read_text()) for name in ("config.json", "model_card.json"))
     later = (
@@ -117,7 +117,7 @@ def clips_of(run: Path) -> dict[str, Path]:
 
 
 def test_training_scores_by_sigmoids(run):
-    """The scores that training saved are those of the logits; as shares of one, they would be others by far."""
+    """The scores that training saved are those of the logits; a softmax would give others by far."""
     saved, loaded = Predictions.read(run / "scores.npz"), load_model(run)
     fbank = np.stack([log_mel(load_audio(clips_of(run)[name])) for name in saved.ids])
     logits = loaded.logits(fbank)
@@ -128,7 +128,7 @@ def test_training_scores_by_sigmoids(run):
 
 
 def test_evaluate_again_finds_what_training_found(either, tmp_path, capsys):
-    COMMANDS["evaluate"]([str(either), "--again", f"--out={tmp_path / 'again.npz'}"])
+    invoke("evaluate", [str(either), "--again", f"--out={tmp_path / 'again.npz'}"])
     trained, again = Predictions.read(either / "scores.npz"), Predictions.read(tmp_path / "again.npz")
     assert again.ids == trained.ids
     # another compilation of the same sums
@@ -191,7 +191,7 @@ def test_the_card_holds_the_thresholds_of_the_best_f1(run):
 
 
 def spans_of(run: Path, sound: Path, capsys, *flags: str) -> dict[str, list]:
-    COMMANDS["predict"]([f"--model={run}", "--json", *flags, str(sound)])
+    invoke("predict", [f"--model={run}", "--json", *flags, str(sound)])
     return {tag["label"]: tag["spans"] for tag in json.loads(capsys.readouterr().out)["tags"]}
 
 

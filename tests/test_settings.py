@@ -76,7 +76,8 @@ def test_what_was_set_comes_back_from_the_tree():
 
 @pytest.mark.parametrize("key", FIELDS)
 def test_a_value_of_another_type_is_refused(key):
-    """A list of words for what is one, a word for what is none; and a truth for a number, which Python would take for 1."""
+    """A list of words for what is one, a word for what is none; and a truth for a number, which Python would
+    take for 1."""
     _, hint = FIELDS[key]
     wrong = [7] if hint is str else ["some"]
     wrong += [True, 0.5 if numeric(key) is int else "0.5"] if key in NUMERIC else []

@@ -1,4 +1,5 @@
-"""Each augmentation against a direct NumPy statement of its definition, its distribution, and its independence of the batch."""
+"""Each augmentation against a direct NumPy statement of its definition, its distribution, and its
+independence of the batch."""
 
 import functools
 
@@ -102,7 +103,8 @@ def test_a_mask_wider_than_the_clip_is_held_to_it():
 
 
 def test_masks_are_zeros_before_normalisation():
-    """The reference masks the padded spectrogram, with zeros that then become (0 - mean) / (2 std) like the padding."""
+    """The reference masks the padded spectrogram, with zeros that then become (0 - mean) / (2 std) like the
+    padding."""
     rows = batch_of(
         {"fbank": np.full((20, 128), -9, np.float16)}, {"fbank": np.full((60, 128), -9, np.float16)}
     )
@@ -213,13 +215,15 @@ def batch_of(*examples: dict, frames: int = 64, **partners) -> dict:
 
 
 def sounds(*sizes: int) -> list[dict]:
-    """White noise, so that every mel bin is within 50 dB of its frame's peak, on an offset that mixing must remove."""
+    """White noise, so that every mel bin is within 50 dB of its frame's peak, on an offset that mixing must
+    remove."""
     rng = np.random.default_rng(2)
     return [{"waveform": rng.normal(2000, 3000, size).clip(-32768, 32767).astype(np.int16)} for size in sizes]
 
 
 def test_the_step_mixes_waveforms_at_their_own_lengths():
-    """The model sees log_mel of what the reference would mix, rows past the clip's end 0; the partner shorter, longer, longest."""
+    """The model sees log_mel of what the reference would mix, rows past the clip's end 0; the partner
+    shorter, longer, longest."""
     span = 400 + 63 * 160  # samples of 64 frames
     clips, partners = sounds(6000, 6000, 300, span), sounds(3000, 9000, 5000, 700)
     shares = [0.3, 0.55, 0.4, 0.7]
@@ -235,7 +239,8 @@ def test_the_step_mixes_waveforms_at_their_own_lengths():
 
 
 def test_clips_longer_than_the_model_mix_like_the_references_cut_after_log_mel():
-    """The shards hold whole clips and the batch their beginnings: means of the whole differ only by an offset, which no frame keeps."""
+    """The shards hold whole clips and the batch their beginnings: means of the whole differ only by an
+    offset, which no frame keeps."""
     (clip,), (partner,), frames = sounds(9000), sounds(8000), 20
     got = np.asarray(
         inputs(batch_of(clip, frames=frames, share=[0.4], partner=[partner]), jnp.int32(0), PLAIN)
@@ -375,7 +380,8 @@ def test_no_two_uses_share_a_stream():
 
 
 def test_augmentations_of_a_clip_are_drawn_apart():
-    """A clip's gain tells nothing of its noise or its roll. Frames are 100 apart, so all three can be read off the first."""
+    """A clip's gain tells nothing of its noise or its roll. Frames are 100 apart, so all three can be read
+    off the first."""
     n, frames = 1000, 20
     ramp = np.broadcast_to(100 * np.arange(frames, dtype=np.float16)[:, None], (n, frames, 128))
     rows = {"fbank": ramp, "length": np.full(n, frames, np.int32), "index": np.arange(n, dtype=np.int32)}

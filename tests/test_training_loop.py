@@ -1,4 +1,5 @@
-"""Whole runs on a few real files, from the command line: complete, resumable after kill -9, SIGTERM and a torn checkpoint."""
+"""Whole runs on a few real files, from the command line: complete, resumable after kill -9, SIGTERM and a
+torn checkpoint."""
 
 import contextlib
 import json
@@ -21,7 +22,7 @@ from ast_jax.commands import invoke
 from ast_jax.errors import Diverged, InputError
 from ast_jax.evaluation import metrics
 from ast_jax.evaluation.predictions import Predictions
-from ast_jax.recipe import parse
+from ast_jax.recipes import parse
 from ast_jax.training import hosts
 from ast_jax.training.loop import train
 from benchmarks.prove_crashes import compare, survive
@@ -155,7 +156,8 @@ def test_stopping_after_an_epoch_and_going_on_is_the_same_run(whole, sounds, dat
 
 @pytest.mark.slow
 def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, monkeypatch):
-    """Weights averaged over epochs 1 and 2, scores over all so far, across a stop after epoch 1; training itself is as without."""
+    """Weights averaged over epochs 1 and 2, scores over all so far, across a stop after epoch 1; training
+    itself is as without."""
     workdir, evaluated, save = tmp_path / "run", {}, Predictions.save
 
     def noted(predictions: Predictions, path: Path) -> None:
@@ -211,7 +213,8 @@ def test_an_average_over_no_epochs_is_refused(sounds, data_dir, tmp_path, span):
 
 
 def test_a_curve_outside_the_band_raises_the_alarm_at_once(sounds, data_dir, tmp_path, capsys):
-    """The comparison is of the curve's own metric, whichever decides the best epoch; an epoch not published has none."""
+    """The comparison is of the curve's own metric, whichever decides the best epoch; an epoch not published
+    has none."""
     config = settings(sounds, data_dir, epochs=2, average_epochs=(5, 9))
     config.published = {"metric": "auc", "curve": {"1": 1.5}, "band": 0.01}
     train(config, tmp_path / "run")
@@ -252,7 +255,8 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 @pytest.mark.slow
 def test_kill_dash_nine_again_and_again_and_the_same_command(whole, sounds, data_dir, tmp_path):
-    """Killed while a checkpoint is written, then as an evaluation begins; benchmarks/prove_crashes.py does it twenty times."""
+    """Killed while a checkpoint is written, then as an evaluation begins; benchmarks/prove_crashes.py does it
+    twenty times."""
     workdir = tmp_path / "run"
     moments = ("save", "evaluation")
     lives = survive(command(sounds, data_dir), workdir, moments, epoch_steps=STEPS, rng=random.Random(0))

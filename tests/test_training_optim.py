@@ -1,4 +1,5 @@
-"""The optimiser and the rate's stairs against a replay of what the reference's loop does, and against PyTorch."""
+"""The optimiser and the rate's stairs against a replay of what the reference's loop does, and against
+PyTorch."""
 
 import dataclasses
 import inspect
@@ -23,7 +24,8 @@ from ast_jax.training.optim import (
 
 
 def replay(lr, steps, *, steps_per_epoch, warmup_steps, stair, decay, decay_epochs):
-    """The reference's loop, line by line: the warm-up writes the rate, MultiStepLR multiplies it after an epoch."""
+    """The reference's loop, line by line: the warm-up writes the rate, MultiStepLR multiplies it after an
+    epoch."""
     rate, rates = lr, []
     for step in range(steps):
         epoch, within = divmod(step, steps_per_epoch)

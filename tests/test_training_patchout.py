@@ -1,4 +1,5 @@
-"""Patchout: which patches stay, how they are drawn, and that a training step, and only that, leaves the others out."""
+"""Patchout: which patches stay, how they are drawn, and that a training step, and only that, leaves the
+others out."""
 
 import functools
 
@@ -110,7 +111,8 @@ def test_training_leaves_patches_out_and_evaluation_does_not(batch):
 
 @pytest.fixture(scope="module")
 def positions_felt(batch):
-    """(step, index) -> which positions' gradient a training step on one clip moves, and which patches should stay."""
+    """(step, index) -> which positions' gradient a training step on one clip moves, and which patches should
+    stay."""
     model = AST(MODEL, rngs=nnx.Rngs(0))
     graphdef, params, _ = split(model)
     rng = np.random.default_rng(0)  # at std 0.2, so that every token matters
@@ -136,7 +138,8 @@ def positions_felt(batch):
 
 
 def test_the_positions_of_patches_left_out_get_no_gradient(positions_felt):
-    """A step depends on the positions of the patches that stay, and on no others; anew each step, for each clip apart."""
+    """A step depends on the positions of the patches that stay, and on no others; anew each step, for each
+    clip apart."""
     moved, kept = positions_felt(0, 7)
     assert len(kept) == 2 + KEPT
     assert set(moved) == kept

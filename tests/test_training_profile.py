@@ -1,4 +1,5 @@
-"""What a run says of its speed: counted operations, the share of the peak, traces of a few steps, kept programs."""
+"""What a run says of its speed: counted operations, the share of the peak, traces of a few steps, kept
+programs."""
 
 import dataclasses
 import gzip
@@ -21,8 +22,9 @@ CONFIG = ASTConfig(num_classes=10, num_frames=256, strides=(16, 16), width=64, d
 
 
 def matrix_products(tokens: int, config: ASTConfig) -> int:
-    """Operations of a forward pass's matrix products, two a multiply-add: of D^2 12 N a block, of D 2 N^2; the last block's
-    query rows, projection and MLP are of the two tokens alone that the logits are read from."""
+    """Operations of a forward pass's matrix products, two a multiply-add: of D^2 12 N a block, of D 2 N^2;
+    the last block's query rows, projection and MLP are of the two tokens alone that the logits are read
+    from."""
     whole, width, read = config.depth - 1, config.width, config.num_prefix_tokens
     block = 24 * tokens * width**2 + 4 * tokens**2 * width
     last = 6 * tokens * width**2 + 18 * read * width**2 + 4 * read * tokens * width
@@ -36,7 +38,8 @@ def test_operations_are_those_of_the_matrix_products_and_a_little_more(training)
     config = dataclasses.replace(CONFIG, width=256, mlp_width=1024, patchout=(2, 6, 10))
     products = matrix_products(2 + (6 * 10 - 10 if training else 8 * 16), config)
     counted = forward_flops(abstract("ast", config), training=training)
-    # softmax, norms, GELU: at this width a few in a hundred; in training the patches that go are embedded all the same
+    # softmax, norms, GELU: at this width a few in a hundred; in training the patches that go are embedded all
+    # the same
     assert products < counted < 1.15 * products
 
 
@@ -58,7 +61,8 @@ def test_the_share_of_the_peak_counts_the_tokens_that_stay(monkeypatch):
 
 
 def test_the_profiler_traces_the_steps_it_was_asked_for(tmp_path):
-    """Of seven calls one, three or none; a call may be several events of the trace, but the same number each."""
+    """Of seven calls one, three or none; a call may be several events of the trace, but the same number
+    each."""
 
     @jax.jit
     def one_step_of_seven(x):

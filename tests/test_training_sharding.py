@@ -1,5 +1,5 @@
-"""One step on one device and on eight: the same losses under jit, pmap and fsdp, laid out as promised; and who reads which
-rows."""
+"""One step on one device and on eight: the same losses under jit, pmap and fsdp, laid out as promised; and
+who reads which rows."""
 
 import json
 import os
@@ -22,8 +22,8 @@ EIGHT = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_lev
 
 @pytest.fixture(scope="module")
 def both() -> dict[str, dict]:
-    """Twenty steps with every augmentation on, by family (ast, own) and layout: single (one device of the eight), jit, pmap,
-    fsdp."""
+    """Twenty steps with every augmentation on, by family (ast, own) and layout: single (one device of the
+    eight), jit, pmap, fsdp."""
     script = Path(__file__).with_name("eight_devices.py")
     done = subprocess.run(
         [sys.executable, str(script)], env=os.environ | {"XLA_FLAGS": EIGHT}, capture_output=True, text=True
@@ -40,7 +40,8 @@ def runs(both) -> dict[str, dict]:
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["jit", "pmap", "fsdp"])
 def test_losses_and_scores_are_those_of_one_device(runs, layout):
-    """Batches of 12 on 8 devices: the last two devices get filler alone. 1e-5: sums in another order, through 20 Adam steps."""
+    """Batches of 12 on 8 devices: the last two devices get filler alone. 1e-5: sums in another order, through
+    20 Adam steps."""
     assert len(runs["single"]["losses"]) == 20
     assert runs["single"]["losses"][-1] < runs["single"]["losses"][0]
     np.testing.assert_allclose(runs[layout]["losses"], runs["single"]["losses"], rtol=1e-5)
@@ -50,8 +51,8 @@ def test_losses_and_scores_are_those_of_one_device(runs, layout):
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["jit", "pmap", "fsdp"])
 def test_statistics_of_a_batch_are_of_all_devices_real_rows(both, layout):
-    """Of a family with BatchNorm: losses need the batch's own moments on each device, scores the running ones. A device
-    of fillers alone (two of eight are) must not draw either towards itself."""
+    """Of a family with BatchNorm: losses need the batch's own moments on each device, scores the running
+    ones. A device of fillers alone (two of eight are) must not draw either towards itself."""
     ours, alone = both["own"][layout], both["own"]["single"]
     assert np.ptp(alone["losses"]) > 0.05
     np.testing.assert_allclose(ours["losses"], alone["losses"], rtol=1e-5)

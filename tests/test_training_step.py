@@ -1,4 +1,5 @@
-"""One step: the mean over real rows only, padding placed before normalisation, both losses, both kinds of batch.
+"""One step: the mean over real rows only, padding placed before normalisation, both losses, both kinds of
+batch.
 
 And its options: accumulation, several devices, label smoothing, an average of the weights, frozen parameters.
 """
@@ -154,7 +155,8 @@ def assert_close(ours: dict, theirs: dict) -> None:
 
 @pytest.mark.parametrize(("loss", "parts"), [("bce", 2), ("ce", 4)])
 def test_accumulation_equals_the_whole_batch(graph, batch, loss, parts):
-    """Three real rows of four: parts of 2 and 1 rows, or of 1, 1, 1 and none. 1e-6 is float32's rounding of another order."""
+    """Three real rows of four: parts of 2 and 1 rows, or of 1, 1, 1 and none. 1e-6 is float32's rounding of
+    another order."""
     step = step_of(loss=loss, freq_mask=20, time_mask=10, noise=True)
     whole, expected = run_steps(graph, batch, step)
     state, figures = run_steps(graph, batch, dataclasses.replace(step, accumulate=parts))
@@ -177,7 +179,8 @@ def test_accumulation_moves_adam_once(graph, batch):
 
 
 def test_the_mean_over_devices_is_over_their_real_rows(graph, batch):
-    """Two devices, simulated along a named axis, with unequal numbers of real rows: equal to one device's step."""
+    """Two devices, simulated along a named axis, with unequal numbers of real rows: equal to one device's
+    step."""
     graphdef, params = graph
     step = functools.partial(train_step, graphdef=graphdef, optimizer=DESCENT, step=PLAIN, axis_name="data")
     mapped = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="data"))

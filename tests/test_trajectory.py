@@ -1,8 +1,10 @@
-"""Training step by step against PyTorch: the reference's loop on timm's blocks and ours give the same losses and the same updates.
+"""Training step by step against PyTorch: the reference's loop on timm's blocks and ours give the same losses
+and the same updates.
 
-Nine epochs of eight steps. The warm-up climbs in stairs of 3 steps to step 12, and a decay at step 8 falls into it: the stair at
-step 9 writes it away (the reference's quirk). Steps 12 to 55 run at the full rate, then a second decay stays. The last batch of
-each epoch is a clip short. Rate and weight decay are large, so that the coupling of the decay into the moments shows.
+Nine epochs of eight steps. The warm-up climbs in stairs of 3 steps to step 12, and a decay at step 8 falls
+into it: the stair at step 9 writes it away (the reference's quirk). Steps 12 to 55 run at the full rate, then
+a second decay stays. The last batch of each epoch is a clip short. Rate and weight decay are large, so that
+the coupling of the decay into the moments shows.
 """
 
 import functools
@@ -45,7 +47,8 @@ FAULTS = {
 
 
 def make_batches(loss: str) -> list[dict[str, np.ndarray]]:
-    """Noise around a pattern for each class, of 20 to 64 frames; clips of two classes where the loss allows."""
+    """Noise around a pattern for each class, of 20 to 64 frames; clips of two classes where the loss
+    allows."""
     rng = np.random.default_rng(0)
     patterns = rng.normal(0, 3, (CONFIG.num_classes, CONFIG.num_frames, CONFIG.num_mel_bins))
     found = []
@@ -134,7 +137,8 @@ def run_ours(
 def assert_same_trajectory(ours: tuple, theirs: tuple) -> None:
     """Losses within 1e-4 of each other at every step, updates within 1e-3 of the updates' norm.
 
-    The key third of the qkv biases is left out: softmax cancels it, so its true gradient is 0 and Adam blows rounding up.
+    The key third of the qkv biases is left out: softmax cancels it, so its true gradient is 0 and Adam blows
+    rounding up.
     """
     (losses, final), (their_losses, start, their_final) = ours, theirs
     np.testing.assert_allclose(losses, their_losses, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What is written is read back bit for bit, PyTorch computes the same from it, and what does not fit leaves nothing behind."""
+"""What is written is read back bit for bit, PyTorch computes the same from it; what does not fit leaves nothing."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Programs for machines without this package, and the card for people: each against the model it was made from."""
+"""Programs for machines without this package, and the card for people: each against its model."""
 
 import json
 import logging
@@ -87,7 +87,9 @@ def test_the_cards_own_words_run_without_this_package(exported, loaded, tmp_path
     readme = (exported[0] / "README.md").read_text()
     snippet = readme.split("```python\n")[1].split("```")[0]
     np.save(tmp_path / "x.npy", features(2))
-    code = f"import numpy\nfbank = numpy.load({str(tmp_path / 'x.npy')!r})\n{snippet}\nimport sys\nassert 'ast_jax' not in sys.modules\nprint(numpy.asarray(logits).tolist())"
+    before = f"import numpy, sys\nfbank = numpy.load({str(tmp_path / 'x.npy')!r})"
+    after = "assert 'ast_jax' not in sys.modules\nprint(numpy.asarray(logits).tolist())"
+    code = f"{before}\n{snippet}\n{after}"
     done = subprocess.run([sys.executable, "-c", code], cwd=exported[0], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(json.loads(done.stdout), loaded.logits(features(2)), atol=2e-5)

@@ -24,7 +24,8 @@ from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, host_variables
 from ast_jax.weights import LoadedModel, initialise, layouts, load_model, read_source, torch_file
 
-# Both sides compute in float32; with weights of std 0.2 logits are of size 1 to 10 and differ by some 1e-6 of that.
+# Both sides compute in float32; with weights of std 0.2 logits are of size 1 to 10 and differ by some 1e-6 of
+# that.
 PARITY = 1e-4
 
 
@@ -148,7 +149,7 @@ def test_timm_gives_the_same_tokens(tmp_path, name):
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_google_files_mean_to_timm_what_they_mean_to_us(tmp_path, stacked):
-    """timm reads Google's files by its own rules: an oracle for the table, heads on their own axis, stacked layers."""
+    """timm reads Google's files by its own rules: an oracle for the table, heads on their own axis, stacking."""
     torch = pytest.importorskip("torch")
     vit = timm().models.VisionTransformer(
         img_size=24, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0
@@ -350,7 +351,7 @@ def test_a_run_gives_the_weights_asked_for(tmp_path, monkeypatch):
 
 
 def test_another_length_and_other_strides(tmp_path):
-    """A shorter clip keeps the middle positions (the reference's rule); new strides move them to the new centres."""
+    """A shorter clip keeps the middle positions (the reference's rule); new strides move them to new centres."""
     config = tiny(num_frames=100, strides=(3, 4))  # grid 5 x 25
     params = save_ours(tmp_path / "m", config)
     table = params["pos_embed"][0, 1:].reshape(5, 25, -1)
@@ -487,7 +488,8 @@ def hugging_face_files(directory, **changes):
     """A Hugging Face AST directory without torch or transformers."""
     config = {
         "model_type": "audio-spectrogram-transformer", "architectures": ["ASTForAudioClassification"],
-        "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96, "layer_norm_eps": 1e-12,
+        "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96,
+        "layer_norm_eps": 1e-12,
         "patch_size": 4, "frequency_stride": 4, "time_stride": 4, "max_length": 16, "num_mel_bins": 12,
         "id2label": {str(i): f"name {i}" for i in range(5)}, "problem_type": "multi_label_classification",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The PyTorch side of the weight tests: timm's models, the reference built from timm's blocks, random weights at std 0.2.
+"""The PyTorch side of the weight tests: timm's models, the reference of timm's blocks, random weights at std 0.2.
 
 Imported by the tests that need it; torch and timm are imported inside, so that the others run without them.
 """

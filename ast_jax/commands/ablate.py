@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.sweep import markdown, sweep, write
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 
 def ablate(

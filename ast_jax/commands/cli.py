@@ -11,16 +11,18 @@ flag, a `tuple` by commas, a `bool` by the flag alone; a `Recipe` is what --conf
 import argparse
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from ast_jax.config import WANTED, read
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe, split
+from ast_jax.recipes import Recipe, split
 
 RECIPE_HELP = (
     "--config=FILE[:WORDS] names a recipe, a file or an installed one; --config.KEY=VALUE changes a setting"
@@ -29,27 +31,36 @@ RECIPE_HELP = (
 
 @dataclass(frozen=True)
 class Flag:
-    """What an annotation says of a parameter beside its type: its meaning and its bounds."""
+    """What an annotation adds to a type: the meaning, bounds, and whether it is a file to write."""
 
     help: str = ""
     metavar: str | None = None
     least: int | float | None = None
     most: int | float | None = None
     above: int | float | None = None
+    output: bool = False
 
     def check(self, value: Any) -> None:
-        """Raises ValueError for a value out of bounds."""
+        """Raises ValueError for a value out of bounds, or a file that cannot be written."""
         outside = (
             self.least is not None and value < self.least,
             self.above is not None and value <= self.above,
             self.most is not None and value > self.most,
+            self.output and not _writable(value),
         )
         if any(outside):
             raise ValueError(value)
 
     def bounds(self) -> str:
         ends = {"at least": self.least, "above": self.above, "at most": self.most}
-        return "".join(f", {side} {end:g}" for side, end in ends.items() if end is not None)
+        told = "".join(f", {side} {end:g}" for side, end in ends.items() if end is not None)
+        return f"{told} of a file that can be written" if self.output else told
+
+
+def _writable(file: Path) -> bool:
+    """Whether a file is there or could be, with the directories on the way to it."""
+    there = next(path for path in (file, *file.parents) if os.path.exists(path))
+    return os.access(there, os.W_OK) and os.path.isdir(there) == (there != file)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.sweep import markdown, spread, sweep, write
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 
 def crossval(

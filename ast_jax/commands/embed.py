@@ -22,7 +22,7 @@ def embed(
     window_s: WindowS = None,
     hop_s: Annotated[float | None, Flag("seconds between windows (default: the window)", above=0)] = None,
     kind: Annotated[Kind, Flag("; ".join(f"{name}: {what}" for name, what in KINDS.items()))] = "token",
-    out: Annotated[Path, Flag("an .npz or .parquet file")],
+    out: Annotated[Path, Flag("an .npz or .parquet file", output=True)],
 ) -> None:
     """Embeddings of sound files, for classifiers, search and pictures of your own.
 

@@ -14,7 +14,7 @@ from ast_jax.commands.models import Std, Which
 from ast_jax.config import flatten, of_run
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 from ast_jax.settings import Settings
 
 
@@ -27,7 +27,7 @@ def evaluate(
     mean: Annotated[float | None, Flag("instead of the checkpoint's own")] = None,
     std: Std = None,
     again: Annotated[bool, Flag("compute scores, even where a run has them saved")] = False,
-    out: Annotated[Path | None, Flag("save the scores here, for ensembles later")] = None,
+    out: Annotated[Path | None, Flag("save the scores here, for ensembles later", output=True)] = None,
 ) -> None:
     """Metrics without training.
 
@@ -70,6 +70,7 @@ def evaluate(
     if len(found) > 1:
         report(f"ensemble of {len(found)}", ensemble, expected, prepared, chosen)
     if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
         ensemble.save(out)
         print(f"scores in {out}", file=sys.stderr)
 

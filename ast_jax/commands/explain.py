@@ -17,7 +17,7 @@ def explain(
     start_s: Annotated[
         float | None, Flag("where the window begins (default: where the first label scores highest)", least=0)
     ] = None,
-    out: Annotated[Path, Flag("the .npz goes beside it")] = Path("explain.png"),
+    out: Annotated[Path, Flag("the .npz goes beside it", output=True)] = Path("explain.png"),
 ) -> None:
     """Shows what a model's answer rests on, over the spectrogram of a sound file.
 
@@ -26,28 +26,20 @@ def explain(
     Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and,
     beside it, an .npz with everything drawn and the attention of every layer and head.
     """
-    from ast_jax.inference.explain import Explainer, label_indices, picture, window_at
     from ast_jax.inference.predict import Tagger
 
-    tagger = Tagger([model])
-    names, loaded = tagger.label_names, tagger.models[0]
-    labels = label_indices(label, names) if label else None
-    if start_s is None:
-        tags = tagger.tag(file)
-        aim = labels[0] if labels else int(np.argmax(tags.overall))
-        start_s = float(tags.times_s[np.argmax(tags.scores[:, aim])])
-    explainer = Explainer(loaded)
-    fbank = window_at(file, start_s, tagger.grid())
-    if labels is None:
-        labels = [int(c) for c in np.argsort(-np.asarray(loaded.scores(fbank[None]))[0])[:top]]
-    found = explainer.explain(fbank, labels)
-    out.write_bytes(picture(found, names, start_s, loaded.front_end))
+    found = Tagger(model).explain(file, label or (), top=top, start_s=start_s)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(found.picture())
     maps = out.with_suffix(".npz")
+    names = [name for name, _ in found.best()]
+    arrays = ("fbank", "scores", "rollout", "gradient", "attention")
     np.savez_compressed(
         maps,
-        **vars(found) | {"labels": np.array([names[c] for c in labels])},
-        label_names=np.array(names),
-        start_s=start_s,
+        **{name: getattr(found, name) for name in arrays},
+        labels=np.array(names),
+        label_names=np.array(found.label_names),
+        start_s=found.start_s,
     )
-    heard = "  ".join(f"{names[c]} {found.scores[c]:.3f}" for c in labels)
-    print(f"{file} from {start_s:.2f} s: {heard}\n{out}\n{maps}")
+    heard = "  ".join(f"{name} {score:.3f}" for name, score in found.best())
+    print(f"{file} from {found.start_s:.2f} s: {heard}\n{out}\n{maps}")

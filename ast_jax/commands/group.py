@@ -57,7 +57,8 @@ def run_once(rest: Sequence[str], num_processes: int | None) -> tuple[int, str]:
         if num_processes is None
         else [[*command, *joined, f"--process_id={i}"] for i in range(num_processes)]
     )
-    processes = [subprocess.Popen(job) for job in jobs]
+    # Their answers are this command's.
+    processes = [subprocess.Popen(job, stdout=sys.stdout) for job in jobs]
     with passed_on(processes):
         status, line = first_end(processes)
         for process in processes:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.commands.cli import Flag
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 from ast_jax.settings import Settings
 
 GIB = 2**30

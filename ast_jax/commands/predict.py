@@ -28,7 +28,9 @@ def predict(
     ] = None,
     json: Annotated[bool, Flag("an object a file")] = False,
     csv: Annotated[bool, Flag("a row a window, a column a label")] = False,
-    plot: Annotated[Path | None, Flag("a picture (PNG): spectrogram and timeline of the top labels")] = None,
+    plot: Annotated[
+        Path | None, Flag("a picture (PNG): spectrogram and timeline of the top labels", output=True)
+    ] = None,
     stdin: Annotated[bool, Flag("tag 16-bit mono PCM at 16 kHz, as it comes")] = False,
 ) -> None:
     """Tags sound files of any length and format.
@@ -63,6 +65,8 @@ def predict(
         return
     found = sound_files(files or [])
     durations = durations_s(found)
+    if plot:
+        plot.parent.mkdir(parents=True, exist_ok=True)
     plots = answers.plot_paths(plot, found)
     failures = Failures(len(found), "tagged")
     with Bar(transient=True) as bar:
@@ -73,7 +77,9 @@ def predict(
             with bar.aside():
                 write(str(one.file), tags)
             if plots:
-                from ast_jax.inference.timeline import draw
+                from ast_jax.inference.timeline import picture
 
-                draw(one.file, tags, plots[str(one.file)], grid)
+                path = plots[str(one.file)]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture(one.file, tags, grid))
     failures.exit_if_any()

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from ast_jax.commands.cli import Flag
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 QUICKSTART = Recipe("quickstart")
 
@@ -54,7 +54,8 @@ def quickstart(
         ("sounds", str(sounds)),
     ):
         table.add_row(name, value)
-    Console().print(table)
+    # Whole and plain wherever it goes: a narrow terminal would cut its paths.
+    Console(width=1000, color_system=None).print(table)
     print(f"\ntag your own: {program()} predict --model={workdir} FILE")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.commands.sweep import markdown, spread, sweep, write
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 METRICS = ("accuracy", "mAP", "auc", "d_prime")
 # What a run's results hold figures of, where it has them.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.errors import Diverged, InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 DIVERGED = 3  # the exit status of a run whose loss broke
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from ast_jax.commands.cli import Flag
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe
+from ast_jax.recipes import Recipe
 
 
 def train(

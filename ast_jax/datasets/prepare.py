@@ -104,7 +104,7 @@ def prepare(
 
     Its place is `data_dir`/<name>/<kind>-<fingerprint>/1.0.0. `name` is a row of `registry.DATASETS`, or
     `module:function` of one's own. `options` are those of its `list_clips`, and `cut_s`: longer recordings
-    are cut into pieces of that many seconds. `workers` defaults to the cores this process may use; with
+    are cut into pieces of that many seconds. `workers` processes do the work, by default one a core; with
     `beam` the shards are written by its runner's instead. `progress` shows a bar and a summary on stderr.
     Clips that cannot be read are listed in the directory's skipped.csv with their reasons. Raises InputError
     for a bad source directory or option, or if more than the share `max_skipped` cannot be read; then nothing

@@ -12,6 +12,8 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,11 +52,13 @@ def outcomes(
 ) -> Generator[tuple[Clip, Outcome], None, None]:
     """Each clip with its records, or with the reason why it cannot be read, in order.
 
-    Close it (`contextlib.closing`) to end the children.
+    `workers` processes do it, 1 being this one; None: as many as this one may use cores, unless there are few
+    clips. Close it (`contextlib.closing`) to end the children.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if len(clips) >= FEW else 1
     # A front end of the caller's main module cannot be imported in a child.
-    if workers == 1 or len(clips) < FEW or type(how.front_end).__module__ == "__main__":
+    if workers == 1 or type(how.front_end).__module__ == "__main__":
         return ((clip, attempt(clip, how)) for clip in clips)
     return _in_processes(clips, how, min(workers, len(clips)))
 
@@ -136,7 +140,8 @@ class _Child:
         environment = {**dict.fromkeys(THREAD_LIMITS, "1"), "PYTHONPATH": os.pathsep.join(path)}
         self._socket, theirs = (_above_stderr(end) for end in Pipe())
         with theirs:
-            code = f"from ast_jax.datasets.workers import serve; serve({theirs.fileno()})"
+            call = f"serve({theirs.fileno()}, {os.getpid()})"
+            code = f"from ast_jax.datasets.workers import serve; {call}"
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
@@ -201,8 +206,9 @@ def _above_stderr(end: Connection) -> Connection:
     return Connection(fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
 
 
-def serve(file: int) -> None:
-    """The child's side: an Extraction, then clips, until the socket closes."""
+def serve(file: int, parent: int) -> None:
+    """The child's side: an Extraction, then clips, until the socket closes or the parent is gone."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     socket = Connection(file)
     how = socket.recv()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libraries print must not get into the progress bar
@@ -213,3 +219,10 @@ def serve(file: int) -> None:
             return
         for answer in _answers(clip, how):
             socket.send(answer)
+
+
+def _end_with(parent: int) -> None:
+    """A decoder that hangs does not see the socket close."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -91,10 +91,12 @@ class Scored:
 
     @property
     def average_precision(self) -> PerClass:
+        """See the function of that name."""
         return self._by_class[0]
 
     @property
     def roc_auc(self) -> PerClass:
+        """See the function of that name."""
         return self._by_class[1]
 
     @property

@@ -88,10 +88,20 @@ class Picture:
         return width, height
 
 
+class Png(bytes):
+    """A picture's bytes, which a notebook shows where they end a cell."""
+
+    def _repr_png_(self) -> bytes:
+        return bytes(self)
+
+    def __repr__(self) -> str:
+        return f"Png({len(self):,} bytes)"
+
+
 @contextmanager
 def sheet(
     theme: Theme, width: float = WIDTH, height: float = HEIGHT
-) -> "Iterator[tuple[Figure, Callable[[], bytes]]]":
+) -> "Iterator[tuple[Figure, Callable[[], Png]]]":
     """Yields an empty figure, `width` by `height` inches, and the function that turns it into PNG bytes.
 
     No window and no global list of figures: it works in any thread.
@@ -104,14 +114,14 @@ def sheet(
         figure = Figure(figsize=(width, height), dpi=_DPI if width <= 8 else _WIDE_DPI, layout="constrained")
         canvas = FigureCanvasAgg(figure)
 
-        def png() -> bytes:
+        def png() -> Png:
             out = io.BytesIO()
             with warnings.catch_warnings():
                 # Matplotlib's own font lacks some scripts: such a label is drawn as boxes.
                 # The report's table has it in full.
                 warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
                 canvas.print_png(out, metadata={"Software": None})
-            return out.getvalue()
+            return Png(out.getvalue())
 
         yield figure, png
 

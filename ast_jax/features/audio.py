@@ -54,6 +54,11 @@ class AudioError(InputError):
         self.reason = reason
 
 
+def name_of(source: SoundSource) -> str:
+    """What a source is called in messages and tables: its path, or how many bytes it is."""
+    return f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
+
+
 def load_audio(
     source: SoundSource,
     *,
@@ -116,7 +121,7 @@ def duration_s(source: SoundSource) -> float:
 
 @contextmanager
 def _opened(source: SoundSource, longest_s: float = math.inf) -> Iterator[tuple[soundfile.SoundFile, str]]:
-    name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
+    name = name_of(source)
     with ExitStack() as stack:
         try:
             file = io.BytesIO(source) if isinstance(source, bytes) else _regular_file(source, name)

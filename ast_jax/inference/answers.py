@@ -4,6 +4,7 @@ W windows, C classes.
 """
 
 import csv
+import html
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -17,9 +18,12 @@ from jaxtyping import Float
 from ast_jax.inference.windows import Heard
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tags:
-    """What a model heard: a score for each window and class, and where the windows lie."""
+    """What a model heard: a score for each window and class, and where the windows lie.
+
+    A notebook shows the best labels with their scores.
+    """
 
     times_s: Float[np.ndarray, " W"]  # where each window begins
     ends_s: Float[np.ndarray, " W"]  # and ends: at the sound's end, where the window is longer
@@ -32,6 +36,26 @@ class Tags:
         order = np.argsort(-self.overall, kind="stable")[:count]
         return [(self.label_names[i], float(self.overall[i])) for i in order]
 
+    def rows(self) -> list[dict[str, float]]:
+        """A row a window: start_s, end_s, and the score of every label. `pandas.DataFrame(tags.rows())`"""
+        return [
+            {"start_s": float(start), "end_s": float(end)}
+            | dict(zip(self.label_names, scores.tolist(), strict=True))
+            for start, end, scores in zip(self.times_s, self.ends_s, self.scores, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        best = "".join(f"\n  {score:.4f}  {label}" for label, score in self.best())
+        return f"Tags of {self.duration_s:.1f} s in {len(self.scores)} windows{best}"
+
+    def _repr_html_(self) -> str:
+        bar = "<td><div style='width:{}px;height:0.8em;background:#0072b2'></div></td>"
+        lines = "".join(
+            f"<tr><td>{html.escape(label)}</td><td>{score:.4f}</td>{bar.format(round(200 * score))}</tr>"
+            for label, score in self.best()
+        )
+        return f"<table><caption>{self.duration_s:.1f} s, {len(self.scores)} windows</caption>{lines}</table>"
+
     @property
     def overall(self) -> Float[np.ndarray, " C"]:
         """The mean over windows."""
@@ -39,11 +63,13 @@ class Tags:
 
     @classmethod
     def of(cls, heard: Heard, window_s: float, label_names: Sequence[str] = ()) -> "Tags":
+        """The tags of a sound whose windows of `window_s` were answered by scores."""
         times = np.array(heard.starts_s), np.array(heard.ends_s)
         return cls(*times, window_s, np.stack(heard.answers), label_names)
 
     @property
     def duration_s(self) -> float:
+        """Seconds from the sound's beginning to the end of its last window."""
         return float(self.ends_s[-1])
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ast_jax.errors import InputError
+from ast_jax.features.audio import name_of
 from ast_jax.inference.files import (
     Failures,
     batch_size_for,
@@ -95,7 +96,7 @@ def _one_window(loaded: LoadedModel) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDty
 
 def rows_of(heard: Heard, loaded: LoadedModel, kind: Kind) -> Rows:
     """The embeddings of one file with their times; steps of time that only pad a window are left out."""
-    name, starts, ends = str(heard.file), np.array(heard.starts_s), np.array(heard.ends_s)
+    name, starts, ends = name_of(heard.file), np.array(heard.starts_s), np.array(heard.ends_s)
     if kind != "frames":
         return Rows([name] * len(starts), starts, ends, np.stack(heard.answers))
     front_end, (size, stride, _) = loaded.front_end, loaded.model.time_steps

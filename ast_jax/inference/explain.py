@@ -7,7 +7,6 @@ heads, f x t patches, K labels, C classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,8 +15,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ast_jax.errors import InputError
-from ast_jax.evaluation.style import LIGHT, sheet
-from ast_jax.features import FrontEnd, Kaldi
+from ast_jax.evaluation.style import LIGHT, Png, sheet
+from ast_jax.features import FrontEnd
+from ast_jax.features.audio import SoundSource, name_of
 from ast_jax.inference.attribution import (
     attention_maps,
     gradient_times_input,
@@ -31,9 +31,9 @@ from ast_jax.weights import LoadedModel
 from ast_jax.weights.pretrained import fit_frames
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """One window of sound and what the answer to it rests on.
+    """One window of sound and what the answer to it rests on; a notebook shows its picture.
 
     Arrays over [T, F] hold the sound's own frames, without padding.
     """
@@ -43,9 +43,51 @@ class Explanation:
     labels: Int[np.ndarray, " K"]  # those explained
     rollout: Float[np.ndarray, "T F"]  # attention, for no label in particular
     gradient: Float[np.ndarray, "K T F"]  # gradient x input; negative: against the label
-    attention: Float[
-        np.ndarray, "L H f t"
-    ]  # of the class and distillation tokens to each patch, padding included
+    # of the class and distillation tokens to each patch, padding included
+    attention: Float[np.ndarray, "L H f t"]
+    label_names: Sequence[str]
+    front_end: FrontEnd
+    start_s: float = 0.0
+
+    def best(self) -> list[tuple[str, float]]:
+        """The labels explained and their scores."""
+        return [(self.label_names[c], float(self.scores[c])) for c in self.labels]
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{label} {score:.3f}" for label, score in self.best())
+        return f"Explanation of {told}, from {self.start_s:.2f} s"
+
+    def _repr_png_(self) -> bytes:
+        return self.picture()
+
+    def picture(self) -> Png:
+        """The spectrogram, then over it the rollout and each label's gradient x input, its marked region
+        outlined.
+        """
+        panels: list[tuple[str, Any, bool]] = [
+            ("What was heard", None, False),
+            ("Attention rollout: where any answer may come from", self.rollout, False),
+        ]
+        for (label, score), gradient in zip(self.best(), self.gradient, strict=True):
+            panels.append((f"For {label} ({score:.3f}): gradient x input", gradient, True))
+        frames, bins = self.fbank.shape
+        extent = (self.start_s, self.start_s + self.front_end.seconds(frames), 0, bins)
+        low, high = np.percentile(self.fbank, [1, 99.5])
+        with sheet(LIGHT, 7.0, 1.9 * len(panels)) as (figure, png):
+            all_axes = figure.subplots(len(panels), 1, sharex=True)
+            for axes, (title, relevance, outlined) in zip(all_axes, panels, strict=True):
+                look = {"origin": "lower", "aspect": "auto", "extent": extent}
+                back = {"cmap": "magma"} if relevance is None else {"cmap": "gray_r", "alpha": 0.5}
+                axes.imshow(self.fbank.T, vmin=low, vmax=high, **back, **look)
+                if relevance is not None:
+                    _lay_over(axes, relevance, look)
+                if outlined:
+                    marked = marked_region(relevance).T.astype(float)
+                    axes.contour(marked, levels=[0.5], colors=LIGHT.ink, linewidths=1, extent=extent)
+                axes.set_title(title, size=10)
+                axes.set(ylabel="mel bin", yticks=[0, bins // 2, bins])
+            axes.set_xlabel("seconds")
+            return png()
 
 
 class Explainer:
@@ -57,58 +99,40 @@ class Explainer:
             raise InputError(
                 f"explain shows an AST's attention, the model is of the family {family_name(loaded.model)}"
             )
-        graphdef, params, statistics = split(loaded.model)
-        self._arrays = params | statistics
 
-        def attend(arrays, x):
+        def attend(graphdef, arrays, x):
             _, out = merge(graphdef, arrays)(x, attention=True)
             return attention_maps(out["attention"], self.config)
 
-        self._attend = jax.jit(attend)
-        self._gradient = jax.jit(lambda arrays, x, c: gradient_times_input(merge(graphdef, arrays), x, c))
+        def gradient(graphdef, arrays, x, labels):
+            return gradient_times_input(merge(graphdef, arrays), x, labels)
 
-    def explain(self, fbank: Float[np.ndarray, "t F"], labels: Sequence[int]) -> Explanation:
+        self._attend, self._gradient = (jax.jit(body, static_argnums=0) for body in (attend, gradient))
+
+    def explain(
+        self, fbank: Float[np.ndarray, "t F"], labels: Sequence[int], *, start_s: float = 0.0
+    ) -> Explanation:
         """Explains the score of each label on one window, of which what lies past the model's length is cut
         off.
         """
         fbank, chosen = fbank[: self.config.num_frames], np.asarray(labels, np.int32)
+        # As the model is now: it may have been trained since.
+        graphdef, params, statistics = split(self.loaded.model)
+        arrays = params | statistics
         padded, own = jnp.asarray(fit_frames(fbank[None], self.config.num_frames)), len(fbank)
         x = self.loaded.front_end.normalise(padded)
-        attention, rolled = jax.device_get(self._attend(self._arrays, x))
-        gradient = np.asarray(self._gradient(self._arrays, x[0], jnp.asarray(chosen)))
-        rollout = over_cells(rolled[0], self.config)[:own]
-        scores = np.asarray(self.loaded.scores(fbank[None]))[0]
-        return Explanation(fbank, scores, chosen, rollout, gradient[:, :own], attention[0])
-
-
-def picture(
-    found: Explanation, names: Sequence[str], start_s: float = 0.0, front_end: FrontEnd | None = None
-) -> bytes:
-    """PNG: the spectrogram, then over it the rollout and each label's gradient x input, its marked region
-    outlined.
-    """
-    title = "Attention rollout: where any answer may come from"
-    panels: list[tuple[str, Any, bool]] = [("What was heard", None, False), (title, found.rollout, False)]
-    for label, gradient in zip(found.labels, found.gradient, strict=True):
-        panels.append((f"For {names[label]} ({found.scores[label]:.3f}): gradient x input", gradient, True))
-    frames, bins = found.fbank.shape
-    extent = (start_s, start_s + (front_end or Kaldi()).seconds(frames), 0, bins)
-    low, high = np.percentile(found.fbank, [1, 99.5])
-    with sheet(LIGHT, 7.0, 1.9 * len(panels)) as (figure, png):
-        all_axes = figure.subplots(len(panels), 1, sharex=True)
-        for axes, (title, relevance, outlined) in zip(all_axes, panels, strict=True):
-            look = {"origin": "lower", "aspect": "auto", "extent": extent}
-            back = {"cmap": "magma"} if relevance is None else {"cmap": "gray_r", "alpha": 0.5}
-            axes.imshow(found.fbank.T, vmin=low, vmax=high, **back, **look)
-            if relevance is not None:
-                _lay_over(axes, relevance, look)
-            if outlined:
-                marked = marked_region(relevance).T.astype(float)
-                axes.contour(marked, levels=[0.5], colors=LIGHT.ink, linewidths=1, extent=extent)
-            axes.set_title(title, size=10)
-            axes.set(ylabel="mel bin", yticks=[0, bins // 2, bins])
-        axes.set_xlabel("seconds")
-        return png()
+        attention, rolled = jax.device_get(self._attend(graphdef, arrays, x))
+        return Explanation(
+            fbank,
+            scores=np.asarray(self.loaded.scores(fbank[None]))[0],
+            labels=chosen,
+            rollout=over_cells(rolled[0], self.config)[:own],
+            gradient=np.asarray(self._gradient(graphdef, arrays, x[0], jnp.asarray(chosen)))[:, :own],
+            attention=attention[0],
+            label_names=self.loaded.label_names,
+            front_end=self.loaded.front_end,
+            start_s=start_s,
+        )
 
 
 def _lay_over(axes, relevance: Float[np.ndarray, "T F"], look: dict) -> None:
@@ -121,20 +145,21 @@ def _lay_over(axes, relevance: Float[np.ndarray, "T F"], look: dict) -> None:
     axes.imshow(np.concatenate([colour, 0.75 * strength[..., None]], axis=-1), **look)
 
 
-def window_at(file: str | Path, start_s: float, grid: Grid) -> Float[np.ndarray, "T F"]:
-    """Features of the window of the file from `start_s` on, or of as much as there is; decodes no further.
+def window_at(sound: SoundSource, start_s: float, grid: Grid) -> Float[np.ndarray, "T F"]:
+    """Features of the window of the sound from `start_s` on, or of as much as there is; decodes no further.
 
-    Raises InputError if the file ends before, AudioError if it cannot be heard.
+    Raises InputError if the sound ends before, AudioError if it cannot be heard.
     """
     rate = grid.front_end.sample_rate_hz
     start, heard, kept = round(start_s * rate), 0, [np.zeros(0, np.float32)]
-    for block in decoded(file, grid):
+    for block in decoded(sound, grid):
         kept.append(block[max(0, start - heard) : max(0, start + grid.window - heard)])
         heard += len(block)
         if heard >= start + grid.window:
             break
     if not sum(map(len, kept)):
-        raise InputError(f"{file} lasts {heard / rate:.1f} s, and --start_s is {start_s:g}: choose less")
+        length = f"{name_of(sound)} lasts {heard / rate:.1f} s"
+        raise InputError(f"{length}, and --start_s is {start_s:g}: choose less")
     return grid.front_end.features(np.concatenate(kept))
 
 

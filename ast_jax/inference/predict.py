@@ -8,17 +8,25 @@ file, C classes.
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
+from ast_jax.evaluation.style import Png
 from ast_jax.features.audio import SoundSource
 from ast_jax.inference.answers import Tags
+from ast_jax.inference.rows import Kind, Rows
 from ast_jax.inference.windows import BATCH, Grid, Heard, cut, hear
-from ast_jax.weights import load_model
+from ast_jax.weights import LoadedModel, load_model
+
+if TYPE_CHECKING:
+    from ast_jax.inference.explain import Explainer, Explanation
 
 Sound = SoundSource | BinaryIO | tuple[np.ndarray, float]
 
@@ -106,6 +114,75 @@ class Tagger:
         if heard.error is not None:
             raise heard.error
         return Tags.of(heard, grid.window_s, self.label_names)
+
+    def plot(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Png:
+        """A picture of one sound, as `tag` takes it: its spectrogram over what was heard when."""
+        from ast_jax.inference.timeline import picture
+
+        source = as_source(sound)
+        tags = self.tag(source, window_s=window_s, hop_s=hop_s)
+        return picture(source, tags, self.grid(window_s=window_s, hop_s=hop_s))
+
+    def explain(
+        self, sound: Any, labels: Sequence[str] = (), *, top: int = 2, start_s: float | None = None
+    ) -> "Explanation":
+        """What the scores of these labels, or else of the `top` best, rest on in one window of one sound: the
+        one from `start_s` on, or else where the first label scores highest.
+
+        Raises InputError: an unknown label, a sound that ends before, an ensemble, a model that is no AST.
+        """
+        from ast_jax.inference.explain import label_indices, window_at
+
+        source, chosen = as_source(sound), label_indices(labels, self.label_names)
+        if start_s is None:
+            tags = self.tag(source)
+            aim = chosen[0] if chosen else int(np.argmax(tags.overall))
+            start_s = float(tags.times_s[np.argmax(tags.scores[:, aim])])
+        explainer = self._explainer
+        fbank = window_at(source, start_s, self.grid())
+        chosen = chosen or np.argsort(-np.asarray(self.scores(fbank[None]))[0])[:top].tolist()
+        return explainer.explain(fbank, chosen, start_s=start_s)
+
+    @cached_property
+    def _explainer(self) -> "Explainer":
+        from ast_jax.inference.explain import Explainer
+
+        return Explainer(self._only_model())
+
+    def embed(
+        self,
+        *sounds: Any,
+        kind: Kind = "token",
+        layer: int | None = None,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+    ) -> Rows:
+        """Embeddings of sounds, each as `tag` takes it: a row for each window, a window apart unless `hop_s` says
+        otherwise, or for each step of time (kind="frames").
+
+        Raises InputError: no such kind or layer, an ensemble, or what `tag` raises.
+        """
+        from ast_jax.inference.embed import embedder, rows_of
+
+        loaded, grid = self._only_model(), self.grid(window_s=window_s, hop_s=hop_s)
+        if hop_s is None:
+            grid = replace(grid, hop=grid.window)
+        forward, found = embedder(loaded, itemgetter(kind), layer), []
+        for heard in hear(map(as_source, sounds), grid, forward):
+            if heard.error is not None:
+                raise heard.error
+            found.append(rows_of(heard, loaded, kind))
+        return Rows.join(found)
+
+    def _only_model(self) -> LoadedModel:
+        if len(self.models) > 1:
+            raise InputError(
+                f"this is an ensemble of {len(self.models)} models: make a Tagger of one of them"
+            )
+        return self.models[0]
+
+    def __repr__(self) -> str:
+        return f"Tagger({', '.join(map(repr, self.models))})"
 
     def tag_all(
         self,

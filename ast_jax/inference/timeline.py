@@ -4,12 +4,10 @@ seconds.
 T frames, F mel bins, K columns of the picture, W windows, C classes.
 """
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Float
 
-from ast_jax.evaluation.style import LIGHT, Theme, paper_to_accent, sheet, shortened
+from ast_jax.evaluation.style import LIGHT, Png, Theme, paper_to_accent, sheet, shortened
 from ast_jax.features import duration_s
 from ast_jax.features.audio import SoundSource
 from ast_jax.inference.answers import Tags
@@ -19,11 +17,9 @@ _COLUMNS = 1500  # more than the picture has dots
 _LABELS = 8
 
 
-def draw(
-    file: SoundSource, tags: Tags, path: Path, grid: Grid, *, theme: Theme = LIGHT, title: str = ""
-) -> None:
-    """Writes the picture of one file (PNG); its labels are those with the highest score anywhere in it."""
-    columns, column_s = strip(file, grid)
+def picture(sound: SoundSource, tags: Tags, grid: Grid, *, theme: Theme = LIGHT, title: str = "") -> Png:
+    """The picture of one sound; its labels are those with the highest score anywhere in it."""
+    columns, column_s = strip(sound, grid)
     peaks = tags.scores.max(axis=0)
     shown = np.argsort(-peaks, kind="stable")[:_LABELS]
     with sheet(theme, 10.0, 2.6 + 0.28 * len(shown)) as (figure, png):
@@ -53,8 +49,7 @@ def draw(
         bar.set_label("score", size=9)
         for axes in (above, below):
             axes.spines[:].set_visible(False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png())
+        return png()
 
 
 def cell_edges(tags: Tags) -> Float[np.ndarray, " _"]:

@@ -54,7 +54,7 @@ class ASTConfig:
     width: int = 768
     depth: int = 12
     num_heads: int = 12
-    # None becomes four times the width
+    # of the MLP; None: four times `width`
     mlp_width: int | None = None
     # a distillation token beside the class token, as in DeiT
     distilled: bool = True
@@ -78,11 +78,9 @@ class ASTConfig:
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype {self.dtype!r} is not offered: choose 'float32' or 'bfloat16'")
-        if self.mlp_width is None:
-            object.__setattr__(self, "mlp_width", 4 * self.width)
-        if min(self.num_classes, self.depth, self.mlp_width or 0, *self.strides) < 1:
+        if min(self.num_classes, self.depth, self.hidden_width, *self.strides) < 1:
             raise InputError(
-                f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.mlp_width} and strides "
+                f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.hidden_width} and strides "
                 f"{self.strides} must all be at least 1"
             )
         (rows, columns), (freq, time, patches) = self.grid, self.patchout
@@ -135,11 +133,18 @@ class ASTConfig:
         return grid_shape(self.num_mel_bins, self.num_frames, self.patch_shape, self.strides)
 
     @property
+    def hidden_width(self) -> int:
+        """Of the MLP."""
+        return 4 * self.width if self.mlp_width is None else self.mlp_width
+
+    @property
     def num_prefix_tokens(self) -> int:
+        """Class and distillation tokens."""
         return 2 if self.distilled else 1
 
     @property
     def num_tokens(self) -> int:
+        """Prefix tokens and patches."""
         return self.num_prefix_tokens + self.grid[0] * self.grid[1]
 
 
@@ -230,6 +235,7 @@ class AST(nnx.Module):
 
     @property
     def front_end(self) -> Kaldi:
+        """The reference's, with the config's mel bins; not normalised."""
         return Kaldi(num_mel_bins=self.config.num_mel_bins)
 
     @property
@@ -378,7 +384,7 @@ class MLP(nnx.Module):
     """Two linear layers with the exact (erf) GELU between them."""
 
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
-        hidden = config.mlp_width or 0  # an int by now; see ASTConfig
+        hidden = config.hidden_width
         self.fc1 = linear(config.width, hidden, config.dtype, rngs)
         self.fc2 = linear(hidden, config.width, config.dtype, rngs)
 

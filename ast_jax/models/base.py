@@ -50,7 +50,9 @@ class Model(Protocol):
     front_end: FrontEnd
     levels: tuple[tuple[str, ...], ...]
 
-    def __call__(self, x: Array, *, key: Any = None, mask: Any = None) -> tuple[Array, dict[str, Any]]: ...
+    def __call__(self, x: Array, *, key: Any = None, mask: Any = None) -> tuple[Array, dict[str, Any]]:
+        """Normalised features [B, T, F] to logits [B, C] and what was computed on the way."""
+        ...
 
 
 def family(name: str) -> Any:
@@ -168,6 +170,7 @@ def level_of(levels: tuple[tuple[str, ...], ...], path: str) -> int:
 
 
 def num_parameters(model: Any) -> int:
+    """Numbers in all parameters; statistics do not count."""
     return sum(int(np.prod(value.shape)) for value in jax.tree.leaves(split(model)[1]))
 
 

@@ -6,6 +6,7 @@ import glob
 import importlib.util
 import os
 import signal
+import threading
 
 import jax
 from jax.experimental import multihost_utils
@@ -78,15 +79,17 @@ def writes() -> bool:
 class StopRequest:
     """Whether SIGTERM has come to any host: machines that are taken away send it first.
 
-    With one process a handler of our own notes it. With several, JAX holds the signal and makes all of them
-    agree on one point to stop at: `check` must then be called by every host equally often, at the same
-    places.
+    With one process a handler of our own notes it; in a thread beside the main one, where Python allows
+    no handler, the signal does what it does for the program around. With several, JAX holds the signal and
+    makes all of them agree on one point to stop at: `check` must then be called by every host equally often,
+    at the same places.
     """
 
     def __init__(self):
         self._alone = jax.process_count() == 1
         self._requested, self._calls = False, 0
-        self._before = signal.signal(signal.SIGTERM, self._note) if self._alone else None
+        self._handles = self._alone and threading.current_thread() is threading.main_thread()
+        self._before = signal.signal(signal.SIGTERM, self._note) if self._handles else None
 
     def _note(self, *_) -> None:
         self._requested = True
@@ -100,5 +103,5 @@ class StopRequest:
             raise Preempted
 
     def close(self) -> None:
-        if self._alone:
+        if self._handles:
             signal.signal(signal.SIGTERM, self._before)

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
 from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
@@ -29,7 +28,7 @@ from ast_jax.evaluation.report_sounds import write_sounds
 from ast_jax.evaluation.scoring import Scorer
 from ast_jax.models import build
 from ast_jax.objectives import objective
-from ast_jax.recipe import recipe
+from ast_jax.recipes import recipe
 from ast_jax.settings import Settings
 from ast_jax.sharding import to_device
 from ast_jax.terminal import duration
@@ -59,7 +58,7 @@ class Standing:
     record: dict[str, Any]
 
 
-def train(config: Mapping[str, Any] | ConfigDict | Settings | str, where: str | Path) -> dict[str, Any]:
+def train(config: Any, where: str | Path) -> dict[str, Any]:
     """Trains in the work directory `where`, evaluates after each epoch, and returns what it writes to
     results.json (nothing on a host that does not write).
 
@@ -117,6 +116,7 @@ def train(config: Mapping[str, Any] | ConfigDict | Settings | str, where: str | 
             channels=splits.channels,
         )
         workdir.open_workdir(root, settings, card, prepared)
+        at_exit.enter_context(workdir.held(root))
         shapes = checkpoint_shapes(settings, program, scores_shape)
         store = at_exit.enter_context(contextlib.closing(Store(root, shapes, keep_last=run.keep_last)))
         standing = standing or restored(store, shapes, program)

@@ -2,11 +2,12 @@
 plots, report.
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,25 @@ def open_workdir(workdir: Path, settings: Settings, card: Mapping[str, Any], pre
     if not (workdir / CARD).exists():  # that of a run that goes on knows its thresholds
         write_json(workdir / CARD, own)
     write_whole(workdir / "labels.txt", "".join(f"{name}\n" for name in card["label_names"]))
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """While this process trains in `workdir`, no other does.
+
+    Raises InputError where one does already: two would mix their epochs in one journal.
+    """
+    if not hosts.writes():
+        yield
+        return
+    from ast_jax.datasets.locking import locked
+
+    with (workdir / ".lock").open("w") as file:
+        if not locked(file):
+            raise InputError(
+                f"another process is training in {workdir}: wait for it, or give another --workdir"
+            )
+        yield
 
 
 def identity(prepared: PreparedSet) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ast_jax.models.patches import adapt_kernel, adapt_positions, positions_by_p
 from ast_jax.weights.source import Source
 
 # must be the source's own: there is no rule to change them
-_SHAPE = ("width", "depth", "num_heads", "mlp_width")
+_SHAPE = ("width", "depth", "num_heads", "hidden_width")
 _HEAD = ("head_norm/scale", "head_norm/bias", "head/kernel", "head/bias")
 
 
@@ -59,10 +59,11 @@ def adapted(
 
 
 def _same_shape(source: Source, config: ASTConfig) -> None:
+    own = source.config
     differs = [
-        f"{name} {source.model[name]} against {getattr(config, name)}"
+        f"{name} {getattr(own, name)} against {getattr(config, name)}"
         for name in _SHAPE
-        if source.model[name] != getattr(config, name)
+        if getattr(own, name) != getattr(config, name)
     ]
     if differs:
         raise InputError(

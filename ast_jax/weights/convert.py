@@ -190,7 +190,7 @@ def _model_config(loaded: LoadedModel) -> dict[str, Any]:
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.num_heads,
-        "intermediate_size": config.mlp_width,
+        "intermediate_size": config.hidden_width,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,

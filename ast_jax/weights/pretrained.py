@@ -25,6 +25,7 @@ from ast_jax.models import (
     host_variables,
     kernels_on,
     merge,
+    num_parameters,
     set_variables,
     split,
     using,
@@ -36,7 +37,7 @@ from ast_jax.weights.recognise import read_source
 from ast_jax.weights.source import Source
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class LoadedModel:
     """A model with what it takes to use it: its classes, what it hears, what its logits mean."""
 
@@ -52,6 +53,15 @@ class LoadedModel:
     thresholds: list[float | None] | None = None
     # what was taken, adapted, left new or assumed
     notes: list[str] = dataclasses.field(default_factory=list)
+
+    def __repr__(self) -> str:
+        names, front_end = self.label_names, self.front_end
+        labels = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        return (
+            f"<{type(self.model).__name__} of {num_parameters(self.model):,} parameters; {len(names)} classes: "
+            f"{labels} ({self.activation}); hears {front_end.seconds(self.model.config.num_frames):g} s at "
+            f"{front_end.sample_rate_hz} Hz>"
+        )
 
     def logits(self, fbank: Float[np.ndarray, "B T F"]) -> Float[np.ndarray, "B C"]:
         """Logits of features as the front end gives them, not normalised.

@@ -32,7 +32,7 @@ class ToyConfig:
 
 
 class Toy(nnx.Module):
-    """Mean spectrum, batch normalisation, one hidden layer: a model with statistics, and of another front end than the AST's."""
+    """Mean spectrum, batch normalisation, one hidden layer: it has statistics, and its own front end."""
 
     Config = ToyConfig
     levels = (("norm", "hidden"), ("head",))

@@ -122,7 +122,7 @@ def _where(error: Exception, path: Path) -> str:
 
 
 def _change(config: ConfigDict, key: str, texts: Sequence[str | None]) -> None:
-    """Changes one setting. Several texts make one tuple; of anything else the last one counts.
+    """Changes one setting. The last text counts; single values, one a text, make a tuple together.
 
     Raises InputError: no such setting, or a text that cannot be read as its type.
     """
@@ -138,7 +138,8 @@ def _change(config: ConfigDict, key: str, texts: Sequence[str | None]) -> None:
     kind, last = node.get_type(name), texts[-1]
     try:
         values = [_given(text, kind) for text in (texts if kind is tuple else [last])]
-        node[name] = sum(values, ()) if kind is tuple else values[0]
+        one_by_one = kind is tuple and all(len(value) == 1 for value in values)
+        node[name] = sum(values, ()) if one_by_one else values[-1]
     except (ValueError, TypeError) as error:
         flag = f"--config.{key}" + ("" if last is None else f"={last}")
         raise InputError(f"{flag}: wanted {WANTED.get(kind, f'a {kind.__name__}')}") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ast_jax.errors import InputError
-from ast_jax.recipe import Recipe, parse, split
+from ast_jax.recipes import Recipe, parse, split
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ESC50 = str(CONFIGS / "esc50.py")
@@ -58,8 +58,10 @@ def test_values_take_the_type_of_their_setting():
     assert (config.noise, config.cumulative, config.epochs, config.dataset.mean) == (True, True, 3, -4.0)
     assert (config.model.strides, config.dataset.eval, config.init_from) == ((16, 16), ("fold2",), "1")
     assert config.published.metric == "mAP"
-    several = Recipe(ESC50, (("dataset.train", "fold1"), ("dataset.train", "('fold2', 'fold3')")))
-    assert several.config().dataset.train == ("fold1", "fold2", "fold3")
+    several = Recipe(ESC50, (("dataset.train", "fold1"), ("dataset.train", "fold2")))
+    assert several.config().dataset.train == ("fold1", "fold2")
+    again = Recipe(ESC50, (("model.strides", "(16, 16)"), ("model.strides", "(16, 32)")))
+    assert again.config().model.strides == (16, 32)
 
 
 @pytest.mark.parametrize(
