@@ -492,7 +492,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("sound's own length forgotten",
          "num_mel_bins=self.num_mel_bins, num_samples=num_samples)", "num_mel_bins=self.num_mel_bins)"),
     )),
-    "ast_jax/features/batches.py": ("training_step", (
+    "ast_jax/features/batches.py": ("features_batches training_step", (
         ("<= for < at the clip's end", "[None, :] < length[:, None]", "[None, :] <= length[:, None]"),
         ("wrong full scale", "astype(jnp.float32) / 32768", "astype(jnp.float32) / 32767"),
         ("the mean over padding", 'num_samples=batch["num_samples"])', "num_samples=None)"),
