@@ -207,6 +207,35 @@ def test_not_finite(bad, tmp_path):
         load_audio(path)
 
 
+def test_the_time_of_a_fault_is_the_sounds_not_the_pieces():
+    x = sine(700, 16_000).astype(np.float32)
+    x[12_000] = np.nan
+    with pytest.raises(AudioError, match=r"at 0\.750 s"):
+        list(stream_audio(encoded("wav", x, subtype="FLOAT"), block_s=0.1))
+
+
+def test_six_channels_are_mixed_to_their_mean():
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (800, 6)).astype(np.float32)
+    wav = encoded("wav", x, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(wav), x.mean(axis=1), atol=1e-7)
+    np.testing.assert_array_equal(load_audio(wav, channels="first"), x[:, 0])
+
+
+def test_a_sound_of_just_the_longest_length_is_taken():
+    wav = encoded("wav", sine(700, 16_000))
+    assert len(load_audio(wav, longest_s=1.0)) == 16_000
+    with pytest.raises(AudioError, match="cut_s") as caught:
+        load_audio(wav, longest_s=0.99)
+    assert caught.value.reason == "too long"
+
+
+def test_wav_of_the_other_byte_order_is_whole_or_truncated():
+    wav = encoded("wav", sine(700, 16_000), endian="BIG")
+    assert wav[:4] == b"RIFX"
+    assert len(load_audio(wav)) == 16_000
+    assert reason(wav[:-100]) == "truncated"
+
+
 def test_no_samples():
     assert reason(encoded("wav", np.zeros(0))) == "no samples"
     too_short = encoded("wav", np.zeros(3), rate=192_000)

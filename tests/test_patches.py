@@ -30,6 +30,11 @@ def test_published_grids(num_frames, strides, grid):
     assert grid_shape(128, num_frames, (16, 16), strides) == grid
 
 
+def test_a_spectrogram_of_one_patch_has_it():
+    assert grid_shape(16, 16, (16, 16), (10, 10)) == (1, 1)
+    assert grid_shape(35, 25, (16, 16), (10, 10)) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("size", "strides"), [((15, 100), (10, 10)), ((128, 15), (10, 10)), ((128, 100), (0, 10))]
 )
