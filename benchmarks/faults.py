@@ -188,7 +188,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "for i, layer in enumerate(value)}", "for i, layer in enumerate(value, 1)}"),
         ("biases left out stay out", "if not qkv_bias:", "if qkv_bias:"),
     )),
-    "ast_jax/weights/adapt.py": ("weights_pretrained", (
+    "ast_jax/weights/adapt.py": ("weights_source weights_pretrained", (
         ("the copied token's position is zero",
          "prefix = np.concatenate([prefix, prefix])", "prefix = np.concatenate([prefix, 0 * prefix])"),
         ("the distillation token is overwritten",
@@ -209,7 +209,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("old and new strides swapped", "strides=own.strides", "strides=config.strides"),
         ("a head for other classes is taken", ".size != classes:", ".size < 0:"),
     )),
-    "ast_jax/weights/source.py": ("weights_pretrained weights_convert", (
+    "ast_jax/weights/source.py": ("weights_source weights_pretrained", (
         ("width and hidden swapped", "width, hidden = arrays", "hidden, width = arrays"),
         ("always distilled", '"distilled": "dist_token" in arrays', '"distilled": True'),
         ("wrong default eps", '"norm_eps": eps', '"norm_eps": 1e-6'),
