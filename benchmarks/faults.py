@@ -360,7 +360,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("coverage upside down", '"coverage": there / expected', '"coverage": expected / there'),
         ("sign of the difference", '"difference": gap.difference', '"difference": -gap.difference'),
     )),
-    "ast_jax/models/base.py": ("models_ast models_layers", (
+    "ast_jax/models/base.py": ("models_base models_ast", (
         ("blocks/1 takes in blocks/10",
          'path == name or path.startswith(f"{name}/")', "path.startswith(name)"),
         ("unknown arrays are let in",
