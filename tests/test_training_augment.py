@@ -336,6 +336,20 @@ def test_noise_and_roll_work_on_the_normalised_padded_clip():
     assert any(np.array_equal(turned, np.roll(quiet, shift, axis=0)) for shift in range(-10, 10))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({}, []),
+        ({"freq_mask": 4}, ["masks"]),
+        ({"time_mask": 4}, ["masks"]),
+        ({"gain_db": 1.0, "time_shift": 2}, ["gain", "time_shift"]),
+        ({"noise": True, "roll": 3, "time_mask": 1}, ["masks", "noise", "roll"]),
+    ],
+)
+def test_a_recipe_gets_what_it_asks_for_in_the_references_order(wanted, names):
+    assert [row.name for row in rows_of(Augment(**wanted))] == names
+
+
 # ---- Keys
 
 
