@@ -4,11 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from flax import nnx
 from weights_oracles import our_params
 
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig, host_variables
+from ast_jax.models import ASTConfig, abstract, variables
 from ast_jax.models.patches import adapt_positions
 from ast_jax.weights.adapt import adapted
 from ast_jax.weights.source import image_source, our_source, shapes
@@ -21,8 +20,8 @@ SMALL = ASTConfig(
 
 def arrays_of(config: ASTConfig, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    shapes = host_variables(AST(config, rngs=nnx.Rngs(0)))
-    return {path: rng.normal(0, 0.2, x.shape).astype(np.float32) for path, x in shapes.items()}
+    wanted = variables(abstract("ast", config))
+    return {path: rng.normal(0, 0.2, x.shape).astype(np.float32) for path, x in wanted.items()}
 
 
 def ours(config: ASTConfig = SMALL, loss: str | None = None, **card):
