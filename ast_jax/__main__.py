@@ -30,9 +30,12 @@ def command(argv: Sequence[str], *, prog: str) -> None:
     elif name in ("help", "-h", "--help"):
         print(f"{prog} COMMAND ...      (`{prog} COMMAND --help` says more)\n")
         print("\n".join(f"  {name:<11} {line}" for name, (_, line) in COMMANDS.items()))
+    elif name == "--version":
+        print(f"ast_jax {sys.modules['ast_jax'].__version__}")
     else:
-        close = difflib.get_close_matches(name, COMMANDS) or list(COMMANDS)
-        raise InputError(f"there is no command {name!r}: choose one of {', '.join(close)}")
+        close = difflib.get_close_matches(name, COMMANDS)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(COMMANDS)}"
+        raise InputError(f"there is no command {name!r}: {hint}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ AST_JAX_TRACEBACK=1 shows the traceback of each.
 """
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -57,12 +58,19 @@ def keep_stdout_for_answers() -> None:
             os.open(os.devnull, os.O_RDWR)
     # `print(file=None)` prints to stdout.
     sys.stderr = sys.stderr or os.fdopen(os.dup(2), "w")
-    if sys.stdout is None:
+    before = sys.stdout
+    if not isinstance(before, io.TextIOWrapper):
         return
-    sys.stdout.flush()
-    answers, lines = os.dup(sys.stdout.fileno()), sys.stdout.line_buffering
-    encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    sys.stdout = os.fdopen(answers, "w", 1 if lines else -1, encoding, errors)
+    before.flush()
+    answers = os.dup(before.fileno())
+    at_once = before.write_through  # as `python -u` asks
+    sys.stdout = io.TextIOWrapper(
+        os.fdopen(answers, "wb", 0 if at_once else -1),
+        before.encoding,
+        before.errors,
+        line_buffering=before.line_buffering,
+        write_through=at_once,
+    )
     os.dup2(2, 1)
 
 
@@ -80,8 +88,8 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         # Here, where a full disk or a reader that has gone is still told as what it is.
         print(end="", flush=True)
     except BrokenPipeError:
-        # Whoever read the output has enough: `| head`. Without this the interpreter's last flush fails again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has enough: `| head`.
+        drop_what_stdout_holds()
         sys.exit(141)  # as a shell counts SIGPIPE
     except KeyboardInterrupt:
         leave(130, INTERRUPTED)
@@ -90,9 +98,19 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     except InputError as error:
         leave(2, f"error: {error}")
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            drop_what_stdout_holds()
         if isinstance(error, OSError) and (line := users_fault(error)):
             leave(2, f"error: {line}")
         leave(70, f"error: {log(error, argv)}")
+
+
+def drop_what_stdout_holds() -> None:
+    """Without this the interpreter's last flush fails again, with words and a status of its own."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

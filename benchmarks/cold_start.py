@@ -1,9 +1,10 @@
-r"""Seconds from the shell to the tags: `python -m ast_jax predict` on one 10 s file with a tiny model, and what they go to.
+r"""Seconds from the shell to the tags: `python -m ast_jax predict` on one 10 s file with a tiny model, and
+what they go to.
 
   python -m benchmarks.cold_start [--repeats=3] [--json=FILE]
 
-The first start compiles and fills a compilation cache of its own; the others find it warm. A pipeline of transformers with a
-model of the same size does the same beside it where torch is installed.
+The first start compiles and fills a compilation cache of its own; the others find it warm. A pipeline of
+transformers with a model of the same size does the same beside it where torch is installed.
 """
 
 import argparse
@@ -89,7 +90,9 @@ def row(what: str, values: list[tuple[float, float]]) -> timing.Row:
 
 
 def timed(command: list[str], env: dict[str, str]) -> tuple[float, float]:
-    """Seconds by the clock, and of processor time: the latter hardly depends on what else the machine does."""
+    """Seconds by the clock, and of processor time: the latter hardly depends on what else the machine
+    does.
+    """
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, env=env, cwd=timing.ROOT, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -98,7 +101,9 @@ def timed(command: list[str], env: dict[str, str]) -> tuple[float, float]:
 
 
 def write_model(work: Path) -> None:
-    """AST-tiny with random weights as a run of ours and as a Hugging Face directory, and a sound; in a process of its own."""
+    """AST-tiny with random weights as a run of ours and as a Hugging Face directory, and a sound; in a
+    process of its own.
+    """
     subprocess.run(
         [sys.executable, "-c", WRITE, str(work)], cwd=timing.ROOT, check=True, stdout=subprocess.DEVNULL
     )

@@ -1,10 +1,12 @@
-r"""How the cost of a training step grows: clips/s and memory against frames, batch, variant and strides; docs/images/cost.png.
+r"""How the cost of a training step grows: clips/s and memory against frames, batch, variant and strides;
+docs/images/cost.png.
 
   export GLIBC_TUNABLES=glibc.malloc.hugetlb=1      # memory in pages of 2 MiB
   python -m benchmarks.cost [--json=FILE] [--plot=docs/images/cost.png] [--short] [--smoke]
 
-On this machine's CPU in float32, in seconds of processor time: clips/s of one core. Memory is what the compiled step reserves beside
-its arguments. Points whose step would cost more than `MOST_FLOPS` are compiled, not timed.
+On this machine's CPU in float32, in seconds of processor time: clips/s of one core. Memory is what the
+compiled step reserves beside its arguments. Points whose step would cost more than `MOST_FLOPS` are compiled,
+not timed.
 """
 
 import argparse

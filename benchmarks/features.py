@@ -1,8 +1,10 @@
-r"""log_mel on one core, in NumPy and under jit, beside torchaudio's Kaldi fbank and transformers' ASTFeatureExtractor.
+r"""log_mel on one core, in NumPy and under jit, beside torchaudio's Kaldi fbank and transformers'
+ASTFeatureExtractor.
 
   python -m benchmarks.features [--seconds=10] [--repeats=9] [--json=FILE]
 
-One clip at a time, every library held to one thread. The limit is the copy rate: bytes of waveform in and of features out.
+One clip at a time, every library held to one thread. The limit is the copy rate: bytes of waveform in and of
+features out.
 """
 
 import argparse

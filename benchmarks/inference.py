@@ -1,6 +1,8 @@
-r"""Clips/s of the forward pass on this machine's CPU, beside PyTorch's: transformers' AST (eager, SDPA, compiled), timm's.
+r"""Clips/s of the forward pass on this machine's CPU, beside PyTorch's: transformers' AST (eager, SDPA,
+compiled), timm's.
 
-python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--peers=eager,sdpa,compiled,timm] [--one_alive]
+python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5]
+[--peers=eager,sdpa,compiled,timm] [--one_alive]
       [--one_core] [--json=FILE]
 """
 
@@ -32,7 +34,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> None:
-    """Times ours and the peers at every variant and batch. `passes`: forward passes' worth of work, 3 for a training step."""
+    """Times ours and the peers at every variant and batch.
+
+    `passes`: forward passes' worth of work, 3 for a training step.
+    """
     timing.cpu_only()
     clock = time.perf_counter
     if args.one_core:

@@ -2,9 +2,10 @@ r"""Shards to batches, and sound files to shards, in clips/s a core.
 
   python -m benchmarks.input_pipeline [--clips=600] [--batch=32] [--sounds=400] [--work=DIR] [--json=FILE]
 
-Reading: 10 s clips as float16 log-mels from ArrayRecord shards to padded batches [32, 1024, 128], beside a torch DataLoader that
-reads the same clips from one .npy file each. Everything on one core, in seconds of processor time. The limit is the copy rate: each clip's bytes once.
-Preparing: 10 s sounds at 44.1 kHz, mono wav and stereo ogg, decoded, resampled, log-mel, written; one worker on one core.
+Reading: 10 s clips as float16 log-mels from ArrayRecord shards to padded batches [32, 1024, 128], beside a
+torch DataLoader that reads the same clips from one .npy file each. Everything on one core, in seconds of
+processor time. The limit is the copy rate: each clip's bytes once. Preparing: 10 s sounds at 44.1 kHz, mono
+wav and stereo ogg, decoded, resampled, log-mel, written; one worker on one core.
 """
 
 import argparse
@@ -126,7 +127,9 @@ def preparing(work: Path, kind: str, sounds: int) -> timing.Row:
 
 
 def write_sound(path: Path, seed: int, *, rate: int, channels: int) -> None:
-    """Ten seconds of noise that falls with frequency, as sounds do: a codec has as much to do with it as with a recording."""
+    """Ten seconds of noise that falls with frequency, as sounds do: a codec has as much to do with it as with
+    a recording.
+    """
     import numpy as np
     import soundfile
 

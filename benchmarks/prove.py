@@ -1,4 +1,5 @@
-r"""The proofs that take longer than a test may: real runs on real sounds, their figures written to docs/proofs/*.json.
+r"""The proofs that take longer than a test may: real runs on real sounds, their figures written to
+docs/proofs/*.json.
 
   make prove                                       # all of them
   python -m benchmarks.prove esc10 [--work=DIR]    # one; DIR keeps the runs, so that a stopped proof goes on
@@ -54,7 +55,9 @@ def record(name: str, command: str, proof: Callable[[], dict[str, Any]]) -> None
 
 
 def train(work: Path, name: str, config: str, *flags: str) -> dict[str, Any]:
-    """Trains one run from the command line, or goes on with it; returns its last figures, its curve and its seconds."""
+    """Trains one run from the command line, or goes on with it; returns its last figures, its curve and its
+    seconds.
+    """
     workdir = work / name
     command = [sys.executable, "-m", "ast_jax.main", f"--config={config}", f"--workdir={workdir}"]
     flags = (f"--config.dataset.data_dir={work / 'data'}", *flags)
@@ -72,7 +75,9 @@ def train(work: Path, name: str, config: str, *flags: str) -> dict[str, Any]:
 
 
 def esc10(work: Path) -> dict[str, Any]:
-    """The `cpu` settings on real ESC-10, folds 1 and 2, and fold 1 once more as a directory per class: same numbers."""
+    """The `cpu` settings on real ESC-10, folds 1 and 2, and fold 1 once more as a directory per class: same
+    numbers.
+    """
     source = f"--config.dataset.source_dir={ESC10}"
     folds = {
         str(fold): train(work, f"fold{fold}", f"configs/esc50.py:fold={fold},cpu", source) for fold in (1, 2)
@@ -105,7 +110,9 @@ def esc10(work: Path) -> dict[str, Any]:
 
 
 def class_tree(root: Path, *, fold: int) -> Path:
-    """ESC-10 as DIR/{train,test}/class/clip, one fold for testing, labels in the order of ESC-50's targets."""
+    """ESC-10 as DIR/{train,test}/class/clip, one fold for testing, labels in the order of ESC-50's
+    targets.
+    """
     shutil.rmtree(root, ignore_errors=True)
     with (ESC10 / "meta" / "esc50.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -129,16 +136,19 @@ SMALL = (
     "--config.time_mask=24",
     "--config.batch_size=16",
 )
-# Folding LayerScale leaves small weights, which Adam's equal steps would undo within an epoch: lower blocks move less.
+# Folding LayerScale leaves small weights, which Adam's equal steps would undo within an epoch: lower blocks
+# move less.
 FINE_TUNING = ("--config.lr=2e-4", "--config.layer_decay=0.65")
 SCRATCH_RATES = ("5e-05", "0.0001", "0.0003")
 
 
 def pretrained(work: Path) -> dict[str, Any]:
-    """AST-small from DINOv2's ViT-S/14 against the same model from scratch: ESC-10 folds 1 and 2, two seeds, same epochs.
+    """AST-small from DINOv2's ViT-S/14 against the same model from scratch: ESC-10 folds 1 and 2, two seeds,
+    same epochs.
 
-    The first 1.28 s of each clip, so that two cores finish within the hour. From scratch with the best of three
-    learning rates, chosen on fold 1, seed 0. Writes the two tables and one plot of the curves beside the figures.
+    The first 1.28 s of each clip, so that two cores finish within the hour. From scratch with the best of
+    three learning rates, chosen on fold 1, seed 0. Writes the two tables and one plot of the curves beside
+    the figures.
     """
     found = {"pretrained": crossval(work, "pretrained", *FINE_TUNING, f"--config.init_from={DINO}")}
     search = {

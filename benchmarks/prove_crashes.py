@@ -1,10 +1,12 @@
-r"""One run killed again and again at random moments (kill -9), each time gone on with by the same command, against one left alone.
+r"""One run killed again and again at random moments (kill -9), each time gone on with by the same command,
+against one left alone.
 
   python -m benchmarks.prove_crashes [--kills=20] [--seed=0] [--work=DIR]
 
-A third of the kills fall while a checkpoint is being written, some in an evaluation, the others anywhere in a step. Both runs
-must end in the same bits, in parameters, optimiser, averages and every line of metrics.jsonl but for its timings; the killed
-one must have resumed each time, and lost less than one save interval a kill. Writes docs/proofs/crashes.json.
+A third of the kills fall while a checkpoint is being written, some in an evaluation, the others anywhere in a
+step. Both runs must end in the same bits, in parameters, optimiser, averages and every line of metrics.jsonl
+but for its timings; the killed one must have resumed each time, and lost less than one save interval a kill.
+Writes docs/proofs/crashes.json.
 """
 
 import argparse

@@ -1,12 +1,15 @@
-r"""Does the region that `explain` marks matter? Occludes it, and regions of its very shape elsewhere, on held-out built-in clips.
+r"""Does the region that `explain` marks matter? Occludes it, and regions of its very shape elsewhere, on
+held-out built-in clips.
 
-  python -m benchmarks.prove_explain [--model=runs/quickstart]       # without a finished run there, trains it: some minutes
+  python -m benchmarks.prove_explain [--model=runs/quickstart]       # without a finished run there, trains
+  it: some minutes
 
-For each of 100 held-out clips (ten of each class) and each map, gradient x input for the clip's true label and attention
-rollout: the marked 15 % of its cells are set to 0, as SpecAugment's masks are, and so are the same cells moved along both axes,
-20 times at random. A clip counts for the map if the true label's score falls by more than it does in the mean of the 20.
-The sign test is one-sided: the probability of as many such clips if marked and moved regions mattered alike. The claim is
-gradient x input's, which is made for a label; the rollout, made for none, is measured beside it.
+For each of 100 held-out clips (ten of each class) and each map, gradient x input for the clip's true label
+and attention rollout: the marked 15 % of its cells are set to 0, as SpecAugment's masks are, and so are the
+same cells moved along both axes, 20 times at random. A clip counts for the map if the true label's score
+falls by more than it does in the mean of the 20. The sign test is one-sided: the probability of as many such
+clips if marked and moved regions mattered alike. The claim is gradient x input's, which is made for a label;
+the rollout, made for none, is measured beside it.
 """
 
 import argparse

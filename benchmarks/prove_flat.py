@@ -2,9 +2,10 @@ r"""Memory and time of the training process over 5,000 steps: flat, or the run i
 
   python -m benchmarks.prove_flat [--steps=5000] [--work=DIR]
 
-A small model on the built-in sounds, every 500 steps an epoch with its evaluation and its checkpoint. Memory is the process's
-resident set, read twice a second from outside; time is the median of step_s between log points. The first fifth, with
-compilation and the growth of caches, is not compared. Writes docs/proofs/flat.json.
+A small model on the built-in sounds, every 500 steps an epoch with its evaluation and its checkpoint. Memory
+is the process's resident set, read twice a second from outside; time is the median of step_s between log
+points. The first fifth, with compilation and the growth of caches, is not compared. Writes
+docs/proofs/flat.json.
 """
 
 import argparse
@@ -80,7 +81,9 @@ def watch(command: list[str], workdir: Path) -> list[tuple[int, float]]:
 
 
 def judge(samples: list[tuple[int, float]], lines: list[dict], steps: int) -> dict:
-    """Medians of memory and step time in each fifth of the run, and the slope of memory over the last four."""
+    """Medians of memory and step time in each fifth of the run, and the slope of memory over the last
+    four.
+    """
     fifth = lambda step: min(5 * step // steps, 4)
     memory = [float(np.median([mb for step, mb in samples if step and fifth(step) == i])) for i in range(5)]
     timed = [(row["step"], row["step_s"]) for row in lines if row["kind"] == "train"]

@@ -1,11 +1,12 @@
-r"""Two processes of four CPU devices each, joined on loopback, against one process with eight: the same training.
+r"""Two processes of four CPU devices each, joined on loopback, against one process with eight: the same
+training.
 
   python -m benchmarks.prove_hosts [--work=DIR]
 
-Four runs on the built-in sounds: (1) one process with eight devices; (2) the pair; (3) the pair under `python -m ast_jax
-group`, sent SIGTERM, gone on with, and one of its processes killed; (4) a pair without `group`, one of whose processes is killed, to
-see how long the other one lives. (2) must have (1)'s metrics to 1e-5 and its evaluation counts exactly, (3) must end in (2)'s bits.
-Writes docs/proofs/hosts.json.
+Four runs on the built-in sounds: (1) one process with eight devices; (2) the pair; (3) the pair under `python
+-m ast_jax group`, sent SIGTERM, gone on with, and one of its processes killed; (4) a pair without `group`,
+one of whose processes is killed, to see how long the other one lives. (2) must have (1)'s metrics to 1e-5 and
+its evaluation counts exactly, (3) must end in (2)'s bits. Writes docs/proofs/hosts.json.
 """
 
 import argparse
@@ -104,7 +105,9 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def against_one(pair: Path, one: Path) -> dict[str, Any]:
-    """How far the pair's figures are from those of one process, and how many clips each of its evaluations counted."""
+    """How far the pair's figures are from those of one process, and how many clips each of its evaluations
+    counted.
+    """
     ours, theirs = rows(pair), rows(one)
     shown = ("loss", "grad_norm", "accuracy", "mAP", "auc", "ensemble_accuracy")
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]

@@ -1,9 +1,11 @@
-r"""How close mixup of stored log-mels comes to mixup of waveforms, on the real ESC-10 clips: in nats, and in accuracy.
+r"""How close mixup of stored log-mels comes to mixup of waveforms, on the real ESC-10 clips: in nats, and in
+accuracy.
 
   python -m benchmarks.prove_mixup [--work=DIR]        # writes docs/proofs/mixup.json; DIR keeps the runs
 
-Expected, for a mel filter of one FFT bin and two sounds whose power differs by the factor r <= 1: the waveform mix lies a mean of
-log(1 + r) below its expected power, 0.69 at equal power; wider filters average the cross term away.
+Expected, for a mel filter of one FFT bin and two sounds whose power differs by the factor r <= 1: the
+waveform mix lies a mean of log(1 + r) below its expected power, 0.69 at equal power; wider filters average
+the cross term away.
 """
 
 import argparse
@@ -45,7 +47,9 @@ def main() -> None:
 
 
 def difference(seed: int = 0) -> dict[str, Any]:
-    """log-mel mixed in the power domain, as from shards, minus log-mel of the mixed waveforms, over 400 random pairs."""
+    """log-mel mixed in the power domain, as from shards, minus log-mel of the mixed waveforms, over 400
+    random pairs.
+    """
     from ast_jax.features import load_audio
 
     sounds = [load_audio(path)[:SAMPLES] for path in sorted((ESC10 / "audio").iterdir())]
@@ -71,7 +75,9 @@ def difference(seed: int = 0) -> dict[str, Any]:
 
 
 def one_pair(sound: np.ndarray, partner: np.ndarray, share: float) -> tuple[np.ndarray, ...]:
-    """Per cell of the clip's own frames: power mix minus waveform mix, flipped minus plain waveform mix, level difference (infinite where one adds nothing), mel bin."""
+    """Per cell of the clip's own frames: power mix minus waveform mix, flipped minus plain waveform mix,
+    level difference (infinite where one adds nothing), mel bin.
+    """
     import jax.numpy as jnp
 
     from ast_jax.features import Kaldi, log_mel
@@ -109,7 +115,9 @@ def spread(nats: np.ndarray) -> dict[str, float]:
 
 
 def accuracies(work: Path) -> dict[str, Any]:
-    """The same small model from scratch, trained on folds 3 to 5 and evaluated on folds 1 and 2 (160 clips), two seeds, paired."""
+    """The same small model from scratch, trained on folds 3 to 5 and evaluated on folds 1 and 2 (160 clips),
+    two seeds, paired.
+    """
     runs: dict[str, dict[str, Any]] = {}
     for seed in SEEDS:
         for kind, settings in KINDS.items():

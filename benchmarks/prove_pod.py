@@ -1,9 +1,10 @@
-r"""What a batch larger than the recipe's does to accuracy, with and without the rule of `:pod`, on the built-in sounds.
+r"""What a batch larger than the recipe's does to accuracy, with and without the rule of `:pod`, on the
+built-in sounds.
 
   python -m benchmarks.prove_pod [--work=DIR]        # writes docs/proofs/pod.json; DIR keeps the runs
 
-The quickstart (3,000 clips, 10 epochs) with a model of 2 blocks, 64 wide, so that ten runs take minutes; two seeds. Batch 16, the
-recipe's, takes 1,880 steps, and batch 64 takes 470.
+The quickstart (3,000 clips, 10 epochs) with a model of 2 blocks, 64 wide, so that ten runs take minutes; two
+seeds. Batch 16, the recipe's, takes 1,880 steps, and batch 64 takes 470.
 """
 
 import argparse

@@ -1,11 +1,14 @@
-r"""An hour of sound, made of real clips at known times, tagged by a model that never heard them; and the probe on ESC-10.
+r"""An hour of sound, made of real clips at known times, tagged by a model that never heard them; and the
+probe on ESC-10.
 
-  python -m benchmarks.prove_recording [--work=DIR]     # docs/proofs/recording.json, docs/images/recording_timeline.png
+  python -m benchmarks.prove_recording [--work=DIR]     # docs/proofs/recording.json,
+  docs/images/recording_timeline.png
 
-The 80 clips of ESC-10's fold 1, six times each in random order, faint noise and pauses between them, an hour in all; then
-the same as 44.1 kHz stereo mp3, 48 kHz flac and 8 kHz wav. Windows stand side by side; one counts where a clip fills at least
-half of it, and is right if its highest score is that clip's class. DIR keeps what is done: the
-command goes on where it stopped. Needs ../shared (or $AST_JAX_SHARED) with data/ESC-50-master and weights/.
+The 80 clips of ESC-10's fold 1, six times each in random order, faint noise and pauses between them, an hour
+in all; then the same as 44.1 kHz stereo mp3, 48 kHz flac and 8 kHz wav. Windows stand side by side; one
+counts where a clip fills at least half of it, and is right if its highest score is that clip's class. DIR
+keeps what is done: the command goes on where it stopped. Needs ../shared (or $AST_JAX_SHARED) with
+data/ESC-50-master and weights/.
 """
 
 import argparse
@@ -140,7 +143,9 @@ def three_hours(hour: Path, work: Path) -> Path:
 
 
 def tiny_model(path: Path) -> Path:
-    """A model of one narrow block with random weights: beside it, the memory that decoding and features take shows."""
+    """A model of one narrow block with random weights: beside it, the memory that decoding and features take
+    shows.
+    """
     from flax import nnx
 
     from ast_jax.models import AST, ASTConfig, host_variables
@@ -163,8 +168,8 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-# Runs the package and says at the end how much memory it had at most. What wait4 says would not do: Linux counts in what the
-# parent had when it started the child.
+# Runs the package and says at the end how much memory it had at most. What wait4 says would not do: Linux
+# counts in what the parent had when it started the child.
 MEASURED = """
 import atexit, re, runpy, sys
 def peak():

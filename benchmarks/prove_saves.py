@@ -1,9 +1,10 @@
-r"""What a checkpoint costs the steps around it: the step after a save began, against those with no save under way.
+r"""What a checkpoint costs the steps around it: the step after a save began, against those with no save under
+way.
 
   python -m benchmarks.prove_saves [--batch_size=48] [--work=DIR]
 
-AST-tiny on 2.4 s of sound, a checkpoint every 4 steps. `step_s` of the step after a save holds the copy off the device and
-whatever writing in the background takes away from a CPU. Writes docs/proofs/saves.json.
+AST-tiny on 2.4 s of sound, a checkpoint every 4 steps. `step_s` of the step after a save holds the copy off
+the device and whatever writing in the background takes away from a CPU. Writes docs/proofs/saves.json.
 """
 
 import argparse

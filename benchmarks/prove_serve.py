@@ -1,9 +1,11 @@
-r"""The page and its server under what a server meets: hostile uploads and fifty at once, with the memory they cost; and pictures.
+r"""The page and its server under what a server meets: hostile uploads and fifty at once, with the memory they
+cost; and pictures.
 
   python -m benchmarks.prove_serve [--model=runs/quickstart] [--axe=node_modules/axe-core/axe.min.js]
 
-Needs Chromium and Playwright (`make test` installs the latter), and the quickstart's run and sounds. `--axe` (from `npm install
-axe-core`) adds its accessibility rules, on both themes. Writes docs/proofs/serve.json and docs/images/serve_*.png.
+Needs Chromium and Playwright (`make test` installs the latter), and the quickstart's run and sounds. `--axe`
+(from `npm install axe-core`) adds its accessibility rules, on both themes. Writes docs/proofs/serve.json and
+docs/images/serve_*.png.
 """
 
 import argparse
@@ -111,7 +113,10 @@ def fifty(port: int, clips: list) -> dict[str, Any]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         replies = list(pool.map(lambda body: ask(port, "POST", "/api/tags?top=1", body), bodies))
     seconds = time.monotonic() - began
-    right = sum(clip.id.startswith(answer["tags"][0]["label"]) for clip, (_, answer) in zip(chosen, replies, strict=True))  # fmt: skip
+    right = sum(
+        clip.id.startswith(answer["tags"][0]["label"])
+        for clip, (_, answer) in zip(chosen, replies, strict=True)
+    )
     statuses = {
         str(status): sum(reply[0] == status for reply in replies) for status in {r[0] for r in replies}
     }
@@ -157,7 +162,10 @@ def pictures(port: int, sound: bytes, axe: Path | None) -> dict[str, Any]:
             if axe is not None:
                 page.add_script_tag(path=axe)
                 verdict = page.evaluate("axe.run()")
-                found[path.name]["axe"] = {"passes": len(verdict["passes"]), "violations": [v["id"] for v in verdict["violations"]]}  # fmt: skip
+                found[path.name]["axe"] = {
+                    "passes": len(verdict["passes"]),
+                    "violations": [v["id"] for v in verdict["violations"]],
+                }
             context.close()
     return found
 

@@ -1,4 +1,6 @@
-"""What every benchmark here shares: contestants timed in turn, the machine's own limits, one table and one JSON file."""
+"""What every benchmark here shares: contestants timed in turn, the machine's own limits, one table and one
+JSON file.
+"""
 
 import contextlib
 import importlib.metadata
@@ -27,9 +29,10 @@ def in_turn(
 ) -> dict[str, float]:
     """Median seconds a call of each, after a warm-up call, in turn: A B C A B C ...
 
-    A call has ended when it returns. Short calls are repeated within a turn until it lasts `least_s`. In turn, because a machine's
-    speed drifts: what one pays the other pays too, and their ratio stands. On a core shared with other work, `time.process_time`
-    is the fairer clock: it counts this process's threads only, and only while they run.
+    A call has ended when it returns. Short calls are repeated within a turn until it lasts `least_s`. In
+    turn, because a machine's speed drifts: what one pays the other pays too, and their ratio stands. On a
+    core shared with other work, `time.process_time` is the fairer clock: it counts this process's threads
+    only, and only while they run.
     """
     turns = {name: _turn(call, least_s, clock) for name, call in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in turns}
@@ -64,9 +67,9 @@ def in_processes(
 ) -> dict[str, float]:
     """`in_turn`, each contestant made and run in a process of its own, by a function that can be pickled.
 
-    For libraries with threads of their own on a CPU: with PyTorch in its process XLA takes 1.4 times as long for a training
-    step of AST-base. All of them get the memory pages that our commands run with. A contestant whose import fails is left out, and
-    said to be, and so is one whose process ends.
+    For libraries with threads of their own on a CPU: with PyTorch in its process XLA takes 1.4 times as long
+    for a training step of AST-base. All of them get the memory pages that our commands run with. A contestant
+    whose import fails is left out, and said to be, and so is one whose process ends.
     """
     with contextlib.ExitStack() as at_exit:
         pipes = {name: _start(name, make, (least_s, clock), at_exit) for name, make in makers.items()}
@@ -84,7 +87,9 @@ def one_alive(
     least_s: float = 0.2,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """`in_processes` for contestants that memory does not hold side by side: each turn is a process of its own, warmed up anew."""
+    """`in_processes` for contestants that memory does not hold side by side: each turn is a process of its
+    own, warmed up anew.
+    """
     seconds: dict[str, list[float]] = {}
     for _ in range(repeats):
         for name, make in makers.items():
@@ -97,7 +102,9 @@ def one_alive(
 def _start(
     name: str, make: Callable[[], Callable[[], object]], how: tuple, at_exit: contextlib.ExitStack
 ) -> Any:
-    """A contestant's process, made and warmed up: the pipe to it, until `at_exit`; None where something it needs is absent."""
+    """A contestant's process, made and warmed up: the pipe to it, until `at_exit`; None where something it
+    needs is absent.
+    """
     # Memory in pages of 2 MiB, for all alike; glibc reads it as the process starts.
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     context = multiprocessing.get_context("spawn")
@@ -127,7 +134,9 @@ def _turn_of(name: str, pipe: Any) -> float:
 
 
 def _contestant(pipe: Any, make: Callable[[], Callable[[], object]], least_s: float, clock) -> None:
-    """Makes a call and warms it up; says so (or what is absent); then a turn's seconds a call for each message."""
+    """Makes a call and warms it up; says so (or what is absent); then a turn's seconds a call for each
+    message.
+    """
     try:
         call = make()
     except ImportError as error:
@@ -137,17 +146,24 @@ def _contestant(pipe: Any, make: Callable[[], Callable[[], object]], least_s: fl
     pipe.send("")
     with contextlib.suppress(EOFError):  # the end
         while pipe.recv():
-            call()  # untimed: the threads of whoever ran before may still be spinning, and the caches are theirs
+            # untimed: the threads of whoever ran before may still be spinning, and the caches are theirs
+            call()
             pipe.send(turn())
 
 
 def one_core() -> None:
-    """This process and its children on one core. To be called before NumPy is imported: its BLAS starts a thread a core, and they spin."""
+    """This process and its children on one core.
+
+    To be called before NumPy is imported: its BLAS starts a thread a core, and they spin.
+    """
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 
 
 def cpu_only() -> None:
-    """JAX and PyTorch, here and in child processes, leave GPUs alone. To be called before either has looked for one."""
+    """JAX and PyTorch, here and in child processes, leave GPUs alone.
+
+    To be called before either has looked for one.
+    """
     import jax
 
     os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}

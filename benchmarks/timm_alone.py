@@ -1,4 +1,6 @@
-"""timm without torchvision, which it imports for the image data sets that nobody here uses: its CPU builds are not on the plain index."""
+"""timm without torchvision, which it imports for the image data sets that nobody here uses: its CPU builds
+are not on the plain index.
+"""
 
 import importlib.abc
 import importlib.machinery
@@ -9,7 +11,10 @@ from unittest import mock
 
 
 def import_timm():
-    """timm, with torchvision's place taken while it is imported if that is not installed. Raises ImportError where timm or torch is not."""
+    """timm, with torchvision's place taken while it is imported if that is not installed.
+
+    Raises ImportError where timm or torch is not.
+    """
     if "timm" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         stand_in = _NoTorchvision()
         sys.meta_path.append(stand_in)

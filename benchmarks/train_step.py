@@ -1,10 +1,12 @@
-r"""Clips/s of a whole training step on this machine's CPU, beside PyTorch's: transformers' AST (eager, SDPA, compiled), timm's.
+r"""Clips/s of a whole training step on this machine's CPU, beside PyTorch's: transformers' AST (eager, SDPA,
+compiled), timm's.
 
-  python -m benchmarks.train_step [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5] [--peers=eager,sdpa,compiled,timm]
+  python -m benchmarks.train_step [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5]
+  [--peers=eager,sdpa,compiled,timm]
       [--one_alive] [--one_core] [--json=FILE]
 
-Ours is the step that training runs: padding, normalisation, loss, gradient norm, Adam with coupled weight decay, state donated.
-The peer's is forward, loss, backward, Adam on features that are normalised already.
+Ours is the step that training runs: padding, normalisation, loss, gradient norm, Adam with coupled weight
+decay, state donated. The peer's is forward, loss, backward, Adam on features that are normalised already.
 """
 
 import argparse

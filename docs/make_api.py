@@ -28,6 +28,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Training", "training/loop", ("train",)),
     ("Tagging", "inference/predict", ("Tagger",)),
     ("What a tagger answers", "inference/answers", ("Tags",)),
+    ("What an answer rests on", "inference/explain", ("Explanation",)),
     ("Weights", "weights/pretrained", ("load_model", "LoadedModel", "initialise")),
     ("Checkpoints as they are read", "weights/recognise", ("read_source",)),
     ("The AST", "models/ast", ("AST", "ASTConfig")),

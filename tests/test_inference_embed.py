@@ -1,4 +1,6 @@
-"""Embeddings against the model's own tokens, their times, both file formats; the probe against a direct computation."""
+"""Embeddings against the model's own tokens, their times, both file formats; the probe against a direct
+computation.
+"""
 
 import json
 
@@ -33,7 +35,9 @@ def model(loaded, monkeypatch):
 
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory):
-    """Two classes told apart by loudness, six clips each, lengths from .3 to .85 s (the model hears .655 s)."""
+    """Two classes told apart by loudness, six clips each, lengths from .3 to .85 s (the model hears
+    .655 s).
+    """
     root, rng = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
     for i in range(12):
         kind = "low" if i % 2 else "high"
@@ -44,7 +48,9 @@ def sounds(tmp_path_factory):
 
 
 def tokens_of(loaded, file, layer):
-    """The tokens [N, D] that a layer makes of the first window of a file, block by block; and its frames of sound."""
+    """The tokens [N, D] that a layer makes of the first window of a file, block by block; and its frames of
+    sound.
+    """
     fbank = log_mel(load_audio(file))[:64]
     padded = np.pad(fbank, ((0, 64 - len(fbank)), (0, 0)))[None]
     model, x = loaded.model, jnp.asarray((padded + 4.0) / 8.0, jnp.float32)

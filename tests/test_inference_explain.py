@@ -1,4 +1,6 @@
-"""What explains an answer: rollout against NumPy, gradients against finite differences, regions by their definition."""
+"""What explains an answer: rollout against NumPy, gradients against finite differences, regions by their
+definition.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from ast_jax.inference.attribution import (
     over_cells,
 )
 from ast_jax.inference.predict import Tagger
+from ast_jax.inference.windows import Grid
 from ast_jax.models import AST, ASTConfig, host_variables, set_variables
 from ast_jax.models.attention import attend
 from ast_jax.weights import LoadedModel
@@ -36,7 +39,9 @@ TINY = ASTConfig(
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    """A model at std 0.7, norms at scale 1: its attention is far from even, its labels far from each other."""
+    """A model at std 0.7, norms at scale 1: its attention is far from even, its labels far from each
+    other.
+    """
     model = AST(TINY, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     params = {
@@ -92,7 +97,9 @@ def test_rollout_is_the_product_of_mixed_attention_in_numpy(weights):
 
 
 def test_gradient_times_input_is_the_slope_of_each_logit(loaded, x):
-    """Towards `direction`, by central differences in float32: rounding of 1e-6 over a step of 2e-3, and its third order."""
+    """Towards `direction`, by central differences in float32: rounding of 1e-6 over a step of 2e-3, and its
+    third order.
+    """
     clip, labels, step = x[0], np.array([2, 0]), 1e-3
     logits = jax.jit(lambda clip: loaded.model(clip[None])[0][0])
     found = np.asarray(gradient_times_input(loaded.model, clip, jnp.asarray(labels)))
@@ -101,7 +108,9 @@ def test_gradient_times_input_is_the_slope_of_each_logit(loaded, x):
         direction = jnp.asarray(np.random.default_rng(seed).normal(0, 1, clip.shape), jnp.float32)
         ahead, behind = (logits(clip + s * direction) for s in (step, -step))
         slopes = np.asarray((ahead - behind) / (2 * step))[labels]
-        np.testing.assert_allclose((gradient * np.asarray(direction)).sum(axis=(1, 2)), slopes, rtol=2e-3, atol=2e-3)  # fmt: skip
+        np.testing.assert_allclose(
+            (gradient * np.asarray(direction)).sum(axis=(1, 2)), slopes, rtol=2e-3, atol=2e-3
+        )
     assert abs(slopes[0] - slopes[1]) > 0.02  # the labels are not one
 
 
@@ -134,12 +143,14 @@ def test_a_window_is_that_part_of_the_file(tmp_path):
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000 * 3)
     soundfile.write(tmp_path / "a.wav", wave, 16_000)
     whole = load_audio(tmp_path / "a.wav")
-    np.testing.assert_array_equal(
-        explain.window_at(tmp_path / "a.wav", 1.25, 8000, "mean"), whole[20_000:28_000]
-    )
-    np.testing.assert_array_equal(explain.window_at(tmp_path / "a.wav", 2.9, 8000, "mean"), whole[46_400:])
+    front_end = AST(TINY, rngs=nnx.Rngs(0)).front_end
+    grid = Grid(8000, 8000, TINY.num_frames, front_end)
+    for start_s, samples in ((1.25, whole[20_000:28_000]), (2.9, whole[46_400:])):
+        np.testing.assert_array_equal(
+            explain.window_at(tmp_path / "a.wav", start_s, grid), front_end.features(samples)
+        )
     with pytest.raises(InputError, match=r"lasts 3\.0 s, and --start_s is 4"):
-        explain.window_at(tmp_path / "a.wav", 4.0, 8000, "mean")
+        explain.window_at(tmp_path / "a.wav", 4.0, grid)
 
 
 def test_the_command_draws_the_best_window_and_keeps_every_map(loaded, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -10,6 +11,7 @@ from flax import nnx
 
 from ast_jax.errors import InputError
 from ast_jax.inference import predict
+from ast_jax.inference.answers import Tags
 from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig
 from ast_jax.weights import LoadedModel
@@ -88,3 +90,81 @@ def test_what_is_no_sound_is_refused_in_one_line(opened, sound, said):
     with pytest.raises(InputError, match=said) as caught:
         Tagger("m").tag(sound)
     assert "\n" not in str(caught.value)
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_tags_show_their_best_labels():
+    times = np.array([0.0, 1.0])
+    scores = np.array([[0.2, 0.5, 0.3], [0.2, 0.7, 0.1]], np.float32)
+    tags = Tags(times, times + 2, 2.0, scores, ["dog", "<b>rain", "bell"])
+    assert repr(tags).splitlines() == [
+        "Tags of 3.0 s in 2 windows",
+        "  0.6000  <b>rain",
+        "  0.2000  dog",
+        "  0.2000  bell",
+    ]
+    page = tags._repr_html_()
+    assert page.index("<td>&lt;b&gt;rain</td><td>0.6000</td>") < page.index("<td>dog</td><td>0.2000</td>")
+    assert "width:120px" in page
+    assert [row["start_s"] for row in tags.rows()] == [0, 1]
+    assert tags.rows()[1] == {"start_s": 1, "end_s": 3} | dict(zip(tags.label_names, scores[1], strict=True))
+
+
+def test_a_sound_is_plotted_and_explained_in_any_form(opened, files):
+    tagger, (samples, rate) = Tagger("m"), soundfile.read(files["mono"], dtype="float32")
+    assert tagger.plot((samples, rate)).startswith(PNG)
+    assert tagger.plot((samples, rate)) == tagger.plot(files["mono"])._repr_png_()
+    assert tagger.plot(files["mono"], hop_s=0.02) != tagger.plot(files["mono"])
+    assert len(repr(tagger.plot(files["mono"]))) < 40
+    found = tagger.explain((samples, rate), ["bell"])
+    assert [name for name, _ in found.best()] == ["bell"]
+    tags = tagger.tag(files["mono"])
+    assert found.start_s == tags.times_s[tags.scores[:, 2].argmax()]
+    assert repr(found) == f"Explanation of bell {found.scores[2]:.3f}, from {found.start_s:.2f} s"
+    assert found._repr_png_() == found.picture() != tagger.explain(files["mono"], top=1, start_s=0).picture()
+    with pytest.raises(InputError, match=r"^<\d+ bytes> lasts 0\.5 s, and --start_s is 2"):
+        tagger.explain((samples, rate), start_s=2)
+
+
+def test_an_explanation_is_of_the_model_as_it_is_now(opened, files):
+    tagger = Tagger("m")
+    before = tagger.explain(files["mono"], ["dog"], start_s=0)
+    kernel = tagger.models[0].model.head.kernel
+    kernel[...] = -kernel[...]
+    after = tagger.explain(files["mono"], ["dog"], start_s=0)
+    assert not np.allclose(before.scores, after.scores)
+    # against float32's rounding of sums of some hundred products
+    np.testing.assert_allclose(after.gradient, -before.gradient, atol=1e-5 * np.abs(before.gradient).max())
+
+
+def test_sounds_are_embedded_in_windows_side_by_side(opened, files):
+    tagger = Tagger("m")
+    rows = tagger.embed(files["mono"], files["stereo"].read_bytes())
+    grid = tagger.grid()
+    assert rows.vectors.shape == (6, 8)
+    assert rows.files == [str(files["mono"])] * 3 + [f"<{files['stereo'].stat().st_size} bytes>"] * 3
+    np.testing.assert_allclose(np.diff(rows.starts_s[:3]), grid.window_s)
+    heard, _ = soundfile.read(files["mono"], dtype="float32")
+    fbank = grid.front_end.features(heard[: grid.window])
+    _, out = tagger.models[0].model(jnp.asarray(grid.front_end.normalise(fbank[None])))
+    np.testing.assert_allclose(rows.vectors[0], out["embedding"][0], atol=1e-5)  # another compilation's sums
+    closer = tagger.embed(files["mono"], hop_s=grid.window_s / 2)
+    np.testing.assert_allclose(closer.vectors[::2][:3], rows.vectors[:3], atol=1e-6)
+    assert len(closer.vectors) == 5
+    with pytest.raises(InputError, match="layer is 7: this model has 0"):
+        tagger.embed(files["mono"], layer=7)
+
+
+def test_an_ensemble_has_scores_and_nothing_else(opened, files):
+    tagger = Tagger(["a", "bb"])
+    for ask in (tagger.embed, tagger.explain):
+        with pytest.raises(InputError, match="an ensemble of 2 models: make a Tagger of one"):
+            ask(files["mono"])
+
+
+def test_taggers_and_models_say_what_they_are(opened):
+    shown = repr(Tagger("m"))
+    assert shown.startswith("Tagger(<AST of ")
+    assert shown.endswith(" parameters; 3 classes: dog, rain, bell (softmax); hears 0.16 s at 16000 Hz>)")

@@ -27,7 +27,8 @@ def installed(tmp_path_factory) -> Path:
 
 
 def program(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(installed)}
+    # However narrow the terminal, an answer is whole.
+    environment = os.environ | {"PYTHONPATH": str(installed), "COLUMNS": "20"}
     command = [installed / "bin" / "ast_jax", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
@@ -72,4 +73,5 @@ def test_quickstart_works_in_an_empty_directory(installed, tmp_path):
     done = program(installed, tmp_path, "quickstart", "--config=quickstart:short", "--config.epochs=1", *few)
     assert done.returncode == 0, done.stderr
     assert "tag your own: ast_jax predict --model=runs/quickstart FILE" in done.stdout
+    assert "│ runs/quickstart/report.html │" in done.stdout
     assert (tmp_path / "runs" / "quickstart" / "report.html").is_file()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import ast_jax
 from ast_jax import main
 from ast_jax.commands import COMMANDS
 from ast_jax.errors import Diverged, InputError
@@ -116,7 +117,8 @@ def test_the_command_list():
     assert all(name in shown.stdout for name in COMMANDS)
     wrong = program("predikt")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "error: there is no command 'predikt': choose one of predict\n"
+    assert wrong.stderr == "error: there is no command 'predikt': did you mean predict?\n"
+    assert program("--version").stdout == f"ast_jax {ast_jax.__version__}\n"
 
 
 @pytest.mark.parametrize(

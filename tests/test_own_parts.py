@@ -1,4 +1,6 @@
-"""The seams are public: a family, loss, metric, augmentation and data set from a user's own file, through every command."""
+"""The seams are public: a family, loss, metric, augmentation and data set from a user's own file, through
+every command.
+"""
 
 import json
 import os
@@ -116,9 +118,19 @@ def test_what_is_not_there_is_told_in_one_line(home):
         "model.depth=3",
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "ast_jax.main", "--config=my_recipe.py", f"--config.{change}", "--workdir=no"],
-            cwd=home, env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "ast_jax.main",
+                "--config=my_recipe.py",
+                f"--config.{change}",
+                "--workdir=no",
+            ],
+            cwd=home,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1
         assert (

@@ -139,3 +139,9 @@ def test_values_that_are_found_out_later_are_none_until_then():
         **{"model.width": int, "model.depth": int, "model.num_heads": int},
     }
     assert all(flat(defaults())[key] is None for key in optional_keys())
+
+
+def test_settings_are_shown_by_what_differs_from_the_defaults():
+    config = base()
+    config.dataset.name, config.lr, config.model.strides = "folder", 0.5, (16, 16)
+    assert repr(Settings.of(config)) == "Settings(dataset.name='folder', model.strides=(16, 16), lr=0.5)"

@@ -84,6 +84,9 @@ def plain(work) -> dict[str, str]:
     out, err = run(work / "plain", COMMANDS)
     assert "\x1b" not in out + err
     assert "\n\n" not in err  # a bar that was never shown leaves no line
+    # What is left is not guessed from the step that is compiled.
+    assert re.search(r"^step 1/3 .* clips/s$", err, re.M)
+    assert re.search(r"^step 3/3 .* clips/s  0 s left$", err, re.M)
     return answers(out)
 
 
@@ -161,7 +164,10 @@ def test_every_command_answers(plain):
 
 def python(code: str, **ends) -> subprocess.CompletedProcess[str]:
     code = f"import os, sys\nfrom ast_jax.main import keep_stdout_for_answers, run\n{code}"
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, **ends)
+    command, environment = [sys.executable, "-c", code], dict(ends.pop("env", os.environ))
+    # It would write each print at once.
+    environment.pop("PYTHONUNBUFFERED", None)
+    return subprocess.run(command, cwd=ROOT, text=True, env=environment, **ends)
 
 
 def test_at_one_terminal_the_answer_stands_whole_between_bar_and_words():
@@ -187,6 +193,22 @@ with Bar(transient=True) as bar:
     assert drawn(written) == [line for i in range(3) for line in (f"answer {i}", f"word {i}")]
 
 
+@pytest.mark.parametrize("aside", [True, False])
+def test_what_is_printed_under_a_bar_goes_to_stdout(aside):
+    end, screen = pty.openpty()
+    code = f"""
+import contextlib
+from ast_jax.terminal import Bar
+with Bar() as bar, bar.aside() if {aside} else contextlib.nullcontext():
+    bar.task("tagging", 3)
+    print("answer")
+"""
+    done = python(code, stdout=subprocess.PIPE, stderr=screen, env=os.environ | {"TERM": "xterm"})
+    os.close(screen)
+    assert "tagging" in heard(end)
+    assert (done.returncode, done.stdout) == (0, "answer\n")
+
+
 def drawn(written: str) -> list[str]:
     """The lines of a screen after line ends, carriage returns, cursor up and erase line."""
     lines, row, column = [""], 0, 0
@@ -205,6 +227,17 @@ def drawn(written: str) -> list[str]:
             lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
             column += len(text)
     return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]])
+def test_prints_wait_in_a_buffer_unless_python_is_told_otherwise(flags):
+    code = (
+        "import os; from ast_jax.main import keep_stdout_for_answers as keep; keep(); print('a'); os._exit(0)"
+    )
+    command = [sys.executable, *flags, "-c", code]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.stdout == ("a\n" if flags else "")
 
 
 def test_what_libraries_write_to_the_descriptor_goes_to_stderr():

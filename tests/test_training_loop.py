@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -301,6 +302,16 @@ def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_done_later(
     assert [row["kind"] for row in rows(tmp_path / "run")] == ["train"] * 3
     train(settings(sounds, data_dir), tmp_path / "run")
     assert_same_run(tmp_path / "run", whole)
+
+
+def test_training_in_a_thread_leaves_sigterm_to_the_program_around():
+    """Python allows handlers in the main thread alone; a notebook's server may train in another one."""
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        request = pool.submit(hosts.StopRequest).result()
+        for call in (request.check, request.close):
+            pool.submit(call).result()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_another_runs_directory_is_refused(whole, sounds, data_dir):

@@ -1,4 +1,6 @@
-"""What is written is read back bit for bit, PyTorch computes the same from it; what does not fit leaves nothing."""
+"""What is written is read back bit for bit, PyTorch computes the same from it; what does not fit leaves
+nothing.
+"""
 
 import dataclasses
 import json

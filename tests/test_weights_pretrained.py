@@ -149,7 +149,9 @@ def test_timm_gives_the_same_tokens(tmp_path, name):
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_google_files_mean_to_timm_what_they_mean_to_us(tmp_path, stacked):
-    """timm reads Google's files by its own rules: an oracle for the table, heads on their own axis, stacking."""
+    """timm reads Google's files by its own rules: an oracle for the table, heads on their own axis,
+    stacking.
+    """
     torch = pytest.importorskip("torch")
     vit = timm().models.VisionTransformer(
         img_size=24, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0
@@ -351,7 +353,9 @@ def test_a_run_gives_the_weights_asked_for(tmp_path, monkeypatch):
 
 
 def test_another_length_and_other_strides(tmp_path):
-    """A shorter clip keeps the middle positions (the reference's rule); new strides move them to new centres."""
+    """A shorter clip keeps the middle positions (the reference's rule); new strides move them to new
+    centres.
+    """
     config = tiny(num_frames=100, strides=(3, 4))  # grid 5 x 25
     params = save_ours(tmp_path / "m", config)
     table = params["pos_embed"][0, 1:].reshape(5, 25, -1)

@@ -1,4 +1,5 @@
-"""The PyTorch side of the weight tests: timm's models, the reference of timm's blocks, random weights at std 0.2.
+"""The PyTorch side of the weight tests: timm's models, the reference of timm's blocks, random weights at std
+0.2.
 
 Imported by the tests that need it; torch and timm are imported inside, so that the others run without them.
 """
@@ -50,7 +51,10 @@ def our_params(
 
 
 def randomise(module, std=0.2, seed=0):
-    """Every parameter drawn anew: at timm's own .02 a wrong layer would hardly show. Norm scales lie around 1."""
+    """Every parameter drawn anew: at timm's own .02 a wrong layer would hardly show.
+
+    Norm scales lie around 1.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)

@@ -157,8 +157,8 @@ class Tagger:
         window_s: float | None = None,
         hop_s: float | None = None,
     ) -> Rows:
-        """Embeddings of sounds, each as `tag` takes it: a row for each window, a window apart unless `hop_s` says
-        otherwise, or for each step of time (kind="frames").
+        """Embeddings of sounds, each as `tag` takes it: a row for each window, a window apart unless `hop_s`
+        says otherwise, or for each step of time (kind="frames").
 
         Raises InputError: no such kind or layer, an ensemble, or what `tag` raises.
         """

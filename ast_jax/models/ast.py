@@ -78,9 +78,13 @@ class ASTConfig:
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype {self.dtype!r} is not offered: choose 'float32' or 'bfloat16'")
+        if self.mlp_width == 4 * self.width:
+            # one form for one shape, and another width is then another MLP width
+            object.__setattr__(self, "mlp_width", None)
         if min(self.num_classes, self.depth, self.hidden_width, *self.strides) < 1:
             raise InputError(
-                f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.hidden_width} and strides "
+                f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.hidden_width} and "
+                "strides "
                 f"{self.strides} must all be at least 1"
             )
         (rows, columns), (freq, time, patches) = self.grid, self.patchout

@@ -61,7 +61,10 @@ class Journal:
             figures = f"loss {row['loss']:.4f}  {row['clips_per_s']:.1f} clips/s"
             self._task.show(description=f"epoch {row['epoch']}", figures=figures)
             if not self._bar.terminal:
-                left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
+                # The first step is compiled: its speed says nothing of the others.
+                left = ""
+                if seconds_left is not None and row["step"] > 1:
+                    left = f"  {duration(seconds_left)} left"
                 self.say(f"step {row['step']}/{total_steps}  epoch {row['epoch']}  {figures}{left}")
         else:
             known = {name: metrics.METRICS[name] for name in metrics.HEADLINES if row.get(name) is not None}

@@ -58,7 +58,8 @@ class LoadedModel:
         names, front_end = self.label_names, self.front_end
         labels = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         return (
-            f"<{type(self.model).__name__} of {num_parameters(self.model):,} parameters; {len(names)} classes: "
+            f"<{type(self.model).__name__} of {num_parameters(self.model):,} parameters; {len(names)} "
+            "classes: "
             f"{labels} ({self.activation}); hears {front_end.seconds(self.model.config.num_frames):g} s at "
             f"{front_end.sample_rate_hz} Hz>"
         )

@@ -1,10 +1,13 @@
-"""Makes log_mel.npz: what torchaudio's own filterbank, run in float64, says of the signals below, and its mel weights.
+"""Makes log_mel.npz: what torchaudio's own filterbank, run in float64, says of the signals below, and its mel
+weights.
 
     python tests/golden/make_log_mel.py                                     # with torchaudio installed
-    python tests/golden/make_log_mel.py --kaldi=DIR/torchaudio/compliance/kaldi.py   # with torch and that one file
+    python tests/golden/make_log_mel.py --kaldi=DIR/torchaudio/compliance/kaldi.py   # with torch and that one
+    file
 
-The tests import `signals` and need neither. Signals are a function of nothing: the raw stream of PCG64, which NumPy promises to
-keep, and sines, all rounded to float32, so that float32 and float64 runs hear the same samples.
+The tests import `signals` and need neither. Signals are a function of nothing: the raw stream of PCG64, which
+NumPy promises to keep, and sines, all rounded to float32, so that float32 and float64 runs hear the same
+samples.
 """
 
 import argparse
@@ -87,7 +90,10 @@ def load_kaldi(path: str | None):
 
 
 def golden(fbank, x: np.ndarray) -> np.ndarray:
-    """The reference's call, on float64. A signal under 25 ms crashes there; here it is zero-padded after its mean is removed."""
+    """The reference's call, on float64.
+
+    A signal under 25 ms crashes there; here it is zero-padded after its mean is removed.
+    """
     import torch
 
     x = x.astype(np.float64)
