@@ -47,17 +47,18 @@ def test_the_plain_form_is_the_definition(rows):
     np.testing.assert_allclose(attention.attend(q[:, :rows], k, v), direct(q[:, :rows], k, v), atol=1e-6)
 
 
-def test_the_plain_form_keeps_its_softmax_in_float32():
+@pytest.mark.parametrize("attend", [attention.attend, cpu.attend], ids=["plain", "cpu"])
+def test_the_softmax_stays_in_float32(attend):
     """Scores of 1000 tokens that are all but equal: weights of 1/1000, which bfloat16's softmax would blur by
     0.4 %."""
     rng = np.random.default_rng(1)
     q, k = (jnp.asarray(rng.normal(size=(1, 1000, 1, 8)) * 0.3, jnp.bfloat16) for _ in range(2))
     v = jnp.ones((1, 1000, 1, 8), jnp.bfloat16)
-    text = jax.jit(attention.attend).lower(q, k, v).as_text()
+    text = jax.jit(attend).lower(q, k, v).as_text()
     assert "stablehlo.exponential" in text
     assert not [line for line in text.splitlines() if "exponential" in line and "bf16" in line]
     # each of 1000 weights is rounded to bfloat16 on its own, 2^-9 of it: the errors average out
-    np.testing.assert_allclose(attention.attend(q, k, v).astype(jnp.float32), 1.0, atol=4e-3)
+    np.testing.assert_allclose(attend(q, k, v).astype(jnp.float32), 1.0, atol=4e-3)
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["one device", "under a mesh"])

@@ -1,4 +1,4 @@
-"""What a family's model is to the rest: its configuration from a recipe, its arrays by name, there and back."""
+"""A family to the rest of the program: its configuration from a recipe; its arrays by name, and back."""
 
 import dataclasses
 

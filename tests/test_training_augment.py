@@ -18,6 +18,7 @@ from ast_jax.training.augment import (
     AUGMENTATIONS,
     MODEL_STREAM,
     Augmentation,
+    augmented,
     example_keys,
     gain,
     mix_power,
@@ -334,6 +335,18 @@ def test_noise_and_roll_work_on_the_normalised_padded_clip():
     assert added[30:].max() == pytest.approx(added[:30].max(), rel=0.01)  # one strength for sound and padding
     turned = seen(roll=10)
     assert any(np.array_equal(turned, np.roll(quiet, shift, axis=0)) for shift in range(-10, 10))
+
+
+DRAWN = Augmentation("drawn", "sound", 0, lambda s: False, lambda key, x, s, _: x + jax.random.uniform(key))
+
+
+def test_two_rows_that_draw_alike_draw_apart():
+    settings = Augment(augment=("test_training_augment:DRAWN",) * 2)
+    rows, keys = rows_of(settings), example_keys(0, jnp.int32(3), jnp.arange(50))
+    draw = lambda rows: augmented("sound", jnp.zeros((50, 1, 1)), keys, rows, settings, Kaldi())[:, 0, 0]
+    first, second, both = draw(rows[:1]), draw(rows[1:]), draw(rows)
+    np.testing.assert_allclose(both, first + second, rtol=1e-6)
+    assert (first != second).all()
 
 
 @pytest.mark.parametrize(
