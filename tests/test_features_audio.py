@@ -193,6 +193,17 @@ def test_wav_with_chunks_around_its_samples_is_whole():
     assert len(load_audio(unfilled)) == 16_000
 
 
+def test_an_ogg_file_that_lost_its_last_byte_is_truncated():
+    assert reason(encoded("ogg", sine(700, 16_000))[:-1]) == "truncated"
+
+
+def test_an_mp3_may_end_up_to_two_of_its_frames_before_the_header_says():
+    """Encoders' delay and padding; one that ends earlier is truncated."""
+    mp3 = encoded("mp3", sine(700, 16_000))
+    assert 16_000 - 2 * 1152 < len(load_audio(mp3[:-100])) < 16_000
+    assert reason(mp3[:-800]) == "truncated"
+
+
 def test_bytes_after_the_last_ogg_page_do_no_harm():
     assert len(load_audio(encoded("ogg", sine(700, 16_000)) + b"TAG" + bytes(125))) == 16_000
 
