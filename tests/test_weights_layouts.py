@@ -42,6 +42,7 @@ def test_shapes_are_the_published_ones():
     assert google[f"{attention}/query/kernel"].shape == (24, 3, 8)
     assert google[f"{attention}/out/kernel"].shape == (3, 8, 24)
     assert google["embedding/kernel"].shape == (4, 4, 3, 24)
+    assert google["Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel"].shape == (24, 96)
 
 
 def test_reference_keys_are_the_published_ones():
