@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ast_jax.datasets.pipeline import EvalStream, TrainStream, balanced_weights, batches, fit, steps_per_epoch
+from ast_jax.datasets.pipeline import (
+    EvalStream,
+    HostRows,
+    TrainStream,
+    balanced_weights,
+    batches,
+    fit,
+    steps_per_epoch,
+)
 
 SIZE, BATCH = 11, 4
 
@@ -89,6 +97,19 @@ def test_evaluation_is_complete_and_in_order():
     assert sum(batch["mask"].sum() for batch in rows) == SIZE
 
 
+@pytest.mark.parametrize(("hosts", "rows"), [(1, 4), (2, 4), (4, 4), (2, 6), (4, 8)])
+def test_hosts_read_the_pieces_of_each_batch_one_behind_the_other(hosts, rows):
+    """Batches of 4; where the devices take more rows, the last hosts' pieces are filled up."""
+    stream = EvalStream(Clips(), batch_size=BATCH)
+    own = [HostRows(stream, batch_size=BATCH, rows=rows, host=host, hosts=hosts) for host in range(hosts)]
+    assert {len(part) for part in own} == {3 * rows // hosts}
+    for step in range(3):
+        per = rows // hosts
+        read = [part[step * per + row].get("id") for part in own for row in range(per)]
+        here = [f"clip{i}" if i < SIZE else None for i in range(step * BATCH, (step + 1) * BATCH)]
+        assert read == here + [None] * (rows - BATCH)
+
+
 def test_lengths_padding_and_cutting():
     for i, (clip, length) in enumerate(
         (fit({**Clips()[i], "index": i}, kind="log_mel", num_frames=10, num_classes=3), 5 + i)
@@ -97,6 +118,9 @@ def test_lengths_padding_and_cutting():
         assert clip["length"] == min(length, 10)
         assert (clip["fbank"][: clip["length"]] == i + 1).all()
         assert not clip["fbank"][clip["length"] :].any()
+    rising = {"fbank": np.arange(12, dtype=np.float16)[:, None] * np.ones(128, np.float16), "index": 0}
+    cut = fit({**rising, "labels": np.array([1])}, kind="log_mel", num_frames=10, num_classes=3)
+    np.testing.assert_array_equal(cut["fbank"][:, 5], np.arange(10))  # its end is cut
 
 
 def test_waveforms_carry_samples_and_frames():
@@ -226,6 +250,23 @@ def test_clips_are_mixed_at_the_rate(rate):
     mixed = ["partner" in clip for clip in clips]
     assert stats.binomtest(sum(mixed), DRAWS, rate).pvalue > 0.01
     assert all((clip.get("share", 1.0) < 1) == is_mixed for clip, is_mixed in zip(clips, mixed, strict=True))
+
+
+def test_a_mix_is_not_drawn_from_the_stream_of_an_epochs_order(mixes):
+    """Orders are drawn from (seed, epoch): with the same key a share would tell the order of its epoch."""
+    for position in range(20):
+        rng = np.random.default_rng((1, position))
+        assert rng.random() < 1
+        assert rng.beta(10, 10) != mixes[position]["share"]
+
+
+def test_ids_name_the_clips_mixed_in_and_no_empty_row():
+    stream = TrainStream(Clips(), batch_size=BATCH, epochs=1, seed=5, mixup=0.5)
+    examples = [stream[position] for position in range(len(stream))]
+    told = [e["id"] + (f"+{e['partner']['id']}" if "partner" in e else "") for e in examples[:SIZE]]
+    assert stream.ids(0, len(stream)) == told
+    assert any("+" in name for name in told)
+    assert stream.ids(SIZE - 1, 2) == told[-1:]
 
 
 def test_mixing_leaves_the_order_of_the_clips_alone():

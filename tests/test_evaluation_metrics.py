@@ -60,6 +60,11 @@ def test_every_dtype_gives_the_same_ranks(dtype, target_dtype):
     assert got == pytest.approx(expected, abs=EXACT)
 
 
+def test_scores_that_float32_cannot_tell_apart_are_ranked_in_float64():
+    scores, targets = np.array([[0.5], [0.5 + 1e-12]]), np.array([[0], [1]])
+    assert metrics.average_precision(scores, targets) == metrics.roc_auc(scores, targets) == 1
+
+
 def test_summary_leaves_out_and_counts_classes_without_positives():
     scores, targets = drawn(5, 400, 12, kind="rounded")
     targets[:, [2, 7]] = 0  # no true clip: neither AP nor AUC
@@ -102,6 +107,13 @@ def test_accuracy_with_several_labels_asks_whether_the_top_one_is_true():
     ).mean() == 0.5  # the reference: 2 right, and the unlabelled clip too
 
 
+def test_accuracy_takes_the_first_of_equal_scores_and_any_target_above_0():
+    scores = np.array([[0.5, 0.5, 0.1], [0.2, 0.7, 0.7]])
+    assert metrics.accuracy(scores, np.array([[1, 0, 0], [0, 1, 0]])) == 1
+    assert metrics.accuracy(scores, np.array([[0, 1, 0], [0, 0, 1]])) == 0
+    assert metrics.accuracy(scores, np.array([[0.3, 0, 0.7], [1, 0, 0]])) == 0.5
+
+
 # ---- Decisions: F1 and its thresholds; ranks within a clip: top-5 and lwlrap
 
 
@@ -135,6 +147,11 @@ def test_a_threshold_lies_half_way_to_the_next_lower_score():
     scored = metrics.Scored(scores, np.array([[1], [1], [0], [0]]))
     assert scored.thresholds == pytest.approx([0.45], abs=1e-7)
     assert scored.f1.tolist() == [1.0]
+    lowest = metrics.Scored(np.array([[0.6], [0.2]], np.float32), np.array([[1], [0]]))
+    assert lowest.thresholds == pytest.approx([0.4], abs=1e-7)
+    # one hit of one found is as good as two of four: the higher threshold
+    equal = metrics.Scored(scores, np.array([[1], [0], [0], [1]]))
+    assert equal.thresholds == pytest.approx([0.75], abs=1e-7)
     # the neighbouring float32 below: half way would round up to the found clip's own score, or down to the
     # other's
     below = np.nextafter(np.float32(0.6), np.float32(0))
@@ -149,6 +166,10 @@ def test_thresholds_of_another_set_decide_where_they_are_given():
     wanted = sk.f1_score(targets > 0, scores >= given[None], average="macro")
     assert figures["f1_macro"] == pytest.approx(wanted, abs=EXACT)
     assert figures["f1_macro"] < metrics.summary(scores, targets)["f1_macro"]
+    targets[:, 2] = 0  # what is found of a class without true clips counts in no mean
+    there = [0, 1, 3, 4, 5]
+    wanted = sk.f1_score(targets[:, there].ravel() > 0, (scores >= given[None])[:, there].ravel())
+    assert metrics.summary(scores, targets, thresholds=given)["f1_micro"] == pytest.approx(wanted, abs=EXACT)
 
 
 def test_top5_is_scikit_learns_and_has_no_meaning_for_five_classes():
@@ -200,6 +221,9 @@ def test_a_metric_of_the_users_own():
     found = scores >= metrics.Scored(scores, targets).thresholds[None]
     assert figures[name] == (~found & (targets > 0)).sum() > 0
     assert figures.keys() - {name} == metrics.summary(scores, targets).keys()
+    most = metrics.metric_called("mAP")
+    assert most.better(0.5, than=0.5)  # of equals the later one
+    assert not most.better(0.4, than=0.5)
     row = metrics.metric_called(name)
     assert row.better(3, than=4)
     assert row.better(4, than=4)
@@ -316,6 +340,30 @@ def test_published_gap_alarms_outside_the_band_only():
     assert not metrics.published_gap(2, 0.4248, curve, 0.01).inside
     assert not metrics.published_gap(2, 0.4451, curve, 0.01).inside  # too good is suspicious as well
     assert not metrics.published_gap(5, float("nan"), curve, 0.01).inside
+
+
+def test_an_interval_is_of_the_metric_with_the_whole_sets_thresholds():
+    scores, targets = drawn(6, 40, 3)
+    given = metrics.Scored(scores, targets).thresholds
+    f1 = lambda drawn, true: metrics.METRICS["f1_macro"].of(metrics.Scored(drawn, true, given))
+    wanted = metrics.bootstrap_interval(scores, targets, f1, repeats=200)
+    assert metrics.interval_of(scores, targets, "f1_macro") == wanted
+    low, high = metrics.interval_of(scores, targets, "auc")
+    assert metrics.interval_of(scores, targets, "d_prime") == (metrics.d_prime(low), metrics.d_prime(high))
+
+
+def test_an_interval_has_as_much_on_either_side_and_moves_by_twice_the_bias():
+    """A metric that counts the different clips of a draw: 1 - 1/e of them, and the set has all."""
+    scores = np.arange(100.0)[:, None]
+    different = lambda drawn, _: len(np.unique(drawn)) / 100
+    low, high = metrics.bootstrap_interval(scores, scores, different, repeats=2000)
+    # 1 - 1/e - 2 (1 - 1/e - 1); a share's standard deviation is sqrt((1/e - 2/e^2) / 100)
+    assert (low + high) / 2 == pytest.approx(1 + np.exp(-1), abs=0.01)
+    assert high - low == pytest.approx(2 * 1.96 * 0.0312, rel=0.1)
+    # the last clip is drawn like any other: once a draw in the mean
+    last = lambda drawn, _: float((drawn == 99).sum())
+    low, high = metrics.bootstrap_interval(scores, scores, last, repeats=200)
+    assert low < 1 < high
 
 
 def test_the_size_of_audiosets_evaluation_set():

@@ -1,5 +1,7 @@
 """Saved scores: what is written is read, and what is something else is told from what is damaged."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,27 @@ def test_one_label_a_clip_is_told_from_several(saved):
     both = saved.targets.copy()
     both[0] = 1
     assert not Predictions(saved.ids, saved.scores, both, 0.0).single_label
+
+
+def test_an_ensemble_is_the_mean_of_its_members_scores_and_losses(saved):
+    other = Predictions(saved.ids, saved.scores[::-1] ** 2, saved.targets, loss=0.75)
+    mean = Predictions.mean([saved, other])
+    np.testing.assert_allclose(mean.scores, (saved.scores + saved.scores[::-1] ** 2) / 2, rtol=1e-6)
+    assert mean.loss == pytest.approx(0.5)
+    assert mean.ids == saved.ids
+
+
+OTHERS = [{"ids": [f"other{i}" for i in range(50)]}, {"targets": np.ones((50, 7), np.float32)}]
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_members_of_other_clips_or_labels_are_no_ensemble(saved, change):
+    with pytest.raises(InputError, match="different clips or labels"):
+        Predictions.mean([saved, dataclasses.replace(saved, **change)])
+
+
+def test_classes_in_another_order_take_their_targets_along(saved):
+    columns = np.array([3, 0, 1, 2, 6, 5, 4])
+    turned = saved.with_classes(columns)
+    np.testing.assert_array_equal(turned.scores[:, 0], saved.scores[:, 3])
+    np.testing.assert_array_equal(turned.targets[:, 1], saved.targets[:, 0])

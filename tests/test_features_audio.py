@@ -193,6 +193,17 @@ def test_wav_with_chunks_around_its_samples_is_whole():
     assert len(load_audio(unfilled)) == 16_000
 
 
+def test_an_ogg_file_that_lost_its_last_byte_is_truncated():
+    assert reason(encoded("ogg", sine(700, 16_000))[:-1]) == "truncated"
+
+
+def test_an_mp3_may_end_up_to_two_of_its_frames_before_the_header_says():
+    """Encoders' delay and padding; one that ends earlier is truncated."""
+    mp3 = encoded("mp3", sine(700, 16_000))
+    assert 16_000 - 2 * 1152 < len(load_audio(mp3[:-100])) < 16_000
+    assert reason(mp3[:-800]) == "truncated"
+
+
 def test_bytes_after_the_last_ogg_page_do_no_harm():
     assert len(load_audio(encoded("ogg", sine(700, 16_000)) + b"TAG" + bytes(125))) == 16_000
 
@@ -205,6 +216,35 @@ def test_not_finite(bad, tmp_path):
     assert reason(path) == "not finite"
     with pytest.raises(AudioError, match=r"at 0\.250 s"):
         load_audio(path)
+
+
+def test_the_time_of_a_fault_is_the_sounds_not_the_pieces():
+    x = sine(700, 16_000).astype(np.float32)
+    x[12_000] = np.nan
+    with pytest.raises(AudioError, match=r"at 0\.750 s"):
+        list(stream_audio(encoded("wav", x, subtype="FLOAT"), block_s=0.1))
+
+
+def test_six_channels_are_mixed_to_their_mean():
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (800, 6)).astype(np.float32)
+    wav = encoded("wav", x, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(wav), x.mean(axis=1), atol=1e-7)
+    np.testing.assert_array_equal(load_audio(wav, channels="first"), x[:, 0])
+
+
+def test_a_sound_of_just_the_longest_length_is_taken():
+    wav = encoded("wav", sine(700, 16_000))
+    assert len(load_audio(wav, longest_s=1.0)) == 16_000
+    with pytest.raises(AudioError, match="cut_s") as caught:
+        load_audio(wav, longest_s=0.99)
+    assert caught.value.reason == "too long"
+
+
+def test_wav_of_the_other_byte_order_is_whole_or_truncated():
+    wav = encoded("wav", sine(700, 16_000), endian="BIG")
+    assert wav[:4] == b"RIFX"
+    assert len(load_audio(wav)) == 16_000
+    assert reason(wav[:-100]) == "truncated"
 
 
 def test_no_samples():

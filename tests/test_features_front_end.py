@@ -30,6 +30,13 @@ def test_frames_and_samples_are_those_of_log_mel():
     assert len(made) == front_end.num_frames(16_000) == 98
     assert front_end.num_frames(front_end.span(98)) == 98 > front_end.num_frames(front_end.span(98) - 1)
     assert front_end.seconds(100) == 1.0
+    cut = front_end.features(sound[None], num_samples=np.array([8000]))
+    np.testing.assert_array_equal(cut, log_mel(sound[None], num_samples=np.array([8000])))
+    assert (cut[0, -1] == np.float32(front_end.silence)).all()
+
+
+def test_a_card_from_before_front_ends_means_the_references_with_the_models_mel_bins():
+    assert from_card(None, num_mel_bins=64) == Kaldi(num_mel_bins=64)
 
 
 def test_normalised_as_the_reference_does():

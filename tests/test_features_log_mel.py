@@ -193,6 +193,13 @@ def test_num_samples_keeps_padding_out_of_the_sound(body):
         np.testing.assert_allclose(row[max(beyond, frames) :], spec.SILENCE, rtol=0, atol=1e-5)
 
 
+@each_body
+def test_more_samples_than_there_are_are_those_that_are_there(body):
+    """On an offset, which a mean over too many would leave; 250 samples are one padded frame."""
+    x = (0.25 + noise(250))[None]
+    np.testing.assert_array_equal(body(x, num_samples=np.array([900])), body(x, num_samples=np.array([250])))
+
+
 def test_num_samples_may_be_traced():
     x = jnp.asarray(noise(1500)[None].repeat(2, axis=0))
     lengths = jnp.array([1500, 700])

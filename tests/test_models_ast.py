@@ -14,6 +14,7 @@ from ast_jax.models import (
     AST,
     ASTConfig,
     abstract,
+    build,
     host_variables,
     kernels_on,
     merge,
@@ -24,7 +25,9 @@ from ast_jax.models import (
 )
 from ast_jax.models.ast import patchout
 from ast_jax.models.attention import attend
+from ast_jax.models.base import level_of
 from ast_jax.models.kernels import Kernels
+from ast_jax.settings import Model, Run, Settings
 
 TINY = ASTConfig(
     num_classes=5,
@@ -78,6 +81,8 @@ def test_default_is_the_papers_audioset_model():
     config = ASTConfig()
     assert config.grid == (12, 101)
     assert config.num_tokens == 1214
+    # the reference's: timm's blocks, PyTorch's default in the head
+    assert (config.norm_eps, config.head_norm_eps) == (1e-6, 1e-5)
     assert (config.num_classes, config.num_frames, config.num_mel_bins, config.dtype) == (
         527,
         1024,
@@ -120,7 +125,8 @@ def test_what_was_computed_on_the_way(model, x):
     np.testing.assert_array_equal(out["layers"][-1]["embedding"], tokens[:, :2].mean(axis=1))
     first = out["layers"][0]  # what the first block sees
     assert first["embedding"].shape == (2, 24)
-    assert first["sequence"].shape == (2, columns, 24) == (2, model.time_steps[2], 24)
+    assert first["sequence"].shape == (2, columns, 24)
+    assert model.time_steps == (8, 7, columns)  # frames a patch sees, frames to the next, steps
 
 
 def test_attention_weights_are_those_the_blocks_use(model, x):
@@ -336,6 +342,45 @@ def test_initial_weights_are_the_references():
     assert not params["blocks/0/mlp/fc1/bias"].any()
 
 
+def test_a_recipe_decides_the_shape_and_an_older_card_is_brought_up_to_date():
+    settings = Settings(
+        run=Run(num_frames=64), model=Model(variant="tiny", depth=3, dtype="bfloat16", remat="dots")
+    )
+    wanted = {"num_classes": 7, "num_frames": 64, "depth": 3, "dtype": "bfloat16", "remat": "dots"}
+    assert ASTConfig.from_settings(settings, num_classes=7) == ASTConfig.variant("tiny", **wanted)
+    assert ASTConfig.upgraded({"width": 12, "mlp_ratio": 3, "remat": True}) == {
+        "width": 12,
+        "mlp_width": 36,
+        "remat": "blocks",
+    }
+    assert ASTConfig.upgraded({"remat": False, "mlp_width": 9}) == {"remat": "none", "mlp_width": 9}
+
+
+def test_levels_go_from_the_patches_to_the_head():
+    """A block's number is a whole word: blocks/1 is not the beginning of blocks/10."""
+    model = abstract("ast", dataclasses.replace(TINY, depth=12))
+    level = lambda path: level_of(model.levels, path)
+    assert [level(path) for path in ("patch_embed/kernel", "cls_token", "dist_token", "pos_embed")] == [0] * 4
+    assert [level(f"blocks/{i}/mlp/fc1/kernel") for i in range(12)] == list(range(1, 13))
+    assert (level("norm/scale"), level("head_norm/scale"), level("head/bias")) == (13, 14, 14)
+    with pytest.raises(InputError, match="is of no level"):
+        level("head_of_another/kernel")
+
+
+def test_a_seed_decides_the_weights():
+    first, again, other = (host_variables(build("ast", TINY, seed=seed)) for seed in (1, 1, 2))
+    for path in ("head/kernel", "pos_embed"):
+        np.testing.assert_array_equal(first[path], again[path])
+        assert (first[path] != other[path]).all()
+
+
+def test_arrays_put_in_take_the_models_types(model):
+    half = {path: value.astype(np.float16) for path, value in host_variables(model).items()}
+    again = AST(TINY, rngs=nnx.Rngs(0))
+    set_variables(again, half)
+    assert {value.dtype for value in host_variables(again).values()} == {np.dtype(np.float32)}
+
+
 def test_wrong_length_says_what_was_wanted(model):
     with pytest.raises(InputError, match=r"40 frames, 32 mel bins\], got \[2, 41, 32\]"):
         model(jnp.zeros((2, 41, 32)))
@@ -343,7 +388,8 @@ def test_wrong_length_says_what_was_wanted(model):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_heads": 5}, {"remat": "some"}, {"dtype": "float16"}, {"strides": (0, 1)}, {"num_frames": 7}],
+    [{"num_heads": 5}, {"remat": "some"}, {"dtype": "float16"}, {"strides": (0, 1)}, {"num_frames": 7}]
+    + [{"patchout": wrong} for wrong in ((5, 0, 0), (0, 5, 0), (4, 4, 1), (0, 0, 25), (0, 0, -1))],
 )
 def test_impossible_configs_are_refused(wrong):
     with pytest.raises(InputError):

@@ -11,7 +11,7 @@ from flax import nnx
 from scipy.special import erf
 
 from ast_jax.models import cpu
-from ast_jax.models.base import merge, split, variables
+from ast_jax.models.base import merge, num_parameters, split, variables
 from ast_jax.models.kernels import PLAIN, Kernels, gelu, kernels_on, using
 from ast_jax.models.layers import BatchNorm, linear
 
@@ -56,8 +56,8 @@ def test_gelu_is_exact_in_float32_and_rounds_to_bfloat16():
     np.testing.assert_allclose(gelu(jnp.float32(x)), wanted, atol=1e-6)  # 9 times float32's rounding
     half = jnp.bfloat16(x)
     wanted = np.float64(half) * (1 + erf(np.float64(half) / np.sqrt(2))) / 2
-    # 8 bits, a few operations
-    np.testing.assert_allclose(np.float64(gelu(half)), wanted, rtol=0.02, atol=1e-3)
+    # 8 bits, a few operations; the tanh form is a tenth off at -3
+    np.testing.assert_allclose(np.float64(gelu(half)), wanted, rtol=0.06, atol=1e-5)
 
 
 def test_gelus_slope_is_the_normal_distributions():
@@ -166,3 +166,10 @@ def test_rows_that_fill_a_batch_move_no_statistic():
         np.testing.assert_array_equal(run(arrays, jnp.asarray(junk), jnp.asarray(MASK))[1][path], value)
     for value in run(arrays, jnp.asarray(x), jnp.zeros(8))[1].values():  # a batch of fillers alone
         assert np.isfinite(value).all()
+
+
+def test_statistics_are_no_parameters():
+    norm = BatchNorm(5)
+    _, params, statistics = split(norm)
+    assert (set(params), set(statistics)) == ({"scale", "bias"}, {"mean", "var"})
+    assert num_parameters(norm) == 10

@@ -144,6 +144,11 @@ def test_class_weights_weigh_a_classes_part(text, weights):
     np.testing.assert_allclose(what.training(z, jnp.float32(one)), wanted, rtol=1e-5)
 
 
+def test_a_class_that_is_in_every_clip_still_weighs_something():
+    what = objective(Objective(pos_weight="counts"), np.array([120, 60]), 120)
+    assert what.pos_weight == pytest.approx((1 / 120, 1))
+
+
 @pytest.mark.parametrize(
     ("text", "weights"), [("counts", [70 / 50, 95 / 25, 20 / 100, 119]), ("1,2,0,0.5", [1, 2, 0, 0.5])]
 )

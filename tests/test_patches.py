@@ -30,6 +30,11 @@ def test_published_grids(num_frames, strides, grid):
     assert grid_shape(128, num_frames, (16, 16), strides) == grid
 
 
+def test_a_spectrogram_of_one_patch_has_it():
+    assert grid_shape(16, 16, (16, 16), (10, 10)) == (1, 1)
+    assert grid_shape(35, 25, (16, 16), (10, 10)) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("size", "strides"), [((15, 100), (10, 10)), ((128, 15), (10, 10)), ((128, 100), (0, 10))]
 )
@@ -136,6 +141,14 @@ def test_positions_by_place_follow_the_patch_centres():
     near = by_place(centres, (128, 1024), (10, 10), (16, 12), mode="nearest")
     assert set(near[0, :, 1]) <= set(centres[0, :, 1])
     assert np.abs(near[0, :84, 1] - (np.arange(84) * 12 + 8)).max() <= 5
+
+
+def test_positions_by_place_from_strides_of_two_kinds():
+    """Patches of 16 x 16 every 4 bins and 12 frames: each axis by its own stride."""
+    f, t = np.meshgrid(np.arange(29) * 4 + 8.0, np.arange(85) * 12 + 8.0, indexing="ij")
+    new = by_place(np.stack([f, t], -1).astype(np.float32), (128, 1024), (4, 12), (6, 10))
+    np.testing.assert_allclose(new[:, 0, 0], np.arange(19) * 6 + 8)
+    np.testing.assert_allclose(new[0, :, 1], np.minimum(np.arange(101) * 10 + 8, 1016), rtol=1e-6)
 
 
 def test_positions_by_place_at_the_same_strides_are_the_same():

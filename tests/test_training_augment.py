@@ -10,11 +10,15 @@ import pytest
 from scipy import stats
 
 from ast_jax.datasets.pipeline import fit
-from ast_jax.features import Kaldi, log_mel, num_frames
+from ast_jax.features import FrontEnd, Kaldi, log_mel, num_frames
 from ast_jax.features.spec import LOG_FLOOR
 from ast_jax.objectives import objective
 from ast_jax.settings import Augment, Objective
 from ast_jax.training.augment import (
+    AUGMENTATIONS,
+    MODEL_STREAM,
+    Augmentation,
+    augmented,
     example_keys,
     gain,
     mix_power,
@@ -145,6 +149,25 @@ def test_mix_power_is_its_definition(b_length, share):
 def test_two_silences_mix_to_the_floor():
     silence = np.full((T, F), FLOOR, np.float32)
     np.testing.assert_allclose(run_mix_power(silence, silence, T, 0.5), FLOOR, rtol=1e-6)
+
+
+class Decibels(FrontEnd):
+    """Of power: 10 log10 of what is nats of power in the reference's."""
+
+    nats = np.log(10) / 10
+    silence = -80.0
+
+
+def test_features_in_decibels_mix_and_grow_as_power_does():
+    front_end = Decibels(16_000, 400, 160, F)
+    a, b = np.random.default_rng(1).uniform(-90, 30, (2, T, F)).astype(np.float32)
+    mix = functools.partial(mix_power, front_end=front_end)
+    got = jax.jit(mix)(jnp.asarray(a), jnp.int32(T), jnp.asarray(b), jnp.int32(T), jnp.float32(0.3))
+    power = 0.09 * 10 ** (a.astype(np.float64) / 10) + 0.49 * 10 ** (b.astype(np.float64) / 10)
+    np.testing.assert_allclose(got, np.maximum(10 * np.log10(power), -80), atol=2e-4)  # float32 near 90 dB
+    x = np.zeros((1, 1), np.float32)
+    added = for_many(lambda key: gain(key, jnp.asarray(x), most_db=6.0, front_end=front_end), 500)
+    assert stats.kstest(added[:, 0, 0], stats.uniform(-6, 12).cdf).pvalue > 0.01
 
 
 # ---- Mixup of waveforms
@@ -314,6 +337,32 @@ def test_noise_and_roll_work_on_the_normalised_padded_clip():
     assert any(np.array_equal(turned, np.roll(quiet, shift, axis=0)) for shift in range(-10, 10))
 
 
+DRAWN = Augmentation("drawn", "sound", 0, lambda s: False, lambda key, x, s, _: x + jax.random.uniform(key))
+
+
+def test_two_rows_that_draw_alike_draw_apart():
+    settings = Augment(augment=("test_training_augment:DRAWN",) * 2)
+    rows, keys = rows_of(settings), example_keys(0, jnp.int32(3), jnp.arange(50))
+    draw = lambda rows: augmented("sound", jnp.zeros((50, 1, 1)), keys, rows, settings, Kaldi())[:, 0, 0]
+    first, second, both = draw(rows[:1]), draw(rows[1:]), draw(rows)
+    np.testing.assert_allclose(both, first + second, rtol=1e-6)
+    assert (first != second).all()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({}, []),
+        ({"freq_mask": 4}, ["masks"]),
+        ({"time_mask": 4}, ["masks"]),
+        ({"gain_db": 1.0, "time_shift": 2}, ["gain", "time_shift"]),
+        ({"noise": True, "roll": 3, "time_mask": 1}, ["masks", "noise", "roll"]),
+    ],
+)
+def test_a_recipe_gets_what_it_asks_for_in_the_references_order(wanted, names):
+    assert [row.name for row in rows_of(Augment(**wanted))] == names
+
+
 # ---- Keys
 
 
@@ -344,6 +393,17 @@ def test_draws_do_not_depend_on_who_else_is_in_the_batch():
             apart, together[np.array(chosen)], atol=1e-6
         )  # another shape may round otherwise
     assert np.abs(np.asarray(draw(rows, jnp.int32(3))) - together).max() > 0.1
+
+
+OWN = Augmentation("own", "sound", 2, lambda settings: False, lambda key, x, settings, front_end: x)
+
+
+def test_no_two_uses_share_a_stream():
+    streams = [row.stream for row in AUGMENTATIONS]
+    assert len({*streams, MODEL_STREAM}) == len(streams) + 1
+    rows = rows_of(Augment(augment=("test_training_augment:OWN", "test_training_augment:OWN"), noise=True))
+    assert [row.name for row in rows] == ["noise", "own", "own"]
+    assert len({row.stream for row in rows} - {*streams, MODEL_STREAM}) == 2
 
 
 def test_augmentations_of_a_clip_are_drawn_apart():

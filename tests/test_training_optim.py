@@ -1,6 +1,9 @@
 """The optimiser and the rate's stairs against a replay of what the reference's loop does, and against
 PyTorch."""
 
+import dataclasses
+import inspect
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,7 +11,16 @@ import pytest
 
 from ast_jax.errors import InputError
 from ast_jax.models import ASTConfig, abstract
-from ast_jax.training.optim import active_decays, adam, layer_factors, rate_ramp, rate_stairs, schedule
+from ast_jax.settings import Optimizer
+from ast_jax.training.optim import (
+    active_decays,
+    adam,
+    from_settings,
+    layer_factors,
+    rate_ramp,
+    rate_stairs,
+    schedule,
+)
 
 
 def replay(lr, steps, *, steps_per_epoch, warmup_steps, stair, decay, decay_epochs):
@@ -215,3 +227,42 @@ def test_freezing_takes_what_lies_below(freeze, below):
 def test_freezing_what_is_not_there_is_refused(freeze):
     with pytest.raises(InputError, match="choose 'backbone' or a number of blocks from 0 to 12"):
         layer_factors(PATHS, levels=LEVELS, freeze=freeze)
+
+
+def test_a_recipe_gets_the_rate_and_the_optimiser_it_asks_for():
+    """Every number another than the default, against the same put together by hand."""
+    settings = Optimizer(
+        lr=0.3, lr_warmup_steps=4, lr_warmup_stair=2, lr_decay=0.5, lr_decay_epochs=(2, 3), lr_decay_end=3,
+        adam_b1=0.5, adam_b2=0.7, adam_eps=0.1, weight_decay=0.2, clip_norm=0.9,
+    )  # fmt: skip
+    rate, ours = from_settings(settings, 5, {"a": 1.0, "b": 0.5})
+    linear, _ = from_settings(dataclasses.replace(settings, lr_warmup="linear"), 5, {"a": 1.0})
+    steps, halved = np.arange(15), np.where(np.arange(15) >= 5, 0.5, 1)
+    stairs = np.where(steps < 2, 0, np.where(steps < 4, 0.15, 0.3))
+    np.testing.assert_allclose(rate(jnp.asarray(steps)), stairs * halved, rtol=1e-6)
+    climbed = 0.3 * np.minimum(steps / 4, 1)
+    np.testing.assert_allclose(linear(jnp.asarray(steps)), climbed * halved, rtol=1e-6)
+    theirs = optax.chain(
+        optax.clip_by_global_norm(0.9),
+        optax.add_decayed_weights(0.2),
+        optax.scale_by_adam(0.5, 0.7, 0.1),
+        optax.scale_by_learning_rate(rate),
+    )
+    params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
+    states, rng = [ours.init(params), theirs.init(params)], np.random.default_rng(0)
+    for _ in range(6):
+        gradient = {path: jnp.float32(rng.normal(size=value.shape)) for path, value in params.items()}
+        found, states[0] = ours.update(gradient, states[0], params)
+        wanted, states[1] = theirs.update(gradient, states[1], params)
+        np.testing.assert_allclose(found["a"], wanted["a"], rtol=1e-6)
+        np.testing.assert_allclose(found["b"], 0.5 * wanted["b"], rtol=1e-6)
+
+
+def test_the_optimisers_defaults_are_the_recipes():
+    defaults = {name: p.default for name, p in inspect.signature(adam).parameters.items()}
+    settings = Optimizer()
+    assert defaults["b1"] == settings.adam_b1
+    assert defaults["b2"] == settings.adam_b2
+    assert defaults["eps"] == settings.adam_eps
+    assert defaults["weight_decay"] == settings.weight_decay
+    assert defaults["clip_norm"] == settings.clip_norm

@@ -18,11 +18,12 @@ from ast_jax.evaluation.scoring import eval_step
 from ast_jax.features import Kaldi, log_mel
 from ast_jax.features.batches import features
 from ast_jax.models import AST, ASTConfig, merge, split
+from ast_jax.models.layers import BatchNorm
 from ast_jax.objectives import objective
 from ast_jax.settings import Augment, Objective
 from ast_jax.training.augment import rows_of
 from ast_jax.training.optim import adam, layer_factors
-from ast_jax.training.step import Step, init_state, inputs, train_step
+from ast_jax.training.step import Step, evaluated, init_state, inputs, train_step
 
 CONFIG = ASTConfig(num_classes=4, num_frames=32, strides=(16, 16), width=16, depth=1, num_heads=2)
 FRONT_END = Kaldi(mean=-4.0, std=4.5)
@@ -229,9 +230,54 @@ def test_the_average_of_the_weights_follows_its_recursion(graph, batch):
         expected = {path: 0.9 * expected[path] + 0.1 * np.asarray(state["params"][path]) for path in expected}
     assert_close(state["ema"], expected)
     assert np.abs(state["ema"]["head/kernel"] - state["params"]["head/kernel"]).max() > 1e-3
+    assert evaluated(state).keys() == params.keys()
+    np.testing.assert_array_equal(evaluated(state)["head/kernel"], state["ema"]["head/kernel"])
     plain, _ = run_steps(graph, batch, PLAIN, ADAM, steps=5)
     assert "ema" not in plain
+    np.testing.assert_array_equal(evaluated(plain)["head/kernel"], plain["params"]["head/kernel"])
     np.testing.assert_allclose(plain["params"]["head/kernel"], state["params"]["head/kernel"], atol=1e-6)
+
+
+def test_an_average_has_memory_of_its_own(graph):
+    """A step gives its state's memory up, and would give the same up twice."""
+    state = init_state(graph[1], {}, ADAM, ema=True)
+    for path, value in state["params"].items():
+        assert state["ema"][path].unsafe_buffer_pointer() != value.unsafe_buffer_pointer()
+
+
+def test_each_step_draws_anew_and_tells_the_gradients_norm_whatever_the_rate(graph, batch):
+    """At rate 0 the parameters stay: what changes from step to step is the draw."""
+    still, told = optax.sgd(0.0), []
+    masked = step_of(freq_mask=40, time_mask=16)
+    for steps in (1, 2):
+        state, figures = run_steps(graph, batch, masked, still, steps=steps)
+        told.append(figures)
+    np.testing.assert_array_equal(state["params"]["head/kernel"], graph[1]["head/kernel"])
+    assert abs(float(told[0]["loss"] - told[1]["loss"])) > 1e-4
+    _, moved = run_steps(graph, batch, masked, DESCENT)
+    assert float(told[0]["grad_norm"]) == pytest.approx(float(moved["grad_norm"]), rel=1e-6)
+
+
+class Normed(nnx.Module):
+    """A mean spectrum with batch statistics, and a head."""
+
+    def __init__(self):
+        self.norm, self.head = BatchNorm(128), nnx.Linear(128, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, *, key=None, mask=None):
+        return self.head(self.norm(x.mean(axis=1), training=key is not None, mask=mask)), {}
+
+
+def test_statistics_are_gathered_part_by_part(batch):
+    """Two parts of two rows: rows 0 and 2, then 1 and the filler, each moving the running mean by a tenth."""
+    graphdef, params, statistics = split(Normed())
+    step = functools.partial(train_step, graphdef=graphdef, optimizer=DESCENT)
+    state = init_state(params, statistics, DESCENT)
+    new, _ = jax.jit(functools.partial(step, step=dataclasses.replace(PLAIN, accumulate=2)))(state, batch)
+    spectrum = np.asarray(FRONT_END.normalise(features(batch, FRONT_END))).mean(axis=1)
+    wanted = 0.9 * (0.1 * spectrum[[0, 2]].mean(axis=0)) + 0.1 * spectrum[1]
+    np.testing.assert_allclose(new["statistics"]["norm/mean"], wanted, rtol=1e-5, atol=1e-6)
+    assert evaluated(new).keys() == params.keys() | statistics.keys()
 
 
 def test_frozen_parameters_get_no_gradient_and_do_not_move(graph, batch):

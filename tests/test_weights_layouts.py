@@ -42,6 +42,7 @@ def test_shapes_are_the_published_ones():
     assert google[f"{attention}/query/kernel"].shape == (24, 3, 8)
     assert google[f"{attention}/out/kernel"].shape == (3, 8, 24)
     assert google["embedding/kernel"].shape == (4, 4, 3, 24)
+    assert google["Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel"].shape == (24, 96)
 
 
 def test_reference_keys_are_the_published_ones():
@@ -49,6 +50,11 @@ def test_reference_keys_are_the_published_ones():
     assert {"v.cls_token", "v.dist_token", "v.patch_embed.proj.weight", "v.blocks.1.attn.qkv.bias"} <= keys
     assert {"v.norm.weight", "mlp_head.0.bias", "mlp_head.1.weight"} <= keys
     assert len(keys) == 3 + 2 + 2 * 12 + 2 + 4
+    keys = set(layouts.write(TABLES["hugging face ast"][0], our_params()))
+    base = layouts.HUGGING_FACE_AST
+    embeddings = ("cls_token", "distillation_token", "position_embeddings")
+    assert {f"{base}embeddings.{name}" for name in embeddings} <= keys
+    assert {f"{base}encoder.layer.1.layernorm_before.bias", "classifier.dense.weight"} <= keys
 
 
 def test_every_problem_is_in_one_line():
@@ -58,6 +64,7 @@ def test_every_problem_is_in_one_line():
     theirs["v.blocks.1.extra"] = np.zeros(3, np.float32)
     theirs["v.norm.bias"] = np.zeros(24, np.int64)
     theirs["v.norm.weight"] = np.full(24, np.nan, np.float32)
+    theirs["mlp_head.0.weight"] = np.where(np.arange(24) == 3, np.inf, 0).astype(np.float32)
     with pytest.raises(InputError) as caught:
         layouts.read(rows, theirs, where="some.pth")
     message = str(caught.value)
@@ -70,6 +77,7 @@ def test_every_problem_is_in_one_line():
         "head/bias (from mlp_head.1.bias)",
         "v.norm.bias has type int64",
         "v.norm.weight holds values that are not finite",
+        "mlp_head.0.weight holds values that are not finite",
     ):
         assert part in message
 
@@ -219,3 +227,17 @@ def test_wrappers_come_off():
         "x",
         "submodule.y",
     }
+
+
+def test_query_key_and_value_stand_in_this_order():
+    """Each layout's own three, told apart by their values: in ours the query's columns come first."""
+    ours = our_params(distilled=False, channels=3, classes=0)
+    query, key, value = np.split(ours["blocks/1/attention/qkv/kernel"], 3, axis=1)
+    google = layouts.write(TABLES["google"][0], ours)
+    attention = "Transformer/encoderblock_1/MultiHeadDotProductAttention_1"
+    hugging_face = layouts.write(layouts.hugging_face(2, distilled=False), ours)
+    for name, part in (("query", query), ("key", key), ("value", value)):
+        np.testing.assert_array_equal(google[f"{attention}/{name}/kernel"].reshape(24, 24), part)
+        np.testing.assert_array_equal(
+            hugging_face[f"encoder.layer.1.attention.attention.{name}.weight"], part.T
+        )

@@ -86,10 +86,10 @@ def kernels_on(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | N
     """The fastest forms for a device: of the mesh a program is compiled for, not of the machine that compiles
     it.
 
-    cuDNN's flash attention and the forms of `gpu.py` on NVIDIA (Ampere and later), splash attention on TPUs, forms of their own on CPUs
-    (`cpu.py`), the plain ones elsewhere. `mesh` is that of the jit the call stands in, if it is over several
-    devices; the batch is taken to be split over all of its axes. Under pmap there is none, and `batch_axis`
-    is the name of pmap's axis.
+    cuDNN's flash attention and the forms of `gpu.py` on NVIDIA (Ampere and later), splash attention on TPUs,
+    forms of their own on CPUs (`cpu.py`), the plain ones elsewhere. `mesh` is that of the jit the call stands
+    in, if it is over several devices; the batch is taken to be split over all of its axes. Under pmap there
+    is none, and `batch_axis` is the name of pmap's axis.
     """
     if device.platform == "cpu":
         from ast_jax.models import cpu
