@@ -35,19 +35,22 @@ def same(ours: str, theirs: str = "") -> Row:
     return Row(ours, (theirs or ours,), lambda x: x, lambda x: (x,))
 
 
-def _transposed(ours: str, theirs: str) -> Row:
+def transposed(ours: str, theirs: str) -> Row:
+    """A matrix that theirs holds [out, in], as PyTorch does, and ours [in, out]."""
     return Row(ours, (theirs,), lambda x: x.T, lambda x: (x.T,))
 
 
-def _norm(ours: str, theirs: str, scale: str = ".weight", bias: str = ".bias") -> list[Row]:
+def norm(ours: str, theirs: str, scale: str = ".weight", bias: str = ".bias") -> list[Row]:
+    """A layer norm, under PyTorch's names if no others are given."""
     return [same(f"{ours}/scale", theirs + scale), same(f"{ours}/bias", theirs + bias)]
 
 
-def _torch_linear(ours: str, theirs: str) -> list[Row]:
-    return [_transposed(f"{ours}/kernel", f"{theirs}.weight"), same(f"{ours}/bias", f"{theirs}.bias")]
+def torch_linear(ours: str, theirs: str) -> list[Row]:
+    """PyTorch's linear layer, with a bias."""
+    return [transposed(f"{ours}/kernel", f"{theirs}.weight"), same(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def _torch_convolution(ours: str, theirs: str) -> list[Row]:
+def torch_convolution(ours: str, theirs: str) -> list[Row]:
     """PyTorch's [D, I, p, p] to [p, p, I, D]."""
     read, write = lambda x: x.transpose(2, 3, 1, 0), lambda x: (x.transpose(3, 2, 0, 1),)
     return [
@@ -56,7 +59,7 @@ def _torch_convolution(ours: str, theirs: str) -> list[Row]:
     ]
 
 
-def _torch_qkv(ours: str, theirs: Iterable[str]) -> list[Row]:
+def torch_qkv(ours: str, theirs: Iterable[str]) -> list[Row]:
     """Three PyTorch layers [D, D] side by side: [D, 3D], query first."""
     names = tuple(theirs)
     return [
@@ -81,21 +84,21 @@ def _torch_qkv(ours: str, theirs: Iterable[str]) -> list[Row]:
 def timm(depth: int, *, distilled: bool, prefix: str = "") -> list[Row]:
     """timm's ViT and DeiT; torch.hub's DeiT and DINOv2 use the same names."""
     rows = [same(name, prefix + name) for name in _tokens(distilled)]
-    rows += _torch_convolution("patch_embed", f"{prefix}patch_embed.proj")
+    rows += torch_convolution("patch_embed", f"{prefix}patch_embed.proj")
     for i in range(depth):
         ours, theirs = f"blocks/{i}", f"{prefix}blocks.{i}"
-        rows += _norm(f"{ours}/norm1", f"{theirs}.norm1")
-        rows += _torch_linear(f"{ours}/attention/qkv", f"{theirs}.attn.qkv")
-        rows += _torch_linear(f"{ours}/attention/proj", f"{theirs}.attn.proj")
-        rows += _norm(f"{ours}/norm2", f"{theirs}.norm2")
-        rows += _torch_linear(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1")
-        rows += _torch_linear(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2")
-    return [*rows, *_norm("norm", f"{prefix}norm")]
+        rows += norm(f"{ours}/norm1", f"{theirs}.norm1")
+        rows += torch_linear(f"{ours}/attention/qkv", f"{theirs}.attn.qkv")
+        rows += torch_linear(f"{ours}/attention/proj", f"{theirs}.attn.proj")
+        rows += norm(f"{ours}/norm2", f"{theirs}.norm2")
+        rows += torch_linear(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1")
+        rows += torch_linear(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2")
+    return [*rows, *norm("norm", f"{prefix}norm")]
 
 
 def reference(depth: int, *, distilled: bool) -> list[Row]:
     """The published AST: timm's DeiT as `v`, and `mlp_head`."""
-    head = _norm("head_norm", "mlp_head.0") + _torch_linear("head", "mlp_head.1")
+    head = norm("head_norm", "mlp_head.0") + torch_linear("head", "mlp_head.1")
     return timm(depth, distilled=distilled, prefix="v.") + head
 
 
@@ -105,22 +108,22 @@ def hugging_face(depth: int, *, distilled: bool, prefix: str = "") -> list[Row]:
     """
     names = {"dist_token": "distillation_token", "pos_embed": "position_embeddings", "cls_token": "cls_token"}
     rows = [same(name, f"{prefix}embeddings.{names[name]}") for name in _tokens(distilled)]
-    rows += _torch_convolution("patch_embed", f"{prefix}embeddings.patch_embeddings.projection")
+    rows += torch_convolution("patch_embed", f"{prefix}embeddings.patch_embeddings.projection")
     for i in range(depth):
         ours, theirs = f"blocks/{i}", f"{prefix}encoder.layer.{i}"
-        rows += _norm(f"{ours}/norm1", f"{theirs}.layernorm_before")
+        rows += norm(f"{ours}/norm1", f"{theirs}.layernorm_before")
         qkv = [f"{theirs}.attention.attention.{name}" for name in ("query", "key", "value")]
-        rows += _torch_qkv(f"{ours}/attention/qkv", qkv)
-        rows += _torch_linear(f"{ours}/attention/proj", f"{theirs}.attention.output.dense")
-        rows += _norm(f"{ours}/norm2", f"{theirs}.layernorm_after")
-        rows += _torch_linear(f"{ours}/mlp/fc1", f"{theirs}.intermediate.dense")
-        rows += _torch_linear(f"{ours}/mlp/fc2", f"{theirs}.output.dense")
-    return [*rows, *_norm("norm", f"{prefix}layernorm")]
+        rows += torch_qkv(f"{ours}/attention/qkv", qkv)
+        rows += torch_linear(f"{ours}/attention/proj", f"{theirs}.attention.output.dense")
+        rows += norm(f"{ours}/norm2", f"{theirs}.layernorm_after")
+        rows += torch_linear(f"{ours}/mlp/fc1", f"{theirs}.intermediate.dense")
+        rows += torch_linear(f"{ours}/mlp/fc2", f"{theirs}.output.dense")
+    return [*rows, *norm("norm", f"{prefix}layernorm")]
 
 
 def hugging_face_ast(depth: int, *, prefix: str = HUGGING_FACE_AST) -> list[Row]:
     """transformers' ASTForAudioClassification."""
-    head = _norm("head_norm", "classifier.layernorm") + _torch_linear("head", "classifier.dense")
+    head = norm("head_norm", "classifier.layernorm") + torch_linear("head", "classifier.dense")
     return hugging_face(depth, distilled=True, prefix=prefix) + head
 
 
@@ -132,13 +135,13 @@ def google(depth: int, *, num_heads: int) -> list[Row]:
     rows += [same(f"patch_embed/{name}", f"embedding/{name}") for name in ("kernel", "bias")]
     for i in range(depth):
         ours, theirs = f"blocks/{i}", f"Transformer/encoderblock_{i}"
-        rows += _norm(f"{ours}/norm1", f"{theirs}/LayerNorm_0", "/scale", "/bias")
+        rows += norm(f"{ours}/norm1", f"{theirs}/LayerNorm_0", "/scale", "/bias")
         rows += _google_attention(f"{ours}/attention", f"{theirs}/MultiHeadDotProductAttention_1", num_heads)
-        rows += _norm(f"{ours}/norm2", f"{theirs}/LayerNorm_2", "/scale", "/bias")
+        rows += norm(f"{ours}/norm2", f"{theirs}/LayerNorm_2", "/scale", "/bias")
         for j in (0, 1):
             dense = f"{theirs}/MlpBlock_3/Dense_{j}"
             rows += [same(f"{ours}/mlp/fc{j + 1}/{name}", f"{dense}/{name}") for name in ("kernel", "bias")]
-    return [*rows, *_norm("norm", "Transformer/encoder_norm", "/scale", "/bias")]
+    return [*rows, *norm("norm", "Transformer/encoder_norm", "/scale", "/bias")]
 
 
 def _google_attention(ours: str, theirs: str, num_heads: int) -> list[Row]:
@@ -275,11 +278,6 @@ def _some(found: list[str], most: int = 12) -> str:
 # ---- Dialects: brought to the names and forms of the tables above
 
 
-def without_wrappers(source: Arrays) -> dict[str, Any]:
-    """Without what DataParallel (`module.`) and torch.compile (`_orig_mod.`) put before every name."""
-    return {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in source.items()}
-
-
 def fold_layer_scale(source: Arrays, *, where: str) -> dict[str, Any]:
     """DeiT-III's and DINOv2's `ls1.gamma`, `ls2.gamma` multiplied into the projections that they scale.
 
@@ -364,9 +362,8 @@ _BIG_VISION = {
 
 
 def google_dialect(source: Arrays) -> dict[str, Any]:
-    """big_vision's names, its stacked layers `encoderblock/...
-
-    [L, ...]` and both projects' prefixes, as vision_transformer's.
+    """big_vision's names, its stacked layers (`encoderblock/...`, [L, ...]) and both projects' prefixes, as
+    vision_transformer's.
     """
     out: dict[str, Any] = {}
     for key, value in source.items():
