@@ -221,14 +221,6 @@ def test_biases_that_the_config_leaves_out_are_zero():
     assert layouts.hugging_face_dialect(bare, base="", qkv_bias=True).keys() == bare.keys()
 
 
-def test_wrappers_come_off():
-    assert set(layouts.without_wrappers({"module.v.norm": 1, "_orig_mod.module.x": 2, "submodule.y": 3})) == {
-        "v.norm",
-        "x",
-        "submodule.y",
-    }
-
-
 def test_query_key_and_value_stand_in_this_order():
     """Each layout's own three, told apart by their values: in ours the query's columns come first."""
     ours = our_params(distilled=False, channels=3, classes=0)
