@@ -21,7 +21,7 @@ from weights_oracles import (
 )
 
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig, host_variables
+from ast_jax.models import AST, ASTConfig, host_variables, kernels_on
 from ast_jax.weights import LoadedModel, initialise, layouts, load_model, read_source, torch_file
 
 # Both sides compute in float32; with weights of std 0.2 logits are of size 1 to 10 and differ by some 1e-6 of
@@ -110,12 +110,14 @@ def test_parity_sees_a_tanh_gelu_and_swapped_queries_and_keys(tmp_path, monkeypa
     x = fbank(right)
     expected = torch_logits(model, right, x)
     assert np.abs(right.logits(x) - expected).max() < PARITY
-    monkeypatch.setattr("ast_jax.models.ast.gelu", jax.nn.gelu)  # whose default is the tanh form
+    # jax's default is the tanh form
+    tanh = dataclasses.replace(kernels_on(jax.devices()[0]), gelu=jax.nn.gelu)
+    monkeypatch.setattr("ast_jax.models.ast.current", lambda: tanh)
     assert np.abs(load_model(tmp_path).logits(x) - expected).max() > PARITY
     monkeypatch.undo()
-    right_order = layouts._torch_qkv
+    right_order = layouts.torch_qkv
     monkeypatch.setattr(
-        layouts, "_torch_qkv", lambda ours, theirs: right_order(ours, [theirs[1], theirs[0], theirs[2]])
+        layouts, "torch_qkv", lambda ours, theirs: right_order(ours, [theirs[1], theirs[0], theirs[2]])
     )
     assert np.abs(load_model(tmp_path).logits(x) - expected).max() > PARITY
 
