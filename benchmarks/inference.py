@@ -28,7 +28,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=1024, help="10 ms each")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="also write the figures here")
-    parser.add_argument("--peers", default=",".join(PEERS), help="of those in benchmarks/peers.py")
+    parser.add_argument(
+        "--peers", default=",".join(PEERS), help="of those in benchmarks/peers.py; may be empty"
+    )
     parser.add_argument("--one_alive", action="store_true", help="one at a time in memory, each turn anew")
     parser.add_argument("--one_core", action="store_true", help="on one core, in seconds of processor time")
 
@@ -53,7 +55,9 @@ def measure(args: argparse.Namespace, what: str, ours, peer, *, passes: int) -> 
         for batch in map(int, args.batches.split(",")):
             config = ASTConfig.variant(variant, num_frames=args.frames)
             made = {"ours": functools.partial(ours, config, batch)}
-            made |= {name: functools.partial(peer, name, config, batch) for name in args.peers.split(",")}
+            made |= {
+                name: functools.partial(peer, name, config, batch) for name in args.peers.split(",") if name
+            }
             compare = timing.one_alive if args.one_alive else timing.in_processes
             seconds = compare(made, repeats=args.repeats, clock=clock)
             row = {"model": variant, "batch": batch, "ours, clips/s": batch / seconds["ours"]}
