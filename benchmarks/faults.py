@@ -470,7 +470,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          '("norm",), ("head_norm", "head"))', '("norm", "head_norm"), ("head",))'),
         ("a recipe's remat forgotten", '"distilled", "dtype", "remat")', '"distilled", "dtype")'),
     )),
-    "ast_jax/models/cost.py": ("training_profile", (
+    "ast_jax/models/cost.py": ("models_cost training_profile", (
         ("an addition forgotten", "2 * size**3 / min(seconds)", "size**3 / min(seconds)"),
         ("four products for one", "seconds.append((clock() - began) / 4)", "seconds.append(clock() - began)"),
         ("the slowest turn", "/ min(seconds)", "/ max(seconds)"),
