@@ -304,8 +304,7 @@ class Settings:
         if any(epoch < 2 for epoch in optimizer.lr_decay_epochs):
             raise InputError(
                 f"config.lr_decay_epochs is {optimizer.lr_decay_epochs}: epoch 1 begins at config.lr, so "
-                "the first "
-                "decay is at epoch 2; for a smaller first rate lower config.lr"
+                "the first decay is at epoch 2; for a smaller first rate lower config.lr"
             )
 
 

@@ -7,6 +7,24 @@ import numpy as np
 import soundfile
 
 RATE = 16_000  # Hz
+FOLDER_RECIPE = Path(__file__).resolve().parents[1] / "configs/folder.py"
+
+
+def tiny_flags(root: Path, **changes) -> list[str]:
+    """The folder recipe on ROOT/sounds, shards in ROOT/data: an AST of two blocks, one epoch."""
+    values = {
+        "dataset.source_dir": root / "sounds",
+        "dataset.data_dir": root / "data",
+        "num_frames": 48,
+        "model.width": 16,
+        "model.depth": 2,
+        "model.num_heads": 2,
+        "model.strides": "(16,16)",
+        "epochs": 1,
+        "batch_size": 4,
+        **changes,
+    }
+    return [f"--config={FOLDER_RECIPE}", *(f"--config.{key}={value}" for key, value in values.items())]
 
 
 def noise(num_samples: int, seed: int = 0) -> np.ndarray:

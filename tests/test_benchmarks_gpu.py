@@ -11,8 +11,9 @@ from benchmarks import gpu, kernels, roofline
 
 PROGRAM = """
   %loop_add_fusion.3 = bf16[4,8]{1,0} fusion(%x), kind=kLoop, metadata={op_name="jit(train_step)/add"}
-  ROOT %cublas-gemm.2.0 = (bf16[4,16]{1,0}, s8[9]{0}) custom-call(%x), metadata={op_name="jit(train_step)/dot_general"}
-"""  # noqa: E501 (as a profile has it)
+  ROOT %cublas-gemm.2.0 = (bf16[4,16]{1,0}, s8[9]{0}) custom-call(%x), \
+metadata={op_name="jit(train_step)/dot_general"}
+"""
 
 
 def event(name, ts, dur, tid=7, **args):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from sound_trees import tiny_flags
 
 from ast_jax import load_model
 from ast_jax.checkpoints import load_variables
@@ -20,7 +21,6 @@ from ast_jax.recipes import parse
 from ast_jax.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPE = f"--config={ROOT / 'configs/folder.py'}"
 
 
 @pytest.fixture(scope="module")
@@ -42,25 +42,9 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-def flags(folder: Path, **changes) -> list[str]:
-    values = {
-        "dataset.source_dir": folder / "sounds",
-        "dataset.data_dir": folder / "data",
-        "num_frames": 48,
-        "model.width": 16,
-        "model.depth": 2,
-        "model.num_heads": 2,
-        "model.strides": "(16,16)",
-        "epochs": 1,
-        "batch_size": 4,
-        **changes,
-    }
-    return [RECIPE, *(f"--config.{key}={value}" for key, value in values.items())]
-
-
 @pytest.fixture(scope="module")
 def run(folder) -> Path:
-    train(parse(flags(folder))[0], folder / "run")
+    train(parse(tiny_flags(folder))[0], folder / "run")
     return folder / "run"
 
 
@@ -118,7 +102,7 @@ def test_a_converted_run_gives_the_same_scores_and_predictions(run, folder, tmp_
     invoke("convert", [str(run), str(tmp_path / "flax"), "--to=flax"])
     invoke("convert", [str(run), str(tmp_path / "weights.npz"), "--to=npz"])
     for source in (tmp_path / "flax", tmp_path / "weights.npz"):
-        invoke("evaluate", [str(source), *flags(folder), "--out", str(tmp_path / "scores.npz")])
+        invoke("evaluate", [str(source), *tiny_flags(folder), "--out", str(tmp_path / "scores.npz")])
         with np.load(tmp_path / "scores.npz") as again, np.load(run / "predictions.npz") as trained:
             np.testing.assert_allclose(again["scores"], trained["scores"], atol=1e-6)
     capsys.readouterr()
@@ -137,7 +121,7 @@ def test_a_long_file_is_heard_to_its_end_in_overlapping_windows(run, folder):
 
 
 def test_training_starts_from_given_weights_and_freezes_what_is_frozen(run, folder, tmp_path):
-    config = parse(flags(folder, init_from=run, freeze="backbone", lr=0.01))[0]
+    config = parse(tiny_flags(folder, init_from=run, freeze="backbone", lr=0.01))[0]
     train(config, tmp_path / "tuned")
     before, after = load_variables(run), load_variables(tmp_path / "tuned")
     for path in before:
@@ -150,7 +134,7 @@ def test_training_starts_from_given_weights_and_freezes_what_is_frozen(run, fold
 
 def test_weights_of_another_size_are_refused_before_anything_is_written(run, folder, tmp_path):
     with pytest.raises(InputError, match="width 16 against 32"):
-        train(parse(flags(folder, **{"init_from": run, "model.width": 32}))[0], tmp_path / "never")
+        train(parse(tiny_flags(folder, **{"init_from": run, "model.width": 32}))[0], tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from sound_trees import tiny_flags
 
 from ast_jax import load_model
 from ast_jax.commands import invoke
@@ -24,7 +25,6 @@ from ast_jax.recipes import parse
 from ast_jax.training.loop import train
 from ast_jax.weights.convert import convert
 
-ROOT = Path(__file__).resolve().parents[1]
 # Shards hold log-mels as float16: a score moves by as much as that.
 STORED = 2e-3
 
@@ -50,24 +50,7 @@ def sounds(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(sounds) -> Path:
-    values = {
-        "dataset.source_dir": sounds / "sounds",
-        "dataset.data_dir": sounds / "data",
-        "loss": "bce",
-        "metric": "mAP",
-        "num_frames": 48,
-        "model.width": 16,
-        "model.depth": 2,
-        "model.num_heads": 2,
-        "model.strides": "(16,16)",
-        "epochs": 1,
-        "batch_size": 4,
-        "lr": 0.01,
-    }
-    recipe = [
-        f"--config={ROOT / 'configs/folder.py'}",
-        *(f"--config.{key}={value}" for key, value in values.items()),
-    ]
+    recipe = tiny_flags(sounds, loss="bce", metric="mAP", lr=0.01)
     train(parse(recipe)[0], sounds / "run")
     return sounds / "run"
 

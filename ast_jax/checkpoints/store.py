@@ -128,8 +128,7 @@ class Store:
         if damaged:
             raise InputError(
                 f"none of the {len(damaged)} checkpoints in {self._workdir / 'checkpoints'} proves whole: "
-                "put one back from "
-                "elsewhere, or delete that directory to begin again"
+                "put one back from elsewhere, or delete that directory to begin again"
             )
         return None
 

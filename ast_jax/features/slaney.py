@@ -46,8 +46,7 @@ class Slaney(FrontEnd):
         if min(self.frame_length, self.frame_shift, self.num_mel_bins) < 1 or self.frame_length % 2:
             raise InputError(
                 f"the front end slaney has frames of {self.frame_length} samples every {self.frame_shift} "
-                "and "
-                f"{self.num_mel_bins} bins: wanted an even length, and all above 0"
+                f"and {self.num_mel_bins} bins: wanted an even length, and all above 0"
             )
 
     def num_frames(self, num_samples: int) -> int:

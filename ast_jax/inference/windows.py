@@ -53,8 +53,7 @@ class Grid:
         if not shortest <= window <= longest:
             raise InputError(
                 f"window_s is {window_s:g}: the model hears {shortest / rate:g} to {longest / rate:g} s at "
-                "once "
-                "(`convert --num_frames` adapts a model to another length)"
+                "once (`convert --num_frames` adapts a model to another length)"
             )
         hop = window // 2 if hop_s is None else round(hop_s * rate)
         if not 1 <= hop <= window:

@@ -84,16 +84,14 @@ class ASTConfig:
         if min(self.num_classes, self.depth, self.hidden_width, *self.strides) < 1:
             raise InputError(
                 f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.hidden_width} and "
-                "strides "
-                f"{self.strides} must all be at least 1"
+                f"strides {self.strides} must all be at least 1"
             )
         (rows, columns), (freq, time, patches) = self.grid, self.patchout
         left = (rows - freq) * (columns - time) - patches
         if min(freq, time, patches, rows - freq - 1, columns - time - 1, left - 1) < 0:
             raise InputError(
                 f"config.patchout takes {freq} rows, {time} columns and {patches} patches of {rows} x "
-                f"{columns}: "
-                "leave at least one, and take none below 0"
+                f"{columns}: leave at least one, and take none below 0"
             )
 
     @classmethod

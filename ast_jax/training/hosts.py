@@ -39,8 +39,7 @@ def join(
     if 0 < len(missing) < len(given):
         raise InputError(
             f"{' and '.join(missing)} must be given too: each host names the coordinator, the number of "
-            "processes "
-            "and its own"
+            "processes and its own"
         )
     if process_id is not None and num_processes is not None and not 0 <= process_id < num_processes:
         raise InputError(

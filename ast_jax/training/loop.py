@@ -144,8 +144,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
                     clips = stream.ids((number - 1) * run.batch_size, run.batch_size)
                     raise Diverged(
                         f"{' and '.join(wrong)} at step {number} (clips {', '.join(clips)}): lower "
-                        "config.lr, or look "
-                        "at those clips; the last checkpoint is from before and is kept"
+                        "config.lr, or look at those clips; the last checkpoint is from before and is kept"
                     )
             unseen.clear()
             return found

@@ -175,8 +175,7 @@ def _hugging_face(loaded: LoadedModel, path: Path) -> list[str]:
         difference = parity.with_other_head_eps(loaded, config.norm_eps)
         lines.append(
             f"Hugging Face's config has one LayerNorm eps: stored the blocks' {config.norm_eps:g}; with it "
-            "instead of "
-            f"{config.head_norm_eps:g} in the head, logits differ by at most {difference:.1e}"
+            f"instead of {config.head_norm_eps:g} in the head, logits differ by at most {difference:.1e}"
         )
     return [*lines, parity.with_transformers(loaded, path)]
 

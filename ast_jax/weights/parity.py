@@ -65,8 +65,7 @@ def with_function(loaded: LoadedModel, whose: str, run: Callable[[Float[np.ndarr
 def _line(whose: str, ours: np.ndarray, theirs: np.ndarray) -> str:
     return (
         f"parity: logits of {whose} and ours differ by at most {np.abs(ours - theirs).max():.1e} on random "
-        "features "
-        f"(largest logit {np.abs(ours).max():.2g})"
+        f"features (largest logit {np.abs(ours).max():.2g})"
     )
 
 

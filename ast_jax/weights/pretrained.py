@@ -152,10 +152,10 @@ def load_model(
         rgb, positions: how an ImageNet kernel folds and how positions are resized, see `initialise`.
         seed: of what is left new.
         **changes: fields of the family's Config (`num_frames`, `num_classes`, `strides`, `dtype`, ...) that
-        differ from
-            the checkpoint's: an AST's positions and kernel are adapted, and a head of another size is new. An
-            ImageNet model with no change of geometry takes "spectrograms" of its image size; with any, the
-            paper's geometry (128 mel bins, 1024 frames, 16 x 16 patches, strides 10) with those changes.
+            differ from the checkpoint's: an AST's positions and kernel are adapted, and a head of another
+            size is new. An ImageNet model with no change of geometry takes "spectrograms" of its image size;
+            with any, the paper's geometry (128 mel bins, 1024 frames, 16 x 16 patches, strides 10) with
+            those changes.
 
     Raises:
         InputError: the checkpoint cannot be read, or does not fit what is asked for.
@@ -235,8 +235,8 @@ def initialise(
     Args:
         model: changed in place; of the checkpoint's family, width and depth.
         rgb: 'sum' (the published code) or 'mean' (the paper's wording) of the three colour kernels.
-        positions: 'bilinear' or 'nearest' to a longer axis, or 'reinit': the model keeps its own new
-        positions. head: 'new', or 'keep' for a source with the same classes.
+        positions: 'bilinear' or 'nearest' to a longer axis, or 'reinit': the model keeps its own new ones.
+        head: 'new', or 'keep' for a source with the same classes.
 
     Returns:
         One line: what was taken, cut, resized, left new.

@@ -127,8 +127,7 @@ def _reference_grid(where: str, patches: int, patch: tuple[int, int], facts: dic
     else:
         raise InputError(
             f"{where} has {patches} positions, which no published AST has, and does not say its strides: "
-            "give the "
-            "strides (frequency, time) and the number of frames it was trained with"
+            "give the strides (frequency, time) and the number of frames it was trained with"
         )
     return {
         "patch_shape": patch,
