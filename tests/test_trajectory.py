@@ -23,7 +23,7 @@ from ast_jax.objectives import objective
 from ast_jax.settings import Objective
 from ast_jax.training.optim import adam, rate_stairs, schedule
 from ast_jax.training.step import Step, init_state, train_step
-from ast_jax.weights import layouts
+from ast_jax.weights import vit_layout
 
 CONFIG = ASTConfig(num_classes=5, num_frames=64, num_mel_bins=32, width=32, depth=2, num_heads=2)
 EPOCHS, EPOCH_STEPS, BATCH = 9, 8, 4
@@ -110,9 +110,8 @@ def run_reference(loss: str) -> tuple[list[float], dict, dict]:
 
 def our_names(model) -> dict[str, np.ndarray]:
     state = {key: value.numpy().copy() for key, value in model.state_dict().items()}
-    return layouts.read(
-        layouts.reference(CONFIG.depth, distilled=True), state, where="PyTorch", unused=("v.head",)
-    )
+    rows = vit_layout.reference(CONFIG.depth, distilled=True)
+    return vit_layout.read(rows, state, where="PyTorch", unused=("v.head",))
 
 
 def run_ours(

@@ -15,7 +15,16 @@ from safetensors.numpy import save_file
 from weights_oracles import our_params
 
 from ast_jax.errors import InputError
-from ast_jax.weights import catalogue, download, layouts, load_model, published, read_source, torch_file
+from ast_jax.weights import (
+    catalogue,
+    download,
+    layouts,
+    load_model,
+    published,
+    read_source,
+    torch_file,
+    vit_layout,
+)
 
 DATA = np.random.default_rng(0).bytes(300_000)
 
@@ -176,7 +185,7 @@ def test_no_network_is_one_line_with_the_address(tmp_path, server):
 def reference_file(path, *, depth=1):
     """A published AudioSet checkpoint in little: 1212 positions, 527 classes."""
     params = our_params(192, depth, grid=(12, 101), patch=(16, 16), classes=527)
-    state = layouts.write(layouts.reference(depth, distilled=True), params)
+    state = layouts.write(vit_layout.reference(depth, distilled=True), params)
     torch_file.write(path, {f"module.{key}": value for key, value in state.items()})
     return params
 
@@ -215,7 +224,7 @@ def hub_cache(root: Path, repository: str, files: dict[str, bytes]) -> Path:
 
 def test_a_hub_repository_from_its_cache(tmp_path, monkeypatch):
     params = our_params(192, 1, distilled=True, grid=(14, 14), patch=(16, 16), channels=3, classes=0)
-    save_file(layouts.write(layouts.timm(1, distilled=True), params), tmp_path / "weights")
+    save_file(layouts.write(vit_layout.timm(1, distilled=True), params), tmp_path / "weights")
     config = json.dumps({"architecture": "deit_tiny_distilled_patch16_224", "num_classes": 1000}).encode()
     files = {"config.json": config, "model.safetensors": (tmp_path / "weights").read_bytes()}
     name = "timm/deit_tiny_distilled_patch16_224.fb_in1k"

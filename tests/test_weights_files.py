@@ -12,7 +12,7 @@ from test_weights_torch_file import pickled
 from weights_oracles import our_params
 
 from ast_jax.errors import InputError
-from ast_jax.weights import files, layouts, load_model, torch_file
+from ast_jax.weights import files, layouts, load_model, torch_file, vit_layout
 from ast_jax.weights.model_card import CARD
 
 X, Y = np.arange(3, dtype=np.float32), np.ones(2, np.float32)
@@ -87,7 +87,7 @@ def test_names_are_printed_escaped(tree, message, monkeypatch, tmp_path):
 
 def test_notes_reach_whoever_loads(tmp_path):
     params = our_params(192, 1, grid=(12, 12), patch=(16, 16), classes=35)
-    state = layouts.write(layouts.reference(1, distilled=True), params)
+    state = layouts.write(vit_layout.reference(1, distilled=True), params)
     torch_file.write(tmp_path / "x.pth", {f"net.{key}": value for key, value in state.items()})
     assert "'net.' left away before every name" in load_model(tmp_path / "x.pth").notes
 

@@ -6,15 +6,15 @@ import pytest
 from weights_oracles import our_params
 
 from ast_jax.errors import InputError
-from ast_jax.weights import layouts
+from ast_jax.weights import layouts, vit_layout
 
 TABLES = {
-    "timm": (layouts.timm(2, distilled=False), {"distilled": False, "channels": 3, "classes": 0}),
-    "timm distilled": (layouts.timm(2, distilled=True), {"channels": 3, "classes": 0}),
-    "reference": (layouts.reference(2, distilled=True), {}),
-    "hugging face": (layouts.hugging_face(2, distilled=True), {"channels": 3, "classes": 0}),
-    "hugging face ast": (layouts.hugging_face_ast(2), {}),
-    "google": (layouts.google(2, num_heads=3), {"distilled": False, "channels": 3, "classes": 0}),
+    "timm": (vit_layout.timm(2, distilled=False), {"distilled": False, "channels": 3, "classes": 0}),
+    "timm distilled": (vit_layout.timm(2, distilled=True), {"channels": 3, "classes": 0}),
+    "reference": (vit_layout.reference(2, distilled=True), {}),
+    "hugging face": (vit_layout.hugging_face(2, distilled=True), {"channels": 3, "classes": 0}),
+    "hugging face ast": (vit_layout.hugging_face_ast(2), {}),
+    "google": (vit_layout.google(2, num_heads=3), {"distilled": False, "channels": 3, "classes": 0}),
     "ours": ([layouts.same(path) for path in our_params()], {}),
 }
 
@@ -24,7 +24,7 @@ def test_round_trip_is_bit_exact(name):
     rows, kind = TABLES[name]
     params = our_params(**kind)
     theirs = layouts.write(rows, params)
-    back = layouts.read(rows, theirs, where="x")
+    back = vit_layout.read(rows, theirs, where="x")
     assert back.keys() == params.keys()
     for path, array in params.items():
         np.testing.assert_array_equal(back[path], array, err_msg=path)
@@ -51,7 +51,7 @@ def test_reference_keys_are_the_published_ones():
     assert {"v.norm.weight", "mlp_head.0.bias", "mlp_head.1.weight"} <= keys
     assert len(keys) == 3 + 2 + 2 * 12 + 2 + 4
     keys = set(layouts.write(TABLES["hugging face ast"][0], our_params()))
-    base = layouts.HUGGING_FACE_AST
+    base = vit_layout.HUGGING_FACE_AST
     embeddings = ("cls_token", "distillation_token", "position_embeddings")
     assert {f"{base}embeddings.{name}" for name in embeddings} <= keys
     assert {f"{base}encoder.layer.1.layernorm_before.bias", "classifier.dense.weight"} <= keys
@@ -66,7 +66,7 @@ def test_every_problem_is_in_one_line():
     theirs["v.norm.weight"] = np.full(24, np.nan, np.float32)
     theirs["mlp_head.0.weight"] = np.where(np.arange(24) == 3, np.inf, 0).astype(np.float32)
     with pytest.raises(InputError) as caught:
-        layouts.read(rows, theirs, where="some.pth")
+        vit_layout.read(rows, theirs, where="some.pth")
     message = str(caught.value)
     assert "\n" not in message
     for part in (
@@ -100,22 +100,22 @@ def test_wrong_shapes_are_named(key, shape, message):
     rows, _ = TABLES["reference"]
     theirs = layouts.write(rows, our_params()) | {key: np.zeros(shape, np.float32)}
     with pytest.raises(InputError, match=message):
-        layouts.read(rows, theirs, where="x")
+        vit_layout.read(rows, theirs, where="x")
 
 
 def test_only_allowed_keys_may_be_left_over():
     rows, kind = TABLES["timm"]
     theirs = layouts.write(rows, our_params(**kind)) | {"head.weight": np.zeros((2, 24), np.float32)}
-    assert "head.weight" not in layouts.read(rows, theirs, where="x", unused=("head.",))
+    assert "head.weight" not in vit_layout.read(rows, theirs, where="x", unused=("head.",))
     with pytest.raises(InputError, match=r"unknown keys: head\.weight"):
-        layouts.read(rows, theirs, where="x")
+        vit_layout.read(rows, theirs, where="x")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
 def test_other_floats_become_float32(dtype):
     rows, _ = TABLES["ours"]
     params = {path: x.astype(dtype) for path, x in our_params().items()}
-    read = layouts.read(rows, params, where="x")
+    read = vit_layout.read(rows, params, where="x")
     assert all(x.dtype == np.float32 for x in read.values())
     np.testing.assert_array_equal(read["head/kernel"], params["head/kernel"].astype(np.float32))
 
@@ -133,13 +133,13 @@ def test_layer_scale_folds_into_the_projection_before_it():
         "blocks.3.attn.proj.bias": bias,
         "blocks.3.ls1.gamma": gamma,
     }
-    folded = layouts.fold_layer_scale(names, where="x")
+    folded = vit_layout.fold_layer_scale(names, where="x")
     assert set(folded) == {"blocks.3.attn.proj.weight", "blocks.3.attn.proj.bias"}
     scaled = folded["blocks.3.attn.proj.weight"] @ y + folded["blocks.3.attn.proj.bias"]
     np.testing.assert_allclose(scaled, gamma * (weight @ y + bias), rtol=1e-5)
     for key in ("reg_token", "register_tokens"):
         with pytest.raises(InputError, match=f"register tokens \\({key}\\)"):
-            layouts.fold_layer_scale({key: np.zeros((1, 4, 6))}, where="x")
+            vit_layout.fold_layer_scale({key: np.zeros((1, 4, 6))}, where="x")
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,13 @@ def test_layer_scale_folds_into_the_projection_before_it():
 )
 def test_positions_with_and_without_their_class_token(tokens, prefix, zeros, side):
     table = np.random.default_rng(0).normal(size=(1, tokens, 3)).astype(np.float32)
-    positions, found = layouts.embed_all_tokens(table, prefix, where="x")
+    positions, found = vit_layout.embed_all_tokens(table, prefix, where="x")
     assert found == side
     assert positions.shape == (1, prefix + side * side, 3)
     np.testing.assert_array_equal(positions[:, zeros:], table)
     assert not positions[:, :zeros].any()
     with pytest.raises(InputError, match="15 positions are no square grid"):
-        layouts.embed_all_tokens(table[:, :15], prefix, where="x")
+        vit_layout.embed_all_tokens(table[:, :15], prefix, where="x")
 
 
 @pytest.mark.parametrize("prefix", ["", "params/", "opt/target/"])
@@ -176,18 +176,18 @@ def test_google_dialects_are_one(prefix, stacked):
         for key in layers:
             parts = [dialect.pop(key.replace("encoderblock", f"encoderblock_{i}")) for i in range(2)]
             dialect[key] = np.stack(parts)
-    back = layouts.google_dialect(dialect)
+    back = vit_layout.google_dialect(dialect)
     assert back.keys() == plain.keys()
     assert all(np.array_equal(back[key], plain[key]) for key in plain)
 
 
 def test_google_bfloat16_comes_back_from_its_raw_bytes():
     values = np.array([1.5, -2.0], ml_dtypes.bfloat16)
-    np.testing.assert_array_equal(layouts.google_dialect({"cls": values.view("V2")})["cls"], values)
+    np.testing.assert_array_equal(vit_layout.google_dialect({"cls": values.view("V2")})["cls"], values)
 
 
 def test_hugging_face_dialects_are_one():
-    rows = layouts.hugging_face_ast(2, prefix="")
+    rows = vit_layout.hugging_face_ast(2, prefix="")
     plain = layouts.write(rows, our_params())
     names = {
         "encoder.layer.": "layers.",
@@ -202,23 +202,23 @@ def test_hugging_face_dialects_are_one():
     for key, value in plain.items():
         for old, new in names.items():
             key = key.replace(old, new)
-        modern[key if key.startswith("classifier") else layouts.HUGGING_FACE_AST + key] = value
-    back = layouts.hugging_face_dialect(modern, base=layouts.HUGGING_FACE_AST, qkv_bias=True)
+        modern[key if key.startswith("classifier") else vit_layout.HUGGING_FACE_AST + key] = value
+    back = vit_layout.hugging_face_dialect(modern, base=vit_layout.HUGGING_FACE_AST, qkv_bias=True)
     assert back.keys() == plain.keys()
     assert all(np.array_equal(back[key], plain[key]) for key in plain)
 
 
 def test_biases_that_the_config_leaves_out_are_zero():
-    plain = layouts.write(layouts.hugging_face_ast(2, prefix=""), our_params())
+    plain = layouts.write(vit_layout.hugging_face_ast(2, prefix=""), our_params())
     bare = {
         key: value
         for key, value in plain.items()
         if not key.endswith(("query.bias", "key.bias", "value.bias"))
     }
-    filled = layouts.hugging_face_dialect(bare, base="", qkv_bias=False)
+    filled = vit_layout.hugging_face_dialect(bare, base="", qkv_bias=False)
     assert filled.keys() == plain.keys()
     assert not filled["encoder.layer.1.attention.attention.key.bias"].any()
-    assert layouts.hugging_face_dialect(bare, base="", qkv_bias=True).keys() == bare.keys()
+    assert vit_layout.hugging_face_dialect(bare, base="", qkv_bias=True).keys() == bare.keys()
 
 
 def test_query_key_and_value_stand_in_this_order():
@@ -227,7 +227,7 @@ def test_query_key_and_value_stand_in_this_order():
     query, key, value = np.split(ours["blocks/1/attention/qkv/kernel"], 3, axis=1)
     google = layouts.write(TABLES["google"][0], ours)
     attention = "Transformer/encoderblock_1/MultiHeadDotProductAttention_1"
-    hugging_face = layouts.write(layouts.hugging_face(2, distilled=False), ours)
+    hugging_face = layouts.write(vit_layout.hugging_face(2, distilled=False), ours)
     for name, part in (("query", query), ("key", key), ("value", value)):
         np.testing.assert_array_equal(google[f"{attention}/{name}/kernel"].reshape(24, 24), part)
         np.testing.assert_array_equal(

@@ -22,7 +22,7 @@ from weights_oracles import (
 
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, host_variables, kernels_on
-from ast_jax.weights import LoadedModel, initialise, layouts, load_model, read_source, torch_file
+from ast_jax.weights import LoadedModel, initialise, layouts, load_model, read_source, torch_file, vit_layout
 
 # Both sides compute in float32; with weights of std 0.2 logits are of size 1 to 10 and differ by some 1e-6 of
 # that.
@@ -115,9 +115,9 @@ def test_parity_sees_a_tanh_gelu_and_swapped_queries_and_keys(tmp_path, monkeypa
     monkeypatch.setattr("ast_jax.models.ast.current", lambda: tanh)
     assert np.abs(load_model(tmp_path).logits(x) - expected).max() > PARITY
     monkeypatch.undo()
-    right_order = layouts.torch_qkv
+    right_order = vit_layout.torch_qkv
     monkeypatch.setattr(
-        layouts, "torch_qkv", lambda ours, theirs: right_order(ours, [theirs[1], theirs[0], theirs[2]])
+        vit_layout, "torch_qkv", lambda ours, theirs: right_order(ours, [theirs[1], theirs[0], theirs[2]])
     )
     assert np.abs(load_model(tmp_path).logits(x) - expected).max() > PARITY
 
@@ -159,7 +159,7 @@ def test_google_files_mean_to_timm_what_they_mean_to_us(tmp_path, stacked):
         img_size=24, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0
     )
     params = our_params(24, 2, distilled=False, grid=(3, 3), patch=(8, 8), channels=3, classes=0)
-    theirs = layouts.write(layouts.google(2, num_heads=3), params)
+    theirs = layouts.write(vit_layout.google(2, num_heads=3), params)
     if stacked:  # big_vision's names for it
         new = {"LayerNorm_2": "LayerNorm_1", "Attention_1": "Attention_0", "MlpBlock_3": "MlpBlock_0"}
         blocks: dict[str, list] = {}
@@ -228,7 +228,7 @@ def test_a_real_clip_through_both_front_ends(tmp_path, shared):
 
 def save_timm(path, *, grid=(4, 4), distilled=False, depth=2, width=192, patch=(4, 4)):
     params = our_params(width, depth, distilled=distilled, grid=grid, patch=patch, channels=3, classes=0)
-    np.savez(path, **layouts.write(layouts.timm(depth, distilled=distilled), params))
+    np.savez(path, **layouts.write(vit_layout.timm(depth, distilled=distilled), params))
     return params
 
 
@@ -407,7 +407,7 @@ def test_published_reference_grids_are_known_and_others_asked_for(tmp_path):
             tmp_path / "x.pth",
             {
                 f"module.{k}": v
-                for k, v in layouts.write(layouts.reference(1, distilled=True), params).items()
+                for k, v in layouts.write(vit_layout.reference(1, distilled=True), params).items()
             },
         )
 
@@ -448,7 +448,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     save_file({"x": np.zeros(2, np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="model_type 'bert' is not read"):
         read_source(tmp_path)
-    with pytest.raises(InputError, match=r"no ViT or AST that is known: its keys are x"):
+    with pytest.raises(InputError, match=r"of no layout that is known: its keys are x"):
         read_source(tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="no valid JSON"):
@@ -465,7 +465,7 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 def test_unusual_widths_must_say_their_heads(tmp_path):
     params = our_params(40, 1, distilled=False, grid=(2, 2), channels=3, classes=0)
-    np.savez(tmp_path / "x.npz", **layouts.write(layouts.timm(1, distilled=False), params))
+    np.savez(tmp_path / "x.npz", **layouts.write(vit_layout.timm(1, distilled=False), params))
     with pytest.raises(InputError, match=r"40 wide.*give num_heads"):
         read_source(tmp_path / "x.npz")
     assert read_source(tmp_path / "x.npz", facts={"num_heads": 5}).model["num_heads"] == 5
@@ -473,7 +473,7 @@ def test_unusual_widths_must_say_their_heads(tmp_path):
 
 def test_google_files_with_and_without_class_token(tmp_path):
     params = our_params(24, 2, distilled=False, channels=3, grid=(3, 3), classes=0)
-    theirs = layouts.write(layouts.google(2, num_heads=3), params)
+    theirs = layouts.write(vit_layout.google(2, num_heads=3), params)
     np.savez(tmp_path / "x.npz", **theirs, **{"head/kernel": np.zeros((24, 9), np.float32)})
     source = read_source(tmp_path / "x.npz")
     assert source.model["num_heads"] == 3
@@ -502,7 +502,7 @@ def hugging_face_files(directory, **changes):
     config |= changes
     (directory / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
     params = our_params(24, 2, grid=(3, 4))
-    save_file(layouts.write(layouts.hugging_face_ast(2), params), directory / "model.safetensors")
+    save_file(layouts.write(vit_layout.hugging_face_ast(2), params), directory / "model.safetensors")
     return params
 
 
@@ -543,7 +543,8 @@ def test_hugging_face_contradictions_are_refused(tmp_path, changes, message):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_hugging_face_shards_in_other_types(tmp_path, dtype):
     params = hugging_face_files(tmp_path)
-    arrays = {key: x.astype(dtype) for key, x in layouts.write(layouts.hugging_face_ast(2), params).items()}
+    written = layouts.write(vit_layout.hugging_face_ast(2), params)
+    arrays = {key: x.astype(dtype) for key, x in written.items()}
     (tmp_path / "model.safetensors").unlink()
     names = sorted(arrays)
     shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
@@ -562,7 +563,7 @@ def test_hugging_face_shards_in_other_types(tmp_path, dtype):
 
 def test_a_base_model_without_head_can_start_another(tmp_path):
     params = hugging_face_files(tmp_path, architectures=["ASTModel"])
-    rows = layouts.hugging_face(2, distilled=True)
+    rows = vit_layout.hugging_face(2, distilled=True)
     save_file(
         layouts.write(rows, {k: v for k, v in params.items() if "head" not in k}),
         tmp_path / "model.safetensors",

@@ -10,7 +10,8 @@ from ast_jax.errors import InputError
 from ast_jax.models import ASTConfig, abstract, variables
 from ast_jax.models.patches import adapt_positions
 from ast_jax.weights.adapt import adapted
-from ast_jax.weights.source import image_source, our_source, shapes
+from ast_jax.weights.source import our_source
+from ast_jax.weights.vit_files import image_source, shapes
 
 SMALL = ASTConfig(
     num_classes=5, num_frames=48, num_mel_bins=16, patch_shape=(4, 4), strides=(4, 4), width=24, depth=2,
@@ -36,7 +37,8 @@ def image(*, distilled: bool = False, eps: float = 1e-6):
 
 def into(source, config: ASTConfig, **options) -> tuple[dict[str, np.ndarray], str]:
     options = {"rgb": "sum", "positions": "bilinear", "head": "new", **options}
-    return adapted(source, config, arrays_of(config, seed=1), **options)
+    taken, account = adapted(source, config, **options)
+    return arrays_of(config, seed=1) | taken, account
 
 
 def test_what_a_card_says_is_kept():

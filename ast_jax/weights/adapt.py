@@ -1,13 +1,16 @@
-"""Any ViT or AST checkpoint into an AST of this length, these strides, these mel bins, with or without its
-head.
+"""What a checkpoint gives a model of another shape: any ViT or AST to an AST of this length, these strides,
+these mel bins, with or without its head; of other families, what fits as it is.
 
 f x t patch grids, P class and distillation tokens, D width.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ast_jax.errors import InputError
-from ast_jax.models import ASTConfig
+from ast_jax.models import ASTConfig, abstract, variables
+from ast_jax.models.base import level_of
 from ast_jax.models.patches import adapt_kernel, adapt_positions, positions_by_place
 from ast_jax.weights.source import Source
 
@@ -16,31 +19,48 @@ _SHAPE = ("width", "depth", "num_heads", "hidden_width")
 _HEAD = ("head_norm/scale", "head_norm/bias", "head/kernel", "head/bias")
 
 
-def adapted(
-    source: Source, config: ASTConfig, params: dict[str, np.ndarray], *, rgb: str, positions: str, head: str
+def as_it_is(
+    source: Source, config: Any, *, head: str, rgb: str = "", positions: str = ""
 ) -> tuple[dict[str, np.ndarray], str]:
-    """`params` with everything that the source has for such a model, and the account of it in one line.
+    """Everything but the head, and the head too if it is to be kept, of any family; `rgb` and `positions`
+    mean nothing here.
 
-    What has no counterpart keeps its value in `params`. A class-only source gives a distilled model its class
-    token and position twice; a class-only model leaves a source's distillation token aside.
+    Raises:
+        InputError: an array is missing or of another shape.
+    """
+    del rgb, positions
+    model = abstract(source.family, config)
+    last, taken, new, wrong = len(model.levels) - 1, {}, [], []
+    for path, value in variables(model).items():
+        own = source.arrays.get(path)
+        if level_of(model.levels, path) == last and head == "new":
+            new.append(path)
+        elif own is None or own.shape != value.shape:
+            wrong.append(f"{path} has shape {getattr(own, 'shape', None)}, wanted {value.shape}")
+        else:
+            taken[path] = own
+    if wrong:
+        raise InputError(
+            f"{source.where} is another size than the model: {'; '.join(wrong)}: choose the same"
+        )
+    return taken, f"{len(taken)} arrays from {source.where}" + (", head new" if new else "")
+
+
+def adapted(
+    source: Source, config: ASTConfig, *, rgb: str, positions: str, head: str
+) -> tuple[dict[str, np.ndarray], str]:
+    """Everything that the source has for such an AST, and the account of it in one line.
+
+    A class-only source gives a distilled model its class token and position twice; a class-only model leaves
+    a source's distillation token aside.
 
     Raises:
         InputError: the source is of another width, depth, number of heads or MLP width, or has no such head.
     """
-    if source.family != "ast":
-        raise InputError(
-            f"{source.where} is of the family {source.family}, the model an AST: choose the same"
-        )
     _same_shape(source, config)
-    if head not in ("new", "keep"):
-        raise InputError(f"head={head!r}: choose 'new' or 'keep'")
     account = [f"{config.depth} blocks of width {config.width} from {source.where}"]
-    same = {
-        p: x
-        for p, x in source.arrays.items()
-        if p.startswith(("blocks/", "norm/", "cls_token", "patch_embed/bias"))
-    }
-    params = params | same
+    kept = ("blocks/", "norm/", "cls_token", "patch_embed/bias")
+    params = {path: array for path, array in source.arrays.items() if path.startswith(kept)}
     params["patch_embed/kernel"] = _kernel(source, config, rgb, account)
     if config.distilled:
         params["dist_token"] = source.arrays.get("dist_token", source.arrays["cls_token"])

@@ -72,6 +72,22 @@ def read(path: Path) -> Contents:
     )
 
 
+def read_weights(path: Path) -> dict[str, Any]:
+    """The parameters of a Hugging Face directory: one file, or the shards that an index names."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).exists():
+            return read_arrays(path / name)[0]
+        if (path / f"{name}.index.json").exists():
+            shards = sorted(set(read_json(path / f"{name}.index.json").get("weight_map", {}).values()))
+            arrays: dict[str, Any] = {}
+            for shard in shards:
+                arrays |= read_arrays(path / Path(shard).name)[0]
+            return arrays
+    raise InputError(
+        f"{path} has a config.json but no weights: wanted model.safetensors or pytorch_model.bin"
+    )
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     from safetensors import safe_open
 

@@ -4,26 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.errors import InputError
-from ast_jax.weights import layouts, published
-from ast_jax.weights.files import read_arrays, read_json
+from ast_jax.weights import published, vit_layout
+from ast_jax.weights.files import read_json
 from ast_jax.weights.model_card import get
-from ast_jax.weights.source import Source, check, image_source
-
-
-def read_weights(path: Path) -> dict[str, Any]:
-    """The parameters of a Hugging Face directory: one file, or the shards that an index names."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (path / name).exists():
-            return read_arrays(path / name)[0]
-        if (path / f"{name}.index.json").exists():
-            shards = sorted(set(read_json(path / f"{name}.index.json").get("weight_map", {}).values()))
-            arrays: dict[str, Any] = {}
-            for shard in shards:
-                arrays |= read_arrays(path / Path(shard).name)[0]
-            return arrays
-    raise InputError(
-        f"{path} has a config.json but no weights: wanted model.safetensors or pytorch_model.bin"
-    )
+from ast_jax.weights.source import Source
+from ast_jax.weights.vit_files import check, image_source
 
 
 def read_ast(path: Path, config: dict, arrays: dict) -> Source:
@@ -37,16 +22,16 @@ def read_ast(path: Path, config: dict, arrays: dict) -> Source:
         "distilled": True,
         "head_norm_eps": get(config, "layer_norm_eps", where, float),
     }
-    arrays = layouts.hugging_face_dialect(
-        arrays, base=layouts.HUGGING_FACE_AST, qkv_bias=config.get("qkv_bias", True)
+    arrays = vit_layout.hugging_face_dialect(
+        arrays, base=vit_layout.HUGGING_FACE_AST, qkv_bias=config.get("qkv_bias", True)
     )
     headless = config.get("architectures") == ["ASTModel"]
     table = (
-        layouts.hugging_face(model["depth"], distilled=True)
+        vit_layout.hugging_face(model["depth"], distilled=True)
         if headless
-        else layouts.hugging_face_ast(model["depth"], prefix="")
+        else vit_layout.hugging_face_ast(model["depth"], prefix="")
     )
-    params = layouts.read(table, arrays, where=where)
+    params = vit_layout.read(table, arrays, where=where)
     names = None
     if not headless:
         model["num_classes"] = params["head/bias"].size
@@ -68,7 +53,17 @@ def read_ast(path: Path, config: dict, arrays: dict) -> Source:
             "config.json names no problem_type: taken as multi-label, for AudioSet's 527 classes are"
         )
     return Source(
-        where, "Hugging Face AST", False, params, model, names, mean, std, activation, "mean", notes
+        where,
+        "Hugging Face AST",
+        False,
+        params,
+        model,
+        names,
+        mean,
+        std,
+        activation,
+        notes=notes,
+        has_head=not headless,
     )
 
 
@@ -77,11 +72,11 @@ def read_vit(path: Path, config: dict, arrays: dict) -> Source:
     where = str(path)
     model = _shapes(where, config)
     base = f"{config['model_type']}."
-    arrays = layouts.hugging_face_dialect(arrays, base=base, qkv_bias=config.get("qkv_bias", True))
+    arrays = vit_layout.hugging_face_dialect(arrays, base=base, qkv_bias=config.get("qkv_bias", True))
     distilled = "embeddings.distillation_token" in arrays
     side, positions = 0, "embeddings.position_embeddings"
     if positions in arrays:
-        arrays[positions], side = layouts.embed_all_tokens(arrays[positions], 1 + distilled, where=where)
+        arrays[positions], side = vit_layout.embed_all_tokens(arrays[positions], 1 + distilled, where=where)
     unused = (
         "classifier.",
         "cls_classifier.",
@@ -90,8 +85,8 @@ def read_vit(path: Path, config: dict, arrays: dict) -> Source:
         "embeddings.mask_token",
         "decoder.",
     )
-    rows = layouts.hugging_face(model["depth"], distilled=distilled)
-    params = layouts.read(rows, arrays, where=where, unused=unused)
+    rows = vit_layout.hugging_face(model["depth"], distilled=distilled)
+    params = vit_layout.read(rows, arrays, where=where, unused=unused)
     name = "Hugging Face DeiT" if base == "deit." else "Hugging Face ViT"
     source = image_source(where, name, params, side, {"num_heads": model["num_heads"]}, model["norm_eps"], [])
     check(where, model | {"distilled": distilled}, params)

@@ -30,8 +30,8 @@ from ast_jax.models import (
     split,
     using,
 )
-from ast_jax.models.base import level_of
-from ast_jax.weights.adapt import adapted
+from ast_jax.models.base import variables
+from ast_jax.weights.families import starter
 from ast_jax.weights.model_card import model_card
 from ast_jax.weights.recognise import read_source
 from ast_jax.weights.source import Source
@@ -168,23 +168,23 @@ def load_model(
     _known(changes, kind)
     changes = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     config = kind(**_base(source, changes) | changes)
-    same_classes = source.has_head and config.num_classes == source.model.get(
-        "num_classes", config.num_classes
-    )
-    head = "keep" if same_classes else "new"
-    fresh = _fresh(source.family, config, seed, head, positions)
-    arrays, account = _started(source, config, fresh, rgb=rgb, positions=positions, head=head)
-    mean, std, origin = _normalisation(source, mean, std)
+    same_classes = config.num_classes == source.model.get("num_classes", config.num_classes)
+    head = "keep" if source.has_head and same_classes else "new"
+    taken, account = _started(source, config, rgb=rgb, positions=positions, head=head)
+    model = filled(source.family, config, _drawn(source.family, config, seed, without=taken) | taken)
+    front_end = model.front_end
+    if source.front_end is not None and config == source.config:
+        front_end = source.front_end
+    mean, std, origin = _normalisation(source, front_end, mean, std)
     notes = [account, f"features normalised by mean {mean:g}, std {std:g} ({origin})", *source.notes]
     if source.activation is None and not source.image:
         notes.append(
             "the checkpoint does not say whether clips have one label or several: taken as one (softmax)"
         )
-    model = filled(source.family, config, arrays)
     return LoadedModel(
         model,
         _names(source, label_names, config.num_classes, head),
-        (source.front_end if source.family != "ast" else model.front_end).with_statistics(mean, std),
+        front_end.with_statistics(mean, std),
         source.activation or "softmax",
         channels=source.channels,
         thresholds=source.thresholds if head == "keep" else None,
@@ -192,11 +192,14 @@ def load_model(
     )
 
 
-def _normalisation(source: Source, mean: float | None, std: float | None) -> tuple[float, float, str]:
+def _normalisation(
+    source: Source, front_end: FrontEnd, mean: float | None, std: float | None
+) -> tuple[float, float, str]:
     """The mean and std to use, and whose they are."""
     if mean is None and std is None:
         if source.image:
-            return 0.0, 0.5, "none: an image model says nothing of log-mel features"  # (x - 0) / (2 x 0.5)
+            # as it is: (x - 0) / 1
+            return 0.0, 1 / front_end.spread, "none: an image model says nothing of log-mel features"
         origin = "the checkpoint's"
     else:
         origin = "as given"
@@ -245,53 +248,36 @@ def initialise(
         InputError: the checkpoint cannot be read or is of another shape.
     """
     source = src if isinstance(src, Source) else read_source(src, which=which, facts=facts)
-    fresh = host_variables(model)
     name = family_name(model)
     if name != source.family:
         raise InputError(
             f"{source.where} is of the family {source.family}, the model of {name}: choose the same"
         )
-    arrays, account = _started(source, model.config, fresh, rgb=rgb, positions=positions, head=head)
-    set_variables(model, arrays)
+    taken, account = _started(source, model.config, rgb=rgb, positions=positions, head=head)
+    set_variables(model, host_variables(model) | taken)
     return account
 
 
 def _started(
-    source: Source, config: Any, fresh: dict[str, np.ndarray], *, rgb: str, positions: str, head: str
+    source: Source, config: Any, *, rgb: str, positions: str, head: str
 ) -> tuple[dict[str, np.ndarray], str]:
-    """The arrays to start from, and the account of them: by the AST's own rules, of other families what fits
-    as it is.
-    """
+    """The arrays that such a model gets from the source, by its family's rule, and the account of them."""
     if head not in ("new", "keep"):
         raise InputError(f"head={head!r}: choose 'new' or 'keep'")
-    if source.family == "ast":
-        return adapted(source, config, fresh, rgb=rgb, positions=positions, head=head)
-    levels = abstract(source.family, config).levels
-    taken, new, wrong = dict(fresh), [], []
-    for path, value in fresh.items():
-        own = source.arrays.get(path)
-        of_head = level_of(levels, path) == len(levels) - 1
-        if own is not None and own.shape == value.shape and not (of_head and head == "new"):
-            taken[path] = own
-        elif of_head:
-            new.append(path)
-        else:
-            wrong.append(f"{path} has shape {getattr(own, 'shape', None)}, wanted {value.shape}")
-    if wrong:
-        raise InputError(
-            f"{source.where} is another size than the model: {'; '.join(wrong)}: choose the same"
-        )
-    return taken, f"{len(taken) - len(new)} arrays from {source.where}" + (", head new" if new else "")
+    return starter(source.family)(source, config, rgb=rgb, positions=positions, head=head)
 
 
-def _fresh(name: str, config: Any, seed: int, head: str, positions: str) -> dict[str, np.ndarray]:
-    """Initial values of all that may stay new: an AST of one block has it, compiled once."""
-    if name != "ast":
-        return host_variables(build(name, config, seed=seed))
-    if head == "keep" and positions != "reinit":
+def _drawn(name: str, config: Any, seed: int, *, without: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Initial values of what is not there yet; under jit nothing else is drawn."""
+    new = [path for path in variables(abstract(name, config)) if path not in without]
+    if not new:
         return {}
-    shallow = dataclasses.replace(config, depth=1)
-    return jax.device_get(jax.jit(lambda: split(build(name, shallow, seed=seed))[1])())
+
+    def draw():
+        drawn = variables(build(name, config, seed=seed))
+        return {path: drawn[path] for path in new}
+
+    return jax.device_get(jax.jit(draw)())
 
 
 def _base(source: Source, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.errors import InputError
-from ast_jax.weights import catalogue, hugging_face, state_dicts
-from ast_jax.weights.files import read, read_arrays, read_json
+from ast_jax.tables import look_up
+from ast_jax.weights import catalogue, families
+from ast_jax.weights.files import read, read_arrays, read_json, read_weights
 from ast_jax.weights.model_card import CARD
 from ast_jax.weights.source import Source, our_source
 
@@ -35,7 +36,7 @@ def read_source(
     arrays, card, notes = read(path)
     if card and not any("." in key for key in arrays):
         return our_source(str(path), arrays, card)
-    source = state_dicts.read_state_dict(str(path), arrays, card, facts)
+    source = _read_state_dict(str(path), arrays, card, facts)
     source.notes[:0] = notes
     return source
 
@@ -69,13 +70,30 @@ def _read_directory(path: Path, which: str, facts: dict) -> Source:
         )
     config = read_json(path / "config.json")
     kind = config.get("model_type")
-    arrays = hugging_face.read_weights(path)
-    if kind == "audio-spectrogram-transformer":
-        return hugging_face.read_ast(path, config, arrays)
-    if kind in ("vit", "deit"):
-        return hugging_face.read_vit(path, config, arrays)
-    if "architecture" in config and "patch_embed.proj.weight" in arrays:
-        return state_dicts.read_timm(str(path), arrays, facts)
+    arrays = read_weights(path)
+    if kind in families.HUGGING_FACE:
+        return look_up(families.HUGGING_FACE, kind, "layout")(path, config, arrays)
+    # timm's directories
+    if "architecture" in config and families.state_dict_reader(arrays):
+        return _read_state_dict(str(path), arrays, None, facts)
     raise InputError(
-        f"{path}: model_type {kind!r} is not read, wanted audio-spectrogram-transformer, vit or deit"
+        f"{path}: model_type {kind!r} is not read, wanted {', '.join(families.HUGGING_FACE)}, or a timm model"
+    )
+
+
+def _read_state_dict(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
+    reader = families.state_dict_reader(arrays)
+    if reader is not None:
+        return reader(where, arrays, card, facts)
+    if any("embeddings.patch_embeddings." in key for key in arrays):
+        raise InputError(
+            f"{where} is a Hugging Face model's file: give its directory, for config.json is needed too"
+        )
+    if "patch_embed/kernel" in arrays:
+        raise InputError(
+            f"{where} has our parameters but no model card, so their shape is unknown: give the directory"
+        )
+    some = ", ".join(list(arrays)[:4])
+    raise InputError(
+        f"{where} is of no layout that is known: its keys are {some}, ... ({len(arrays)} in all)"
     )

@@ -1,15 +1,22 @@
-"""State dicts without a config beside them: timm's and Google's ViT, the reference's AST.
+"""State dicts of ViT and AST without a config beside them: timm's, Google's, the reference's.
 
-Shapes say most, `facts` the rest.
+Shapes say most, `facts` the rest. D width; positions are [1, P + f t, D], P class and distillation tokens
+first.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ast_jax.errors import InputError
-from ast_jax.weights import layouts, published
-from ast_jax.weights.source import Source, check, depth, image_source, our_source, shapes
+from ast_jax.models import ASTConfig
+from ast_jax.weights import published, vit_layout
+from ast_jax.weights.source import Source, our_source
+
+# heads by width, of the ViT family; a state dict does not say
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
 
 # patches -> strides, frames: the published models, all of 128 mel bins and 16 x 16 patches
 _REFERENCE_GRIDS = {
@@ -22,69 +29,48 @@ _REFERENCE_GRIDS = {
 }
 
 
-def read_state_dict(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
-    """Whose state dict it is shows in the names of its patch embedding and positions."""
-    if "v.pos_embed" in arrays:
-        return _reference(where, arrays, card, facts)
-    if "patch_embed.proj.weight" in arrays:
-        return read_timm(where, arrays, facts)
-    if any(key.endswith("embedding/kernel") for key in arrays):
-        return _google(where, arrays)
-    if any("embeddings.patch_embeddings." in key for key in arrays):
-        raise InputError(
-            f"{where} is a Hugging Face model's file: give its directory, for config.json is needed too"
-        )
-    if "patch_embed/kernel" in arrays:
-        raise InputError(
-            f"{where} has our parameters but no model card, so their shape is unknown: give the directory"
-        )
-    some = ", ".join(list(arrays)[:4])
-    raise InputError(
-        f"{where} is no ViT or AST that is known: its keys are {some}, ... ({len(arrays)} in all)"
-    )
-
-
-def read_timm(where: str, arrays: dict, facts: dict) -> Source:
+def timm(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     """ViT, DeiT, DeiT-III, DINOv2 in timm's names; their LayerNorm eps is 1e-6."""
     scaled = any(key.endswith("ls1.gamma") for key in arrays)
-    arrays = layouts.fold_layer_scale(arrays, where=where)
+    arrays = vit_layout.fold_layer_scale(arrays, where=where)
     distilled = "dist_token" in arrays
     side = 0
     if "pos_embed" in arrays:
-        arrays["pos_embed"], side = layouts.embed_all_tokens(arrays["pos_embed"], 1 + distilled, where=where)
-    rows = layouts.timm(depth(arrays, r"blocks\.(\d+)\."), distilled=distilled)
+        positions = arrays["pos_embed"]
+        arrays["pos_embed"], side = vit_layout.embed_all_tokens(positions, 1 + distilled, where=where)
+    rows = vit_layout.timm(depth(arrays, r"blocks\.(\d+)\."), distilled=distilled)
     unused = ("head.", "head_dist.", "pre_logits.", "mask_token")
-    params = layouts.read(rows, arrays, where=where, unused=unused)
+    params = vit_layout.read(rows, arrays, where=where, unused=unused)
     notes = ["LayerScale folded into the projections before it"] if scaled else []
     return image_source(where, "timm ViT", params, side, facts, 1e-6, notes)
 
 
-def _google(where: str, arrays: dict) -> Source:
+def google(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     """Google's ViT; the shape of its queries says the number of heads, flax's default eps is 1e-6."""
-    arrays = layouts.google_dialect(arrays)
+    arrays = vit_layout.google_dialect(arrays)
     positions, query = "Transformer/posembed_input/pos_embedding", "MultiHeadDotProductAttention_1/query/bias"
     side, notes = 0, []
     if positions in arrays:
         if "cls" not in arrays:  # big_vision's mean-pooled models
             arrays["cls"] = np.zeros((1, 1, arrays[positions].shape[-1]), np.float32)
             notes.append("the source has no class token: it starts at zero")
-        arrays[positions], side = layouts.embed_all_tokens(arrays[positions], 1, where=where)
+        arrays[positions], side = vit_layout.embed_all_tokens(arrays[positions], 1, where=where)
     heads = {len(value) for key, value in arrays.items() if key.endswith(query)}
     if len(heads) != 1:
         raise InputError(
             f"{where}: {len(heads)} numbers of heads are named by its .../{query} arrays, wanted one"
         )
-    rows = layouts.google(depth(arrays, r"encoderblock_(\d+)/"), num_heads=min(heads))
-    params = layouts.read(rows, arrays, where=where, unused=("head/", "pre_logits/", "MAPHead_0/"))
+    rows = vit_layout.google(depth(arrays, r"encoderblock_(\d+)/"), num_heads=min(heads))
+    params = vit_layout.read(rows, arrays, where=where, unused=("head/", "pre_logits/", "MAPHead_0/"))
     return image_source(where, "Google ViT", params, side, {"num_heads": min(heads)}, 1e-6, notes)
 
 
-def _reference(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
+def reference(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     """The published AST: strides and length are in no array, so they are stated, or concluded from the number
     of positions.
     """
-    rows = layouts.reference(depth(arrays, r"v\.blocks\.(\d+)\."), distilled=True)
-    params = layouts.read(rows, arrays, where=where, unused=("v.head.", "v.head_dist."))
+    rows = vit_layout.reference(depth(arrays, r"v\.blocks\.(\d+)\."), distilled=True)
+    params = vit_layout.read(rows, arrays, where=where, unused=("v.head.", "v.head_dist."))
     if card:
         return our_source(where, params, card, layout="reference AST")
     classes, patch = params["head/bias"].size, params["patch_embed/kernel"].shape[:2]
@@ -135,3 +121,61 @@ def _reference_grid(where: str, patches: int, patch: tuple[int, int], facts: dic
         "num_frames": facts.get("num_frames", frames),
         "num_mel_bins": mel_bins,
     }
+
+
+# ---- What the shapes of arrays tell, and whether a config agrees
+
+
+def image_source(
+    where: str, layout: str, arrays: dict, side: int, facts: dict, eps: float, notes: list[str]
+) -> Source:
+    """An ImageNet ViT of `side` x `side` patches as the AST it would be."""
+    patch = arrays["patch_embed/kernel"].shape[:2]
+    model = shapes(where, arrays, facts) | {
+        "patch_shape": patch,
+        "strides": patch,
+        "num_mel_bins": side * patch[0],
+        "num_frames": side * patch[1],
+        "norm_eps": eps,
+    }
+    return Source(where, layout, True, arrays, model, notes=notes, has_head=False)
+
+
+def shapes(where: str, arrays: Mapping[str, np.ndarray], facts: dict) -> dict[str, Any]:
+    """The ASTConfig fields that the arrays' shapes tell."""
+    width, hidden = arrays["blocks/0/mlp/fc1/kernel"].shape
+    heads = facts.get("num_heads", _HEADS.get(width))
+    if heads is None:
+        raise InputError(f"{where} is {width} wide and does not say its number of heads: give num_heads")
+    return {
+        "width": width,
+        "depth": depth(arrays, r"blocks/(\d+)/"),
+        "num_heads": heads,
+        "mlp_width": hidden,
+        "distilled": "dist_token" in arrays,
+    }
+
+
+def depth(arrays: Mapping[str, Any], pattern: str) -> int:
+    """How many different block numbers the names have; a gap among them shows as unfilled."""
+    return len({found[1] for key in arrays if (found := re.search(pattern, key))}) or 1
+
+
+def check(where: str, model: dict, arrays: Mapping[str, np.ndarray]) -> None:
+    """What the configuration says against what the arrays are."""
+    found: dict[str, Any] = {
+        "width": arrays["norm/scale"].size,
+        "mlp_width": arrays["blocks/0/mlp/fc1/bias"].size,
+    }
+    if "num_frames" in model:
+        found["num_tokens"] = arrays["pos_embed"].shape[1]
+        found["patch_shape"] = arrays["patch_embed/kernel"].shape[:2]
+        found["num_classes"] = arrays["head/bias"].size if "head/bias" in arrays else model.get("num_classes")
+        model = model | {"num_tokens": ASTConfig(**model).num_tokens}
+    wrong = [
+        f"{key} {value} where its config says {model[key]}"
+        for key, value in found.items()
+        if key in model and model[key] != value
+    ]
+    if wrong:
+        raise InputError(f"{where} does not fit its config: the arrays have {', '.join(wrong)}")

@@ -1,0 +1,49 @@
+"""What is known of each family's files, a row each: others' layouts to read and to write, and how a model
+starts from a checkpoint of another shape.
+
+Rows name functions by address; one is imported when it is called.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ast_jax.tables import look_up
+
+# A key that state dicts of one layout alone have (a pattern), and its reader:
+# (where, arrays, card, facts) -> Source
+STATE_DICTS: dict[str, Any] = {
+    r"^v\.pos_embed$": "ast_jax.weights.vit_files:reference",
+    r"^patch_embed\.proj\.weight$": "ast_jax.weights.vit_files:timm",
+    r"embedding/kernel$": "ast_jax.weights.vit_files:google",
+}
+
+# `model_type` in a Hugging Face directory's config.json: (path, config, arrays) -> Source
+HUGGING_FACE: dict[str, Any] = {
+    "audio-spectrogram-transformer": "ast_jax.weights.hugging_face:read_ast",
+    "vit": "ast_jax.weights.hugging_face:read_vit",
+    "deit": "ast_jax.weights.hugging_face:read_vit",
+}
+
+# `convert --to=...` of what only some families have: (loaded, path) -> lines about it
+EXPORTS: dict[str, dict[str, Any]] = {
+    "reference": {"ast": "ast_jax.weights.ast_export:reference"},
+    "huggingface": {"ast": "ast_jax.weights.ast_export:hugging_face"},
+}
+
+# (source, config, *, rgb, positions, head) -> the arrays that it gives such a model, and the account of them;
+# a family that is not here takes what fits as it is.
+STARTS: dict[str, Any] = {"ast": "ast_jax.weights.adapt:adapted"}
+
+
+def state_dict_reader(keys: Iterable[str]) -> Any:
+    """The reader of the state dict with these keys; None where they are of no layout that is known."""
+    names = list(keys)
+    marks = (mark for mark in STATE_DICTS if any(re.search(mark, name) for name in names))
+    mark = next(marks, None)
+    return None if mark is None else look_up(STATE_DICTS, mark, "layout")
+
+
+def starter(family: str) -> Any:
+    """How a model of this family starts from a checkpoint."""
+    return look_up(STARTS, family if family in STARTS else "ast_jax.weights.adapt:as_it_is", "start")
