@@ -19,8 +19,9 @@ from ast_jax.errors import InputError
 from ast_jax.settings import Objective as ObjectiveSettings
 from ast_jax.tables import look_up
 
-Logits = Float[Array, "B C"]
-Labels = Float[Array, "B C"]
+# What a model computed, its "logits" [B, C] among it, and a batch with its "labels" [B, C].
+Out = Mapping[str, Any]
+Batch = Mapping[str, Any]
 
 # From logits to scores, 0 to 1: several labels may be true at once, or exactly one.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
@@ -30,11 +31,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"sigmoid": jax.nn.sigmoid, "
 class Row:
     """An objective of the table.
 
-    `loss(logits, labels, settings)` gives each class's part [B, C]; a clip's loss is their mean for a
-    sigmoid, their sum for a softmax. `uniform(C)` is what label smoothing pulls labels towards.
+    `loss(out, batch, settings)` gives each class's part [B, C]; a clip's loss is their mean for a sigmoid,
+    their sum for a softmax. Of logits and labels alone, or of whatever else the model put into `out`: a loss
+    that has no parts by class gives each clip's [B].
     """
 
-    loss: Callable[[Logits, Labels, ObjectiveSettings], Float[Array, "B C"]]
+    loss: Callable[[Out, Batch, ObjectiveSettings], Float[Array, "B C"] | Float[Array, " B"]]
     activation: str = "sigmoid"
 
     def uniform(self, num_classes: int) -> float:
@@ -42,31 +44,32 @@ class Row:
         return 0.5 if self.activation == "sigmoid" else 1 / num_classes
 
 
-def _bce(logits: Logits, labels: Labels, _: ObjectiveSettings) -> Float[Array, "B C"]:
+def _bce(out: Out, batch: Batch, _: ObjectiveSettings) -> Float[Array, "B C"]:
     """Sigmoid cross-entropy; labels may be anything from 0 to 1."""
-    return optax.sigmoid_binary_cross_entropy(logits, labels)
+    return optax.sigmoid_binary_cross_entropy(out["logits"], batch["labels"])
 
 
-def _ce(logits: Logits, labels: Labels, _: ObjectiveSettings) -> Float[Array, "B C"]:
+def _ce(out: Out, batch: Batch, _: ObjectiveSettings) -> Float[Array, "B C"]:
     """Softmax cross-entropy against labels as a distribution."""
-    return -labels * jax.nn.log_softmax(logits)
+    return -batch["labels"] * jax.nn.log_softmax(out["logits"])
 
 
-def _focal(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+def _focal(out: Out, batch: Batch, settings: ObjectiveSettings) -> Float[Array, "B C"]:
     """(1 - p_t)^gamma times the cross-entropy, p_t the probability of what is true (Lin et al.
 
     2017, equation 4).
     """
-    p = jax.nn.sigmoid(logits)
+    p, labels = jax.nn.sigmoid(out["logits"]), batch["labels"]
     wrong = p * (1 - labels) + (1 - p) * labels
-    return _powered(wrong, settings.focal_gamma) * _bce(logits, labels, settings)
+    return _powered(wrong, settings.focal_gamma) * _bce(out, batch, settings)
 
 
-def _asymmetric(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+def _asymmetric(out: Out, batch: Batch, settings: ObjectiveSettings) -> Float[Array, "B C"]:
     """ASL (Ridnik et al. 2021, equations 4 to 7): absent labels are focused more than present ones, and cost
     nothing below the margin. Soft labels count as both, by their shares.
     """
     absent_gamma, present_gamma, margin = settings.asymmetric
+    logits, labels = out["logits"], batch["labels"]
     p = jax.nn.sigmoid(logits)
     present = _powered(1 - p, present_gamma) * -jax.nn.log_sigmoid(logits)
     shifted = jnp.maximum(p - margin, 0)
@@ -74,18 +77,20 @@ def _asymmetric(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> 
     return labels * present + (1 - labels) * absent
 
 
-def _soft_bce(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+def _soft_bce(out: Out, batch: Batch, settings: ObjectiveSettings) -> Float[Array, "B C"]:
     """For labels that are another model's scores: what the cross-entropy exceeds their own entropy by, 0
     where they agree.
     """
+    labels = batch["labels"]
     entropy = -jax.scipy.special.xlogy(labels, labels) - jax.scipy.special.xlogy(1 - labels, 1 - labels)
-    return _bce(logits, labels, settings) - entropy
+    return _bce(out, batch, settings) - entropy
 
 
-def _soft_ce(logits: Logits, labels: Labels, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+def _soft_ce(out: Out, batch: Batch, settings: ObjectiveSettings) -> Float[Array, "B C"]:
     """The same for a distribution over classes; labels are brought to the sum 1."""
+    labels = batch["labels"]
     shares = labels / jnp.maximum(labels.sum(axis=-1, keepdims=True), 1e-8)
-    return _ce(logits, shares, settings) + jax.scipy.special.xlogy(shares, shares)
+    return _ce(out, {"labels": shares}, settings) + jax.scipy.special.xlogy(shares, shares)
 
 
 OBJECTIVES: dict[str, Row] = {
@@ -112,15 +117,23 @@ class Objective:
         """The row's: a key of ACTIVATIONS."""
         return self.row.activation
 
-    def per_clip(self, logits: Logits, labels: Labels) -> Float[Array, " B"]:
+    def per_clip(self, out: Out, batch: Batch) -> Float[Array, " B"]:
         """Each clip's loss, as evaluation reports it: without smoothing or weights."""
-        return self._reduced(self.row.loss(logits, labels, self.settings))
+        return self._reduced(self.row.loss(out, batch, self.settings))
 
-    def training(self, logits: Logits, labels: Labels) -> Float[Array, " B"]:
-        """The same with smoothed labels and weighted classes."""
-        smoothing = self.settings.label_smoothing
+    def training(self, out: Out, batch: Batch) -> Float[Array, " B"]:
+        """The same with smoothed labels and weighted classes.
+
+        Raises InputError: weights of classes for a loss that has no parts by class.
+        """
+        labels, smoothing = batch["labels"], self.settings.label_smoothing
         labels = labels + smoothing * (self.row.uniform(labels.shape[-1]) - labels)
-        parts = self.row.loss(logits, labels, self.settings)
+        parts = self.row.loss(out, {**batch, "labels": labels}, self.settings)
+        if parts.ndim == 1 and (self.class_weights or self.pos_weight):
+            raise InputError(
+                f"config.loss {self.settings.loss} has no parts by class: leave config.class_weights and "
+                "config.pos_weight empty"
+            )
         if self.class_weights:
             parts = parts * jnp.asarray(self.class_weights)[None]
         if self.pos_weight:
@@ -128,7 +141,9 @@ class Objective:
             parts = parts * (1 + labels * (jnp.asarray(self.pos_weight)[None] - 1))
         return self._reduced(parts)
 
-    def _reduced(self, parts: Float[Array, "B C"]) -> Float[Array, " B"]:
+    def _reduced(self, parts: Array) -> Float[Array, " B"]:
+        if parts.ndim == 1:
+            return parts
         return parts.mean(axis=-1) if self.activation == "sigmoid" else parts.sum(axis=-1)
 
 
@@ -162,7 +177,7 @@ def activation(name: str) -> Callable[[Array], Array]:
     return ACTIVATIONS[name]
 
 
-def plain_loss(name: str) -> Callable[[Logits, Labels], Float[Array, " B"]]:
+def plain_loss(name: str) -> Callable[[Out, Batch], Float[Array, " B"]]:
     """Each clip's cross-entropy under an activation, where nobody says by what loss a model was trained."""
     return objective(ObjectiveSettings(loss="bce" if name == "sigmoid" else "ce")).per_clip
 

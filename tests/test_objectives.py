@@ -28,6 +28,11 @@ def labels_for(loss: str) -> np.ndarray:
     return (rng.random(LOGITS.shape) < 0.5).astype(float)
 
 
+def given(logits, labels) -> tuple[dict, dict]:
+    """What a model gave and the batch, as objectives take them."""
+    return {"logits": jnp.float32(logits)}, {"labels": jnp.float32(labels)}
+
+
 # ---- The formulas, float64, written as in the papers; p_t is the probability of what is true
 
 
@@ -59,7 +64,7 @@ def direct(loss: str, z: np.ndarray, y: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("loss", OBJECTIVES)
 def test_every_row_is_its_formula(loss):
     y = labels_for(loss)
-    got = objective(Objective(loss=loss)).per_clip(jnp.float32(LOGITS), jnp.float32(y))
+    got = objective(Objective(loss=loss)).per_clip(*given(LOGITS, y))
     np.testing.assert_allclose(got, direct(loss, LOGITS, y), rtol=1e-5, atol=1e-6)  # float32
 
 
@@ -67,15 +72,16 @@ def test_the_cross_entropies_are_optaxs():
     z = jnp.float32(LOGITS)
     several, one = jnp.float32(labels_for("bce")), jnp.float32(labels_for("ce"))
     wanted = optax.sigmoid_binary_cross_entropy(z, several).mean(axis=-1)
-    np.testing.assert_allclose(objective(Objective(loss="bce")).per_clip(z, several), wanted, rtol=1e-6)
-    wanted = optax.softmax_cross_entropy(z, one)
-    np.testing.assert_allclose(objective(Objective(loss="ce")).per_clip(z, one), wanted, rtol=1e-6)
+    of = lambda loss, y: objective(Objective(loss=loss)).per_clip(*given(z, y))
+    np.testing.assert_allclose(of("bce", several), wanted, rtol=1e-6)
+    np.testing.assert_allclose(of("ce", one), optax.softmax_cross_entropy(z, one), rtol=1e-6)
 
 
 def test_soft_labels_that_agree_cost_nothing():
     z = jnp.float32(LOGITS)
     for loss, agreeing in (("soft_bce", jax.nn.sigmoid(z)), ("soft_ce", jax.nn.softmax(z))):
-        np.testing.assert_allclose(objective(Objective(loss=loss)).per_clip(z, agreeing), 0, atol=1e-6)
+        what = objective(Objective(loss=loss))
+        np.testing.assert_allclose(what.per_clip(*given(z, agreeing)), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("gamma", "margin"), [(0.0, 0.05), (0.5, 0.0), (2.0, 0.05)])
@@ -86,7 +92,7 @@ def test_gradients_stay_finite_where_sigmoids_saturate(loss, gamma, margin):
     settings = Objective(loss=loss, focal_gamma=gamma, asymmetric=(2 * gamma, gamma, margin))
     z = jnp.float32([[50, -50, 200, -200, 0]])
     for y in ([1, 1, 0, 0, 1], [0.3, 0.3, 1, 0, 0.5], [0, 0, 0, 0, 0]):
-        total = lambda z, y=y: objective(settings).training(z, jnp.float32([y])).sum()
+        total = lambda z, y=y: objective(settings).training(*given(z, [y])).sum()
         value, slope = jax.value_and_grad(total)(z)
         assert np.isfinite(value)
         assert np.isfinite(slope).all()
@@ -96,7 +102,7 @@ def test_gradients_stay_finite_where_sigmoids_saturate(loss, gamma, margin):
 
 def test_exponents_and_margin_are_those_that_were_set():
     y = labels_for("focal")
-    run = lambda settings: objective(settings).per_clip(jnp.float32(LOGITS), jnp.float32(y))
+    run = lambda settings: objective(settings).per_clip(*given(LOGITS, y))
     plain = direct("bce", LOGITS, y)
     np.testing.assert_allclose(run(Objective(loss="focal", focal_gamma=0.0)), plain, rtol=1e-5)
     none = Objective(loss="asymmetric", asymmetric=(0.0, 0.0, 0.0))
@@ -116,9 +122,9 @@ def test_smoothing_spreads_a_share_of_the_labels(loss, towards):
     soft = jnp.float32(0.8 * y + 0.2 * towards)
     hard = objective(Objective(loss=loss))
     z = jnp.float32(LOGITS)
-    np.testing.assert_allclose(what.training(z, jnp.float32(y)), hard.per_clip(z, soft), rtol=1e-5)
+    np.testing.assert_allclose(what.training(*given(z, y)), hard.per_clip(*given(z, soft)), rtol=1e-5)
     # evaluation reports the loss without
-    np.testing.assert_array_equal(what.per_clip(z, jnp.float32(y)), hard.per_clip(z, jnp.float32(y)))
+    np.testing.assert_array_equal(what.per_clip(*given(z, y)), hard.per_clip(*given(z, y)))
 
 
 def parts(z, y):
@@ -136,12 +142,12 @@ def test_class_weights_weigh_a_classes_part(text, weights):
     y, z = labels_for("bce"), jnp.float32(LOGITS)
     what = objective(Objective(class_weights=text), COUNTS, 120)
     wanted = (np.asarray(weights) * parts(LOGITS, y)).mean(1)
-    np.testing.assert_allclose(what.training(z, jnp.float32(y)), wanted, rtol=1e-5)
-    np.testing.assert_allclose(what.per_clip(z, jnp.float32(y)), direct("bce", LOGITS, y), rtol=1e-5)
+    np.testing.assert_allclose(what.training(*given(z, y)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(what.per_clip(*given(z, y)), direct("bce", LOGITS, y), rtol=1e-5)
     one = labels_for("ce")
     what = objective(Objective(loss="ce", class_weights=text), COUNTS, 120)
     wanted = -(np.asarray(weights) * one * log_softmax(LOGITS, axis=1)).sum(1)
-    np.testing.assert_allclose(what.training(z, jnp.float32(one)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(what.training(*given(z, jnp.float32(one))), wanted, rtol=1e-5)
 
 
 def test_a_class_that_is_in_every_clip_still_weighs_something():
@@ -158,7 +164,7 @@ def test_pos_weight_weighs_what_is_there_as_pytorchs_does(text, weights):
     what = objective(Objective(pos_weight=text), COUNTS, 120)
     their = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weights), reduction="none")
     wanted = their(torch.tensor(LOGITS), torch.tensor(y)).mean(1).numpy()
-    np.testing.assert_allclose(what.training(jnp.float32(LOGITS), jnp.float32(y)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(what.training(*given(LOGITS, y)), wanted, rtol=1e-5)
 
 
 def test_weights_from_counts_wait_for_the_counts():
@@ -189,14 +195,14 @@ def test_what_is_not_there_is_refused_in_one_line(change, message):
     assert "\n" not in str(error.value)
 
 
-TANH = objectives.Row(lambda logits, labels, settings: jnp.square(jnp.tanh(logits) - labels), "tanh")
-SQUARES = objectives.Row(lambda logits, labels, settings: jnp.square(jax.nn.sigmoid(logits) - labels))
+TANH = objectives.Row(lambda out, batch, _: jnp.square(jnp.tanh(out["logits"]) - batch["labels"]), "tanh")
+SQUARES = objectives.Row(lambda out, batch, _: jnp.square(jax.nn.sigmoid(out["logits"]) - batch["labels"]))
 
 
 def test_a_loss_of_the_users_own():
     y = labels_for("bce")
     what = objective(Objective(loss="test_objectives:SQUARES"))
-    got = what.per_clip(jnp.float32(LOGITS), jnp.float32(y))
+    got = what.per_clip(*given(LOGITS, y))
     np.testing.assert_allclose(got, ((1 / (1 + np.exp(-LOGITS)) - y) ** 2).mean(1), rtol=1e-5, atol=1e-7)
     assert what.activation == "sigmoid"
 
@@ -227,5 +233,17 @@ def test_the_activation_that_a_card_states(card, loss, activation):
 def test_the_loss_of_a_model_that_states_only_its_activation():
     for activation, loss in (("sigmoid", "bce"), ("softmax", "ce")):
         y = labels_for(loss)
-        got = objectives.plain_loss(activation)(jnp.float32(LOGITS), jnp.float32(y))
+        got = objectives.plain_loss(activation)(*given(LOGITS, y))
         np.testing.assert_allclose(got, direct(loss, LOGITS, y), rtol=1e-5)
+
+
+def test_a_loss_may_read_whatever_the_model_computed_and_give_one_number_a_clip(monkeypatch):
+    agrees = lambda out, batch, _: jnp.square(out["embedding"] - batch["wanted"]).sum(axis=-1)
+    monkeypatch.setitem(OBJECTIVES, "agrees", objectives.Row(agrees))
+    out = {"logits": jnp.zeros((2, 3)), "embedding": jnp.float32([[1, 2], [3, 4]])}
+    batch = {"labels": jnp.zeros((2, 3)), "wanted": jnp.float32([[1, 0], [0, 0]])}
+    what = objective(Objective(loss="agrees", label_smoothing=0.1))
+    np.testing.assert_allclose(what.training(out, batch), [4, 25])
+    np.testing.assert_allclose(what.per_clip(out, batch), [4, 25])
+    with pytest.raises(InputError, match="agrees has no parts by class: leave"):
+        objective(Objective(loss="agrees", class_weights="1,2,3")).training(out, batch)

@@ -22,8 +22,8 @@ from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import kernels, merge
 from ast_jax.sharding import Layout
 
-# (logits [B, C], labels [B, C]) to each clip's loss [B]
-Loss = Callable[[Array, Array], Array]
+# (out with "logits" [B, C], batch with "labels" [B, C]) to each clip's loss [B]
+Loss = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
 
 
 def eval_step(
@@ -37,17 +37,18 @@ def eval_step(
     columns: tuple[int, ...] | None = None,
     forms: kernels.Kernels = kernels.PLAIN,
 ) -> dict[str, Array]:
-    """{scores [B, C], loss [B]} of a batch, float32; the loss is on the logits.
+    """{scores [B, C], loss [B]} of a batch, float32.
 
     `columns` says where each class of the data stands among the model's, if not in the same order.
 
     With them its `labels` and `mask`: on several hosts each of them read only a part of the batch.
     """
     with kernels.using(forms):
-        logits, _ = merge(graphdef, variables)(front_end.normalise(features(batch, front_end)))
+        logits, out = merge(graphdef, variables)(front_end.normalise(features(batch, front_end)))
     logits = logits if columns is None else logits[:, np.array(columns)]
-    out = {"scores": objectives.activation(activation)(logits), "loss": loss(logits, batch["labels"])}
-    return out | {key: batch[key] for key in ("labels", "mask")}
+    scores = objectives.activation(activation)(logits)
+    scored = {"scores": scores, "loss": loss({**out, "logits": logits}, batch)}
+    return scored | {key: batch[key] for key in ("labels", "mask")}
 
 
 class Scorer:

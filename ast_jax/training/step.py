@@ -93,12 +93,12 @@ def train_step(
         params = {path: jax.lax.stop_gradient(p) if path in step.frozen else p for path, p in params.items()}
         model = merge(graphdef, gather(params), gather(statistics))
         keys = augment.example_keys(step.seed, state["step"], part["index"])
-        logits, _ = model(
+        logits, out = model(
             inputs(part, state["step"], step),
             key=augment.stream(keys, augment.MODEL_STREAM),
             mask=part["mask"],
         )
-        losses = step.objective.training(logits, part["labels"])
+        losses = step.objective.training({**out, "logits": logits}, part)
         return (losses * part["mask"]).sum() / count, split(model)[2]
 
     with kernels.using(forms):

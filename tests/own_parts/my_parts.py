@@ -58,7 +58,7 @@ class Toy(nnx.Module):
         return self.head(embedding), {"embedding": embedding}
 
 
-squared = Row(lambda logits, labels, settings: jnp.square(jax.nn.sigmoid(logits) - labels))
+squared = Row(lambda out, batch, settings: jnp.square(jax.nn.sigmoid(out["logits"]) - batch["labels"]))
 
 brier = Metric(
     "Brier score",
