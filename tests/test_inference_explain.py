@@ -13,12 +13,7 @@ from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import load_audio
 from ast_jax.inference import explain
-from ast_jax.inference.attribution import (
-    attention_maps,
-    gradient_times_input,
-    marked_region,
-    over_cells,
-)
+from ast_jax.inference.attribution import gradient_times_input, marked_region
 from ast_jax.inference.predict import Tagger
 from ast_jax.inference.windows import Grid
 from ast_jax.models import AST, ASTConfig, host_variables, set_variables
@@ -79,8 +74,8 @@ def test_the_weights_are_those_that_the_model_attends_with(loaded, x, weights):
         tokens = block(tokens)
 
 
-def test_rollout_is_the_product_of_mixed_attention_in_numpy(weights):
-    maps, rollout = attention_maps(jnp.asarray(weights), TINY)
+def test_rollout_is_the_product_of_mixed_attention_in_numpy(loaded, x, weights):
+    maps, rollout = loaded.model.attention_maps(x)
     weights = weights.astype(np.float64).swapaxes(0, 1)
     f, t = TINY.grid
     assert maps.shape == (2, 2, 2, f, t)
@@ -114,9 +109,9 @@ def test_gradient_times_input_is_the_slope_of_each_logit(loaded, x):
     assert abs(slopes[0] - slopes[1]) > 0.02  # the labels are not one
 
 
-def test_a_patchs_value_goes_to_the_cells_it_covers():
+def test_a_patchs_value_goes_to_the_cells_it_covers(loaded):
     grid = np.random.default_rng(0).random(TINY.grid)
-    cells = over_cells(grid, TINY)
+    cells = loaded.model.over_cells(grid)
     assert cells.shape == (40, 128)
     for frame, mel in [(0, 0), (7, 45), (20, 90), (39, 10), (3, 127)]:
         covering = [
@@ -126,7 +121,7 @@ def test_a_patchs_value_goes_to_the_cells_it_covers():
             if 40 * f <= mel < 40 * f + 48 and 6 * t <= frame < 6 * t + 8
         ]
         assert cells[frame, mel] == pytest.approx(np.mean(covering) if covering else 0)
-    np.testing.assert_array_equal(over_cells(np.stack([grid, 2 * grid]), TINY)[1], 2 * cells)
+    np.testing.assert_array_equal(loaded.model.over_cells(np.stack([grid, 2 * grid]))[1], 2 * cells)
 
 
 def test_the_marked_region_is_the_strongest_share():

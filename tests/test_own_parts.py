@@ -104,6 +104,14 @@ def test_it_is_converted_and_still_hears_the_same(home, to):
     assert say(f"model_{to}") == say("run")
 
 
+def test_its_answers_are_explained_by_gradients_alone(home):
+    command(home, "explain", "--model=run", "tones/high_00.wav", "--top=1")
+    assert (home / "explain.png").read_bytes().startswith(b"\x89PNG")
+    with np.load(home / "explain.npz") as drawn:
+        assert drawn["gradient"].shape == (1, *drawn["fbank"].shape)
+        assert not {"attention", "rollout"} & set(drawn.files)
+
+
 def test_it_is_planned(home):
     plan = json.loads(command(home, "plan", "--config=my_recipe.py", "--num_classes=2", "--json", "--quick"))
     assert (plan["family"], plan["parameters"]) == ("my_parts:Toy", 2 * 64 + 64 * 8 + 8 + 8 * 2 + 2)

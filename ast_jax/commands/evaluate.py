@@ -165,7 +165,7 @@ def report(
     from ast_jax.evaluation import metrics
 
     summary = predictions.summary()
-    figures = "  ".join(f"{key} {summary[key]:.4f}" for key in ("accuracy", "mAP", "auc", "d_prime"))
+    figures = "  ".join(f"{key} {summary[key]:.4f}" for key in metrics.HEADLINES)
     extent = f"{summary['num_examples']} clips"
     if expected:
         extent += (

@@ -23,8 +23,8 @@ def explain(
 
       python -m ast_jax explain --model=RUN FILE [--label=siren ...] [--start_s=0] [--out=explain.png]
 
-    Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and,
-    beside it, an .npz with everything drawn and the attention of every layer and head.
+    Writes a picture (attention rollout where the model attends, and gradient x input for each label, over the
+    spectrogram) and, beside it, an .npz with everything drawn and the attention of every layer and head.
     """
     from ast_jax.inference.predict import Tagger
 
@@ -36,7 +36,7 @@ def explain(
     arrays = ("fbank", "scores", "rollout", "gradient", "attention")
     np.savez_compressed(
         maps,
-        **{name: getattr(found, name) for name in arrays},
+        **{name: array for name in arrays if (array := getattr(found, name)) is not None},
         labels=np.array(names),
         label_names=np.array(found.label_names),
         start_s=found.start_s,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.commands.sweep import markdown, spread, sweep, write
+from ast_jax.evaluation.metrics import HEADLINES, METRICS
 from ast_jax.recipes import Recipe
 
-METRICS = ("accuracy", "mAP", "auc", "d_prime")
 # What a run's results hold figures of, where it has them.
 OF = {"last": "last epoch", "average": "averaged weights", "test": "test set"}
 
@@ -34,7 +34,7 @@ def summarise(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {"seeds": list(runs)}
     for what in OF:
         if all(what in results for results in runs.values()):
-            values = {metric: [results[what][metric] for results in runs.values()] for metric in METRICS}
+            values = {metric: [results[what][metric] for results in runs.values()] for metric in HEADLINES}
             summary[what] = {metric: _mean(each) for metric, each in values.items()}
     return summary
 
@@ -55,9 +55,9 @@ def table(summary: Mapping[str, Any]) -> str:
     show = lambda value: "-" if value is None else f"{value:.4f}"
     rows = []
     for what, name in ((what, name) for what, name in OF.items() if what in summary):
-        of = [summary[what][metric] for metric in METRICS]
+        of = [summary[what][metric] for metric in HEADLINES]
         for i, seed in enumerate(summary["seeds"]):
             rows.append([f"{name}, seed {seed}", *(show(metric["values"][i]) for metric in of)])
         both = (f"{show(metric['mean'])} +- {show(metric['spread'])}" for metric in of)
         rows.append([f"**{name}, mean +- spread**", *both])
-    return markdown(["", "accuracy", "mAP", "AUC", "d'"], rows)
+    return markdown(["", *(METRICS[metric].word for metric in HEADLINES)], rows)

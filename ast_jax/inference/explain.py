@@ -1,8 +1,8 @@
 """Shows what a model's answer rests on, over the spectrogram of a sound file.
 
-Writes a picture (attention rollout, and gradient x input for each label, over the spectrogram) and, beside
-it, an .npz with everything drawn and the attention of every layer and head. T frames, F mel bins, L layers, H
-heads, f x t patches, K labels, C classes.
+Writes a picture (attention rollout where the model attends, and gradient x input for each label, over the
+spectrogram) and, beside it, an .npz with everything drawn and the attention of every layer and head. T
+frames, F mel bins, L layers, H heads, f x t patches, K labels, C classes.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,12 @@ from ast_jax.evaluation.style import LIGHT, Png, sheet
 from ast_jax.features import FrontEnd
 from ast_jax.features.audio import SoundSource, name_of
 from ast_jax.inference.attribution import (
-    attention_maps,
     gradient_times_input,
     marked_region,
-    over_cells,
     smoothed,
 )
 from ast_jax.inference.windows import Grid, decoded
-from ast_jax.models import ASTConfig, family_name, merge, split
+from ast_jax.models import merge, split
 from ast_jax.weights import LoadedModel
 from ast_jax.weights.pretrained import fit_frames
 
@@ -41,10 +39,12 @@ class Explanation:
     fbank: Float[np.ndarray, "T F"]  # log-mel, nats
     scores: Float[np.ndarray, " C"]
     labels: Int[np.ndarray, " K"]  # those explained
-    rollout: Float[np.ndarray, "T F"]  # attention, for no label in particular
-    gradient: Float[np.ndarray, "K T F"]  # gradient x input; negative: against the label
-    # of the class and distillation tokens to each patch, padding included
-    attention: Float[np.ndarray, "L H f t"]
+    # attention, for no label in particular; None of a model without
+    rollout: Float[np.ndarray, "T F"] | None
+    # gradient x input; negative: against the label
+    gradient: Float[np.ndarray, "K T F"]
+    # of the class and distillation tokens to each patch, padding included; None of a model without
+    attention: Float[np.ndarray, "L H f t"] | None
     label_names: Sequence[str]
     front_end: FrontEnd
     start_s: float = 0.0
@@ -64,10 +64,9 @@ class Explanation:
         """The spectrogram, then over it the rollout and each label's gradient x input, its marked region
         outlined.
         """
-        panels: list[tuple[str, Any, bool]] = [
-            ("What was heard", None, False),
-            ("Attention rollout: where any answer may come from", self.rollout, False),
-        ]
+        panels: list[tuple[str, Any, bool]] = [("What was heard", None, False)]
+        if self.rollout is not None:
+            panels.append(("Attention rollout: where any answer may come from", self.rollout, False))
         for (label, score), gradient in zip(self.best(), self.gradient, strict=True):
             panels.append((f"For {label} ({score:.3f}): gradient x input", gradient, True))
         frames, bins = self.fbank.shape
@@ -95,14 +94,9 @@ class Explainer:
 
     def __init__(self, loaded: LoadedModel):
         self.loaded, self.config = loaded, loaded.model.config
-        if not isinstance(self.config, ASTConfig):
-            raise InputError(
-                f"explain shows an AST's attention, the model is of the family {family_name(loaded.model)}"
-            )
 
         def attend(graphdef, arrays, x):
-            _, out = merge(graphdef, arrays)(x, attention=True)
-            return attention_maps(out["attention"], self.config)
+            return merge(graphdef, arrays).attention_maps(x)
 
         def gradient(graphdef, arrays, x, labels):
             return gradient_times_input(merge(graphdef, arrays), x, labels)
@@ -119,18 +113,21 @@ class Explainer:
         # As the model is now: it may have been trained since.
         graphdef, params, statistics = split(self.loaded.model)
         arrays = params | statistics
-        padded, own = jnp.asarray(fit_frames(fbank[None], self.config.num_frames)), len(fbank)
-        x = self.loaded.front_end.normalise(padded)
-        attention, rolled = jax.device_get(self._attend(graphdef, arrays, x))
+        front_end, own, attention, rollout = self.loaded.front_end, len(fbank), None, None
+        padded = fit_frames(fbank[None], self.config.num_frames, front_end.padding)
+        x = front_end.normalise(jnp.asarray(padded))
+        if hasattr(self.loaded.model, "attention_maps"):
+            (attention,), (rolled,) = jax.device_get(self._attend(graphdef, arrays, x))
+            rollout = self.loaded.model.over_cells(rolled)[:own]
         return Explanation(
             fbank,
             scores=np.asarray(self.loaded.scores(fbank[None]))[0],
             labels=chosen,
-            rollout=over_cells(rolled[0], self.config)[:own],
+            rollout=rollout,
             gradient=np.asarray(self._gradient(graphdef, arrays, x[0], jnp.asarray(chosen)))[:, :own],
-            attention=attention[0],
+            attention=attention,
             label_names=self.loaded.label_names,
-            front_end=self.loaded.front_end,
+            front_end=front_end,
             start_s=start_s,
         )
 

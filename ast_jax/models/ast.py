@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
@@ -21,7 +22,7 @@ from ast_jax.errors import InputError
 from ast_jax.features.front_end import Kaldi
 from ast_jax.models.kernels import current
 from ast_jax.models.layers import linear, uniform_fan_in
-from ast_jax.models.patches import grid_shape
+from ast_jax.models.patches import grid_shape, over_cells
 from ast_jax.settings import Settings
 from ast_jax.tables import look_up
 
@@ -221,6 +222,29 @@ class AST(nnx.Module):
         if attention:
             out["attention"] = jnp.stack(weights, axis=1)
         return self.head(self.head_norm(embedding)), out
+
+    def attention_maps(self, x: Float[Array, "B T F"]) -> tuple[Array, Array]:
+        """How the class and distillation tokens (their mean) attend to each patch: head by head
+        [B, L, H, f, t], and rolled out [B, f, t].
+
+        Rollout (Abnar and Zuidema 2020): the product over layers of (mean over heads + identity) / 2, the
+        identity standing for the residual connection. Rows stay sums to 1. It says where the answer may have
+        come from, for no label in particular.
+        """
+        weights = self(x, attention=True)[1]["attention"]
+        prefix, identity = self.config.num_prefix_tokens, jnp.eye(self.config.num_tokens)
+        rolled = jnp.broadcast_to(identity, (len(weights), *identity.shape))
+        for layer in range(weights.shape[1]):
+            rolled = (weights[:, layer].mean(axis=1) + identity[None]) / 2 @ rolled
+        heads = weights[:, :, :, :prefix, prefix:].mean(axis=3)
+        found = rolled[:, :prefix, prefix:].mean(axis=1)
+        return heads.reshape(*heads.shape[:3], *self.config.grid), found.reshape(-1, *self.config.grid)
+
+    def over_cells(self, values: Float[np.ndarray, "*batch f t"]) -> Float[np.ndarray, "*batch T F"]:
+        """A value a patch to a value a cell of what the model hears."""
+        config = self.config
+        extent = (config.num_mel_bins, config.num_frames)
+        return over_cells(values, extent, config.patch_shape, config.strides)
 
     @classmethod
     def from_pretrained(cls, src: str | os.PathLike, **options: Any) -> "AST":

@@ -13,6 +13,8 @@ B batch, T frames, F mel bins, C classes, D width, t steps of time. A family is 
   after each block), `frames`. Under jit, what nobody reads costs nothing;
 - `time_steps`, where `out` has a `sequence`: frames a step sees, frames from one to the next, steps in
   `num_frames`;
+- `attention_maps` and `over_cells`, where patches attend to each other (`ast.py` says how): `explain` draws
+  them;
 - `levels`: beginnings of parameter paths, from what reads the input to the head, for freezing and layer-wise
   decay.
 

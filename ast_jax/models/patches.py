@@ -33,6 +33,28 @@ def grid_shape(
     return (num_mel_bins - pf) // sf + 1, (num_frames - pt) // st + 1
 
 
+def over_cells(
+    values: Float[np.ndarray, "*batch f t"],
+    extent: tuple[int, int],
+    patch_shape: tuple[int, int],
+    strides: tuple[int, int],
+) -> Float[np.ndarray, "*batch T F"]:
+    """A value a patch to a value a cell of a spectrogram of this extent (F, T): the mean over the patches
+    that cover it, 0 where none does.
+    """
+    rows, columns = (
+        _covers(*axis) for axis in zip(extent, patch_shape, strides, values.shape[-2:], strict=True)
+    )
+    count = np.outer(columns.sum(axis=1), rows.sum(axis=1))
+    return columns @ np.swapaxes(values, -1, -2) @ rows.T / np.maximum(count, 1)
+
+
+def _covers(cells: int, size: int, stride: int, patches: int) -> Float[np.ndarray, "cells patches"]:
+    """1 where a patch covers a cell, along one axis."""
+    after_start = np.arange(cells)[:, None] - stride * np.arange(patches)
+    return ((after_start >= 0) & (after_start < size)).astype(np.float64)
+
+
 def adapt_kernel(
     kernel: Float[np.ndarray, "h w I D"], patch_shape: tuple[int, int], *, rgb: str = "sum"
 ) -> Float[np.ndarray, "pf pt 1 D"]:

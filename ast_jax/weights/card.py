@@ -13,12 +13,6 @@ from ast_jax.models import num_parameters
 from ast_jax.weights.pretrained import LoadedModel
 
 README = "README.md"
-_METRICS = (
-    ("accuracy", "accuracy"),
-    ("mAP", "mAP"),
-    ("ROC AUC (mean of the classes)", "auc"),
-    ("d'", "d_prime"),
-)
 _KINDS = {
     "ast": "An Audio Spectrogram Transformer "
     "([Gong et al. 2021](https://doi.org/10.21437/Interspeech.2021-698))",
@@ -67,5 +61,4 @@ def text(loaded: LoadedModel, *, to: str, name: str, facts: Mapping[str, Any]) -
         which=facts.get("which"),
         results=results,
         best=(results or {}).get("best") or {},
-        metrics=_METRICS,
     )
