@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -12,11 +13,18 @@ import pytest
 from ast_jax.commands import COMMANDS, invoke
 from ast_jax.commands.cli import Flag, call
 from ast_jax.commands.convert import Format
-from ast_jax.commands.models import Std, Strides
 from ast_jax.errors import InputError
 from ast_jax.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Flags that several commands share."""
+
+    std: Annotated[float | None, Flag("deviation", above=0)] = None
+    strides: Annotated[tuple[int, int] | None, Flag("both", metavar="MEL_BINS,FRAMES", least=1)] = None
 
 
 def tag(
@@ -25,8 +33,7 @@ def tag(
     model: Annotated[list[str], Flag("repeat it")],
     kind: Literal["token", "mean"] = "token",
     top: Annotated[int, Flag("labels, 5 % of all", least=1, most=9)] = 5,
-    std: Std = None,
-    strides: Strides = None,
+    cut: Cut = Cut(),
     folds: Annotated[tuple[int, ...], Flag("by commas", least=1)] = (1, 2),
     json: bool = False,
     out: Annotated[Path | None, Flag(output=True)] = None,
@@ -55,15 +62,14 @@ def test_every_form_of_a_flag():
         "model": ["x", "y"],
         "kind": "mean",
         "top": 5,
-        "std": 0.5,
-        "strides": (10, 16),
+        "cut": Cut(std=0.5, strides=(10, 16)),
         "folds": (3,),
         "json": True,
         "out": Path("o"),
     }
     found = call(tag, ["--model=x", "--", "--odd name.wav"], prog="tag")
     assert found["files"] == [Path("--odd name.wav")]
-    assert (found["folds"], found["json"], found["strides"]) == ((1, 2), False, None)
+    assert (found["folds"], found["json"], found["cut"]) == ((1, 2), False, Cut())
     for out in ("new.npz", "new/er/x.npz", f"{ROOT}/README.md", f"{ROOT}/new/x.npz"):
         assert call(tag, ["a.wav", "--model=x", f"--out={out}"], prog="tag")["out"] == Path(out)
     for bound in (1, 9):
@@ -139,7 +145,9 @@ def test_every_command_says_what_its_flags_mean(name, capsys):
     assert inspect.getdoc(command).splitlines()[0] in out
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is not Format:
-            assert "recipe" in parameter.name or f"--{parameter.name}" in out
+            shared = parameter.annotation if is_dataclass(parameter.annotation) else None
+            flags = [field.name for field in fields(shared)] if shared else [parameter.name]
+            assert "recipe" in parameter.name or all(f"--{flag}" in out for flag in flags)
 
 
 def test_choices_are_the_librarys_own():

@@ -149,7 +149,7 @@ def test_a_window_is_that_part_of_the_file(tmp_path):
 
 
 def test_the_command_draws_the_best_window_and_keeps_every_map(loaded, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ast_jax.inference.predict.load_model", lambda source: loaded)
+    monkeypatch.setattr("ast_jax.inference.predict.load_model", lambda source, **_: loaded)
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000)
     soundfile.write(tmp_path / "a.wav", wave, 16_000)
     out = tmp_path / "a.png"

@@ -66,7 +66,7 @@ def loaded():
 
 @pytest.fixture
 def tagger(loaded, monkeypatch):
-    monkeypatch.setattr(predict, "load_model", lambda source: loaded)
+    monkeypatch.setattr(predict, "load_model", lambda source, **_: loaded)
     return predict.Tagger(["m"])
 
 

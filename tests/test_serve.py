@@ -38,7 +38,7 @@ def tagger(tmp_path_factory) -> Tagger:
     front_end = model.front_end.with_statistics(-5.0, 3.0)
     loaded = LoadedModel(model, ["bell", "rain", "siren"], front_end, "softmax")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ast_jax.inference.predict.load_model", lambda source: loaded)
+        patch.setattr("ast_jax.inference.predict.load_model", lambda source, **_: loaded)
         return Tagger(["random"])
 
 
@@ -105,7 +105,7 @@ def test_a_sound_gets_the_tags_that_predict_gives_it(client, tagger, kind, rate_
 
 
 def test_the_answer_is_the_one_of_predict_json(client, tagger, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ast_jax.inference.predict.load_model", lambda source: tagger.models[0])
+    monkeypatch.setattr("ast_jax.inference.predict.load_model", lambda source, **_: tagger.models[0])
     for seconds in (0.5, 3.0):
         file = tmp_path / "x.wav"
         file.write_bytes(sound(seconds))
@@ -335,7 +335,7 @@ def test_it_serves_this_machine_until_ctrl_c(tagger, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("uvicorn.Server.run", run)
-    monkeypatch.setattr("ast_jax.inference.predict.load_model", lambda source: tagger.models[0])
+    monkeypatch.setattr("ast_jax.inference.predict.load_model", lambda source, **_: tagger.models[0])
     invoke("serve", ["--model=m", "--port=0"])
     assert (built["address"], built["loop"]) == ("127.0.0.1", "asyncio")
     out, err = capsys.readouterr()

@@ -18,11 +18,11 @@ from ast_jax.weights.model_card import CARD
 X, Y = np.arange(3, dtype=np.float32), np.ones(2, np.float32)
 
 
-def given(tree, monkeypatch, tmp_path) -> files.Contents:
+def given(tree, monkeypatch, tmp_path, **chosen) -> files.Contents:
     """What is made of the object of a `.pth` file."""
     torch_file.write(tmp_path / "x.pth", {})
     monkeypatch.setattr(torch_file, "read", lambda path: tree)
-    return files.read(tmp_path / "x.pth")
+    return files.read(tmp_path / "x.pth", **chosen)
 
 
 @pytest.mark.parametrize("key", files._INSIDE)
@@ -45,12 +45,12 @@ def test_a_state_dict_is_found_where_trainers_put_it(key, monkeypatch, tmp_path)
         (
             {"state_dict": {"a": X}, "state_dict_ema": {"a": Y}},
             {"a": X},
-            ["weights of 'state_dict' taken, those of 'state_dict_ema' left aside"],
+            ["weights of 'state_dict' taken, those of 'state_dict_ema' left aside (--inside chooses)"],
         ),
         (
             {"teacher": {"a": Y}, "student": {"a": X}, "optimizer": {"state": {0: {"m": X}}}},
             {"a": X},
-            ["weights of 'student' taken, those of 'teacher' left aside"],
+            ["weights of 'student' taken, those of 'teacher' left aside (--inside chooses)"],
         ),
         ({"a": X, "epoch": 3, "b": {"c": Y}}, {"a": X}, ["'epoch', 'b' left aside: no arrays"]),
         ({"state_dict": {"net.a": X, "net.b": Y}}, {"a": X, "b": Y}, ["'net.' left away before every name"]),
@@ -89,7 +89,23 @@ def test_notes_reach_whoever_loads(tmp_path):
     params = our_params(192, 1, grid=(12, 12), patch=(16, 16), classes=35)
     state = layouts.write(vit_layout.reference(1, distilled=True), params)
     torch_file.write(tmp_path / "x.pth", {f"net.{key}": value for key, value in state.items()})
-    assert "'net.' left away before every name" in load_model(tmp_path / "x.pth").notes
+    loaded = load_model(tmp_path / "x.pth", mean=-4.0, std=4.0)
+    assert "'net.' left away before every name" in loaded.notes
+    assert set(loaded.assumed) < set(loaded.notes)
+
+
+def test_one_of_several_state_dicts_and_a_prefix_can_be_named(monkeypatch, tmp_path):
+    held = {"raw": {"a": X}, "averaged": {"own.a": X, "own.b": Y, "other": Y}}
+    read = lambda **chosen: given(held, monkeypatch, tmp_path, **chosen)
+    assert read(inside="averaged", prefix="own.") == (
+        {"a": X, "b": Y},
+        None,
+        ["1 of 3 arrays left aside: not below 'own.'"],
+    )
+    with pytest.raises(InputError, match="no state dict 'ema' inside: there are 'raw', 'averaged'"):
+        read(inside="ema")
+    with pytest.raises(InputError, match=r"no array whose name begins with 'their\.': there are 'own"):
+        read(inside="averaged", prefix="their.")
 
 
 def npy(header: bytes, data: bytes = b"") -> bytes:

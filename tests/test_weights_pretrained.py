@@ -21,6 +21,7 @@ from weights_oracles import (
 )
 
 from ast_jax.errors import InputError
+from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig, host_variables, kernels_on
 from ast_jax.weights import LoadedModel, initialise, layouts, load_model, read_source, torch_file, vit_layout
 
@@ -413,13 +414,82 @@ def test_published_reference_grids_are_known_and_others_asked_for(tmp_path):
 
     save((12, 50))
     source = read_source(tmp_path / "x.pth")
-    assert (source.model["strides"], source.model["num_frames"], source.mean) == ((10, 10), 512, -6.6268077)
+    assert (source.model["strides"], source.model["num_frames"], source.mean) == ((10, 10), 512, None)
     assert any("512 frames concluded from its number of positions" in note for note in source.notes)
     save((12, 51))
-    with pytest.raises(InputError, match=r"612 positions.*give the strides"):
+    with pytest.raises(InputError, match=r"612 positions.*give the strides.*--strides=MEL_BINS,FRAMES"):
         read_source(tmp_path / "x.pth")
+    with pytest.raises(InputError, match=r"612 positions.*not a multiple of 8 rows of patches"):
+        read_source(tmp_path / "x.pth", facts={"strides": (15, 10)})
     source = read_source(tmp_path / "x.pth", facts={"strides": (10, 10), "num_frames": 520})
     assert source.config.grid == (12, 51)
+    # what the model is asked to be is taken for what the file is, where that is not known
+    loaded = load_model(tmp_path / "x.pth", strides=(10, 10), num_frames=523, mean=-4.0, std=4.0)
+    assert (loaded.model.config.num_frames, loaded.model.config.grid) == (523, (12, 51))
+    np.testing.assert_array_equal(host_variables(loaded.model)["pos_embed"], source.arrays["pos_embed"])
+
+
+def test_only_audiosets_classes_are_taken_for_granted_and_the_rest_can_be_given(tmp_path):
+    def save(classes):
+        params = our_params(192, 1, grid=(12, 12), patch=(16, 16), classes=classes)
+        torch_file.write(tmp_path / "x.pth", layouts.write(vit_layout.reference(1, distilled=True), params))
+        return tmp_path / "x.pth"
+
+    with pytest.raises(InputError, match=r"does not say the mean and std.*--mean"):
+        load_model(save(35))
+    names = [f"word {i}" for i in range(35)]
+    plain = load_model(save(35), mean=-4.0, std=4.0)
+    given = load_model(save(35), mean=-4.0, std=4.0, label_names=names, activation="sigmoid")
+    assert (plain.label_names[0], plain.activation) == ("class 0", "softmax")
+    assert (given.label_names, given.activation, given.new_head) == (names, "sigmoid", False)
+    assert any("35 classes have no names in the file: --labels" in line for line in plain.assumed)
+    assert any("one label or several: taken as one" in line for line in plain.assumed)
+    assert not any("one label or several" in line for line in given.assumed)
+    audioset = load_model(save(527))
+    assert (audioset.label_names[0], audioset.activation) == ("Speech", "sigmoid")
+    assert any("taken as AudioSet's in the reference's order" in line for line in audioset.assumed)
+
+
+def test_a_model_without_a_head_does_not_tag(tmp_path):
+    params = hugging_face_files(tmp_path, architectures=["ASTModel"])
+    bare = {path: x for path, x in params.items() if "head" not in path}
+    rows = vit_layout.hugging_face(2, distilled=True)
+    save_file(layouts.write(rows, bare), tmp_path / "model.safetensors")
+    (tmp_path / "preprocessor_config.json").write_text('{"max_length": 16, "num_mel_bins": 12}')
+    assert load_model(tmp_path).new_head
+    tagger = Tagger(tmp_path)
+    with pytest.raises(InputError, match="no head for these classes, its scores would be random"):
+        tagger.tag((np.zeros(16_000, np.float32), 16_000))
+    assert tagger.embed((np.zeros(16_000, np.float32), 16_000)).vectors.shape[1] == 24
+    # a name for each of other classes makes no head for them
+    hugging_face_files(tmp_path)
+    with pytest.raises(InputError, match="no head"):
+        Tagger(tmp_path, label_names=["a", "b"]).check_heads()
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"sampling_rate": 8000}, "sampling_rate 8000, not 16000"),
+        ({"max_length": 20}, "max_length 20, not 16"),
+        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, "'Wav2Vec2FeatureExtractor', not"),
+        ({"mean": "loud"}, "has mean 'loud', wanted float"),
+    ],
+)
+def test_other_features_than_these_are_refused(tmp_path, stated, message):
+    hugging_face_files(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stated))
+    with pytest.raises(InputError, match=message):
+        read_source(tmp_path)
+
+
+def test_a_null_mean_is_asked_for(tmp_path):
+    hugging_face_files(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"mean": null, "std": 4.5}')
+    with pytest.raises(InputError, match="does not say the mean and std"):
+        load_model(tmp_path)
+    front_end = load_model(tmp_path, mean=-4.0).front_end
+    assert (front_end.mean, front_end.std) == (-4.0, 4.5)
 
 
 BROKEN = {

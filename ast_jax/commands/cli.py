@@ -5,7 +5,8 @@
 
 What stands before the `*` is given by place, what follows as `--name`. A `list` is given by repeating the
 flag, a `tuple` by commas, a `bool` by the flag alone; a `Recipe` is what --config and --config.KEY name;
-`*rest` gets what nothing else takes. The docstring is the help's head.
+a dataclass is a group of flags that several commands share; `*rest` gets what nothing else takes. The
+docstring is the help's head.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -74,12 +75,16 @@ def call(command: Callable[..., Any], argv: Sequence[str], *, prog: str) -> Any:
     parser = _Parser(prog, description=inspect.getdoc(command), allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     recipe = rest = None
+    groups: dict[str, type] = {}
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:
             rest = name
         elif Recipe in (hints[name], *get_args(hints[name])):
             recipe = parameter
             parser.add_argument_group("recipe", RECIPE_HELP)
+        elif is_dataclass(hints[name]):
+            groups[name] = hints[name]
+            _add_group(parser, hints[name])
         else:
             _add(parser, parameter, hints[name])
     flags, words = split(argv) if recipe else ([], list(argv))
@@ -93,11 +98,21 @@ def call(command: Callable[..., Any], argv: Sequence[str], *, prog: str) -> Any:
     if unknown and not rest:
         parser.error(f"{unknown[0]!r} is one too many")
     values = vars(known)
+    for name, kind in groups.items():
+        values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
     if recipe and (flags or recipe.default is not None):
         default = recipe.default.spec if isinstance(recipe.default, Recipe) else None
         values[recipe.name] = Recipe.of(flags, default)
     placed = [values.pop(p.name) for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     return command(*placed, *unknown, **values)
+
+
+def _add_group(parser: argparse.ArgumentParser, kind: Any) -> None:
+    """The flags of a dataclass, each with a default."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        parameter = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+        _add(parser, parameter, hints[field.name])
 
 
 def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, hint: Any) -> None:

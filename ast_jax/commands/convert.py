@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.models import Mean, NumFrames, Std, Which
+from ast_jax.commands.models import AS_IT_IS, Stated
 
 Format = Literal["flax", "reference", "huggingface", "npz", "safetensors", "stablehlo", "onnx"]
 
@@ -14,10 +14,7 @@ def convert(
     dst: Annotated[Path, Flag("the file or directory to write; must not exist")],
     *,
     to: Format,
-    which: Which = "best",
-    mean: Mean = None,
-    std: Std = None,
-    num_frames: NumFrames = None,
+    stated: Stated = AS_IT_IS,
 ) -> None:
     """Weights of any known kind to another.
 
@@ -25,7 +22,5 @@ def convert(
     """
     from ast_jax.weights.convert import convert as write
 
-    given = {"mean": mean, "std": std, "num_frames": num_frames}
-    options = {name: value for name, value in given.items() if value is not None}
-    for line in write(src, dst, to=to, which=which, **options):
+    for line in write(src, dst, to=to, **stated.options()):
         print(line)

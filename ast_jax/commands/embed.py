@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.models import Layer, Mean, NumFrames, Std, Strides, Which, WindowS, load_with_grid
+from ast_jax.commands.models import AS_IT_IS, Layer, Stated, WindowS, load_with_grid
 from ast_jax.inference.rows import KINDS, Kind, Rows, check_path
 
 
@@ -13,12 +13,8 @@ def embed(
     files: Annotated[list[Path], Flag("sound files, or directories of them", metavar="FILE")],
     *,
     model: Annotated[str, Flag("a run or checkpoint, an image model too")],
-    which: Which = "best",
+    stated: Stated = AS_IT_IS,
     layer: Layer = None,
-    num_frames: NumFrames = None,
-    strides: Strides = None,
-    mean: Mean = None,
-    std: Std = None,
     window_s: WindowS = None,
     hop_s: Annotated[float | None, Flag("seconds between windows (default: the window)", above=0)] = None,
     kind: Annotated[Kind, Flag("; ".join(f"{name}: {what}" for name, what in KINDS.items()))] = "token",
@@ -36,16 +32,7 @@ def embed(
     from ast_jax.inference.embed import embed_files, embedder, rows_of
     from ast_jax.inference.files import Failures, sound_files
 
-    loaded, grid = load_with_grid(
-        model,
-        which=which,
-        num_frames=num_frames,
-        strides=strides,
-        mean=mean,
-        std=std,
-        window_s=window_s,
-        hop_s=hop_s,
-    )
+    loaded, grid = load_with_grid(model, stated, window_s=window_s, hop_s=hop_s)
     forward = embedder(loaded, itemgetter(kind), layer)
     sounds = sound_files(files)
     failures = Failures(len(sounds), "embedded")

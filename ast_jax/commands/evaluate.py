@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.models import Std, Which
+from ast_jax.commands.models import AS_IT_IS, Stated, tell
 from ast_jax.config import flatten, of_run
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
@@ -22,10 +22,8 @@ def evaluate(
     sources: Annotated[list[Path], Flag("runs, checkpoints, files of saved scores", metavar="RUN")],
     *,
     recipe: Recipe | None = None,
-    which: Which = "best",
+    stated: Stated = AS_IT_IS,
     splits: Annotated[tuple[str, ...] | None, Flag("instead of the recipe's eval splits, by commas")] = None,
-    mean: Annotated[float | None, Flag("instead of the checkpoint's own")] = None,
-    std: Std = None,
     again: Annotated[bool, Flag("compute scores, even where a run has them saved")] = False,
     out: Annotated[Path | None, Flag("save the scores here, for ensembles later", output=True)] = None,
 ) -> None:
@@ -36,11 +34,12 @@ def evaluate(
     RUN is anything `load_model` takes, or a file of saved scores (scores.npz, predictions.npz); several are
     an ensemble (the mean of their scores). Data and splits are the recipe's; without --config, those the
     first run was trained with. A finished run of ours has its scores saved: unless --config names other
-    data, or --splits, --mean, --std or --again are given, they are taken as they are.
+    data, or --splits, --again or another word on the checkpoint is given, they are taken as they are.
     """
     from ast_jax.evaluation.predictions import Predictions
 
-    as_trained = not (splits or again) and mean is None and std is None
+    which = stated.which
+    as_trained = not (splits or again) and stated == Stated(which=which)
     config = recipe.config() if recipe else None
     found: list[Predictions] = []
     names: Sequence[str] = ()  # of the classes, in the order of the first member that says
@@ -58,7 +57,7 @@ def evaluate(
             if prepared is None:
                 config = config or config_of_run(source)
                 prepared, chosen = open_for_evaluation(config, splits)
-            member = scores_of(source, prepared, chosen, config, which=which, mean=mean, std=std)
+            member = scores_of(source, prepared, chosen, config, stated)
             own = prepared.label_names
         if own and names and list(own) != list(names):
             member = member.with_classes(label_columns(source, own, names))
@@ -111,7 +110,7 @@ def open_for_evaluation(
 
 
 def scores_of(
-    source: Path, prepared: PreparedSet, splits: tuple[str, ...], config: ConfigDict, *, which: str, mean, std
+    source: Path, prepared: PreparedSet, splits: tuple[str, ...], config: ConfigDict, stated: Stated
 ):
     """The scores of one model over the prepared set, in the set's own label order."""
     from ast_jax.evaluation.scoring import Scorer
@@ -120,10 +119,11 @@ def scores_of(
     from ast_jax.sharding import make_layout
     from ast_jax.weights import load_model
 
-    loaded = load_model(source, which=which, mean=mean, std=std)
-    whose = "given" if mean is not None or std is not None else "the checkpoint's own"
+    loaded = load_model(source, **stated.options())
+    whose = "the checkpoint's own" if stated.mean is None and stated.std is None else "given"
     front_end = loaded.front_end
     print(f"{source}: mean {front_end.mean:.5g}, std {front_end.std:.5g} ({whose})", file=sys.stderr)
+    tell(source, loaded.assumed)
     columns = label_columns(source, loaded.label_names, prepared.label_names)
     graphdef, params, statistics = split(loaded.model)
     score = Scorer(

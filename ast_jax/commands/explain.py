@@ -6,12 +6,14 @@ from typing import Annotated
 import numpy as np
 
 from ast_jax.commands.cli import Flag
+from ast_jax.commands.models import AS_IT_IS, Stated, tagger
 
 
 def explain(
     file: Annotated[Path, Flag("a sound file")],
     *,
     model: Annotated[str, Flag("a run or checkpoint")],
+    stated: Stated = AS_IT_IS,
     label: Annotated[list[str] | None, Flag("what to explain; repeat it (default: the best ones)")] = None,
     top: Annotated[int, Flag("how many, without --label", least=1)] = 2,
     start_s: Annotated[
@@ -26,9 +28,7 @@ def explain(
     Writes a picture (attention rollout where the model attends, and gradient x input for each label, over the
     spectrogram) and, beside it, an .npz with everything drawn and the attention of every layer and head.
     """
-    from ast_jax.inference.predict import Tagger
-
-    found = Tagger(model).explain(file, label or (), top=top, start_s=start_s)
+    found = tagger([model], stated).explain(file, label or (), top=top, start_s=start_s)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(found.picture())
     maps = out.with_suffix(".npz")

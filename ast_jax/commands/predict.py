@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, cast
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.models import WindowS
+from ast_jax.commands.models import AS_IT_IS, Stated, WindowS, tagger
 from ast_jax.errors import InputError
 
 
@@ -14,6 +14,7 @@ def predict(
     files: Annotated[list[Path] | None, Flag("sound files, or directories of them", metavar="FILE")] = None,
     *,
     model: Annotated[list[str], Flag("a run or checkpoint; repeat it for an ensemble")],
+    stated: Stated = AS_IT_IS,
     window_s: WindowS = None,
     hop_s: Annotated[
         float | None, Flag("seconds between windows (default: half the window)", above=0)
@@ -50,17 +51,16 @@ def predict(
 
     from ast_jax.inference import answers
     from ast_jax.inference.files import Failures, batch_size_for, durations_s, sound_files
-    from ast_jax.inference.predict import Tagger
     from ast_jax.terminal import Bar
 
-    tagger = Tagger(model)
-    grid = tagger.grid(window_s=window_s, hop_s=hop_s)
+    models = tagger(model, stated)
+    grid = models.grid(window_s=window_s, hop_s=hop_s)
     form = "json" if json else "csv" if csv else "text"
-    write = answers.writer(form, tagger.label_names, top, tagger.heard_from(threshold))
+    write = answers.writer(form, models.label_names, top, models.heard_from(threshold))
     if stdin:
         from ast_jax.inference.live import pcm_blocks
 
-        for tags in tagger.listen(pcm_blocks(cast(io.BufferedIOBase, sys.stdin.buffer)), grid):
+        for tags in models.listen(pcm_blocks(cast(io.BufferedIOBase, sys.stdin.buffer)), grid):
             write("<stdin>", tags)
         return
     found = sound_files(files or [])
@@ -71,9 +71,9 @@ def predict(
     failures = Failures(len(found), "tagged")
     with Bar(transient=True) as bar:
         advance, size = bar.task("tagging", sum(durations)).advance, batch_size_for(durations, grid)
-        heard = tagger.tag_all(found, grid, batch_size=size, advance=advance)
+        heard = models.tag_all(found, grid, batch_size=size, advance=advance)
         for one in failures.reported(heard, bar):
-            tags = answers.Tags.of(one, grid.window_s, tagger.label_names)
+            tags = answers.Tags.of(one, grid.window_s, models.label_names)
             with bar.aside():
                 write(str(one.file), tags)
             if plots:

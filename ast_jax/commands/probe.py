@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.models import Layer, Mean, NumFrames, Std, Strides, Which, load_with_grid
+from ast_jax.commands.models import AS_IT_IS, Layer, Stated, load_with_grid
 from ast_jax.errors import InputError
 
 
@@ -16,12 +16,8 @@ def probe(
     sounds: Annotated[Path, Flag("a data set: a directory or a table", metavar="SOUNDS")],
     *,
     model: Annotated[str, Flag("a run or checkpoint, an image model too")],
-    which: Which = "best",
+    stated: Stated = AS_IT_IS,
     layer: Layer = None,
-    num_frames: NumFrames = None,
-    strides: Strides = None,
-    mean: Mean = None,
-    std: Std = None,
     C: Annotated[float, Flag("inverse strength of the regularisation", above=0)] = 1.0,
     json: Annotated[bool, Flag("one JSON object instead of lines")] = False,
 ) -> None:
@@ -43,9 +39,7 @@ def probe(
     from ast_jax.inference.probe import cross_validate, labelled
 
     clips, labels, folds = labelled(sounds)
-    loaded, grid = load_with_grid(
-        model, which=which, num_frames=num_frames, strides=strides, mean=mean, std=std
-    )
+    loaded, grid = load_with_grid(model, stated)
     failures = Failures(len(clips), "embedded")
     pair = lambda kinds: jnp.stack([kinds["token"], kinds["mean"]], axis=1)
     files = [Path(clip.path) for clip in clips]

@@ -5,6 +5,7 @@ import sys
 from typing import Annotated
 
 from ast_jax.commands.cli import Flag
+from ast_jax.commands.models import AS_IT_IS, Stated, tagger
 from ast_jax.errors import InputError
 from ast_jax.inference.serve.limits import Limits
 
@@ -14,6 +15,7 @@ LOOPBACK = "127.0.0.1"
 def serve(
     *,
     model: Annotated[list[str], Flag("a run or checkpoint; repeat it for an ensemble")],
+    stated: Stated = AS_IT_IS,
     port: Annotated[int, Flag("0: any free one", least=0, most=65535)] = 8000,
     host: Annotated[str, Flag("0.0.0.0 lets other machines in: there is no password")] = LOOPBACK,
     upload_mb: Annotated[float, Flag("largest upload", above=0)] = Limits.upload_bytes / 1e6,
@@ -35,13 +37,11 @@ def serve(
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install fastapi uvicorn") from error
 
-    from ast_jax.inference.predict import Tagger
-
     listening = listen(host, port)
-    tagger = Tagger(model)
+    models = tagger(model, stated)
     limits = Limits(upload_bytes=round(upload_mb * 1e6), sound_s=sound_s)
     own = host in (LOOPBACK, "localhost")
-    app = make_app(tagger, limits, hosts=(LOOPBACK, "localhost") if own else ("*",))
+    app = make_app(models, limits, hosts=(LOOPBACK, "localhost") if own else ("*",))
     if not own:
         print("warning: whoever reaches this address can use this server", file=sys.stderr)
     print(f"http://{host}:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)

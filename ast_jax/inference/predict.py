@@ -69,9 +69,10 @@ class Tagger:
     Tagger("runs/mine").tag("sound.wav").best()
     """
 
-    def __init__(self, sources: str | Path | Sequence[str | Path]):
+    def __init__(self, sources: str | Path | Sequence[str | Path], **options: Any):
+        """`options` are those of `load_model`, for every source. Raises InputError."""
         sources = [sources] if isinstance(sources, str | Path) else list(sources)
-        self.models = [load_model(source) for source in sources]
+        self.models = [load_model(source, **options) for source in sources]
         first = self.models[0]
         self.label_names = first.label_names
         for source, model in zip(sources, self.models, strict=True):
@@ -86,6 +87,15 @@ class Tagger:
         self.num_frames = first.model.config.num_frames
         # of one model its own; an ensemble's scores are other scores
         self.thresholds = first.thresholds if len(self.models) == 1 else None
+
+    def check_heads(self) -> None:
+        """Raises InputError where a model's head is new: its scores would be random."""
+        for model in self.models:
+            if model.new_head:
+                raise InputError(
+                    "this model has no head for these classes, its scores would be random: train one (probe, "
+                    "or config.init_from), or embed with it"
+                )
 
     def heard_from(self, threshold: float | None = None) -> list[float]:
         """From which score on each class counts as heard: `threshold`, or else what the model's card says, or
@@ -208,6 +218,10 @@ class Tagger:
             yield Tags(*times, grid.window_s, scores, self.label_names)
 
     def scores(self, fbank: Float[np.ndarray, "B T F"], lengths: Any = None) -> Float[Any, "B C"]:
-        """The mean score of the models; how many frames are sound (`lengths`) they know by the padding."""
+        """The mean score of the models; how many frames are sound (`lengths`) they know by the padding.
+
+        Raises InputError for a model whose head is new.
+        """
+        self.check_heads()
         scores = [model.scores(fbank) for model in self.models]
         return scores[0] if len(scores) == 1 else np.mean([np.asarray(s) for s in scores], axis=0)

@@ -32,6 +32,9 @@ VARIANTS = {
     "base": {"width": 768, "depth": 12, "num_heads": 12},
 }
 
+# more are a damaged config
+MOST_BLOCKS = 1000
+
 # What the backward pass finds stored, and so need not recompute. "dots": less memory than "none" for little
 # time, where attention is fused; "blocks": the least memory, about a third more time.
 REMAT = {
@@ -87,6 +90,8 @@ class ASTConfig:
                 f"num_classes {self.num_classes}, depth {self.depth}, mlp_width {self.hidden_width} and "
                 f"strides {self.strides} must all be at least 1"
             )
+        if self.depth > MOST_BLOCKS:
+            raise InputError(f"depth {self.depth}: wanted {MOST_BLOCKS} blocks at most")
         (rows, columns), (freq, time, patches) = self.grid, self.patchout
         left = (rows - freq) * (columns - time) - patches
         if min(freq, time, patches, rows - freq - 1, columns - time - 1, left - 1) < 0:

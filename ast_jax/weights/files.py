@@ -40,11 +40,15 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     return read(path)[:2]
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, *, inside: str | None = None, prefix: str | None = None) -> Contents:
     """What a `.npz`, safetensors or PyTorch file holds, whatever its name.
 
+    `inside` names one of several state dicts in a PyTorch file; with `prefix`, arrays whose names begin so
+    are taken, without it, and others are left aside.
+
     Raises:
-        InputError: it is none of these, or damaged, or asks for far more memory than it is long.
+        InputError: it is none of these, or damaged, or asks for far more memory than it is long; or it holds
+            no such state dict or names.
     """
     try:
         with open(path, "rb") as file:
@@ -60,16 +64,15 @@ def read(path: Path) -> Contents:
         arrays, card = _read_npz(path)
     elif zipped or start[:1] == b"\x80":
         card = torch_file.read_extra(path, CARD) if zipped else None
-        arrays = _state_dict(torch_file.read(path), str(path), notes)
+        arrays = _state_dict(torch_file.read(path), str(path), inside, notes)
     else:
         wanted = "a PyTorch (.pth, .bin), safetensors or .npz file"
         raise InputError(f"{path} is no checkpoint: it starts with {start[:4]!r}, wanted {wanted}")
     for name in arrays:
         if not isinstance(name, str) or not name.isprintable():
             raise InputError(f"{path} names an array {shown(name)}, wanted printable text")
-    return Contents(
-        _without_wrappers(arrays, notes), _parse(card, f"{path}: its {CARD}") if card else None, notes
-    )
+    arrays = _without_wrappers(arrays, notes) if prefix is None else _after(prefix, arrays, str(path), notes)
+    return Contents(arrays, _parse(card, f"{path}: its {CARD}") if card else None, notes)
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -145,8 +148,15 @@ def _holds_arrays(tree: Any, depth: int = 3) -> bool:
     return any(isinstance(value, np.ndarray) for value in tree.values()) or any(inside)
 
 
-def _state_dict(tree: Any, where: str, notes: list[str]) -> dict[Any, np.ndarray]:
+def _state_dict(tree: Any, where: str, wanted: str | None, notes: list[str]) -> dict[Any, np.ndarray]:
     """The state dict in what training scripts save around it (`{"model": ..., "epoch": ...}`)."""
+    if wanted is not None:
+        if not isinstance(tree, dict) or not _holds_arrays(tree.get(wanted)):
+            there = _some(
+                [key for key, value in tree.items() if _holds_arrays(value)] if isinstance(tree, dict) else []
+            )
+            raise InputError(f"{where} has no state dict {wanted!r} inside: there are {there}")
+        tree = tree[wanted]
     if not _holds_arrays(tree):
         held = f"a dictionary of {_some(tree)}" if isinstance(tree, dict) else shown(tree)
         raise InputError(f"{where} holds {held}: wanted a state dict, alone or under 'model' or 'state_dict'")
@@ -155,7 +165,8 @@ def _state_dict(tree: Any, where: str, notes: list[str]) -> dict[Any, np.ndarray
         inside = [key for key in _INSIDE if _holds_arrays(tree.get(key))]
         tree = tree[inside[0]] if inside else tree
         if inside[1:]:
-            notes.append(f"weights of {inside[0]!r} taken, those of {_some(inside[1:])} left aside")
+            aside = _some(inside[1:])
+            notes.append(f"weights of {inside[0]!r} taken, those of {aside} left aside (--inside chooses)")
     if others := [key for key, value in tree.items() if not isinstance(value, np.ndarray)]:
         notes.append(f"{_some(others)} left aside: no arrays")
     return {key: value for key, value in tree.items() if isinstance(value, np.ndarray)}
@@ -165,6 +176,15 @@ def _some(names: Any) -> str:
     """The first five of a stranger's names."""
     first = ", ".join(shown(name) for name in list(names)[:5])
     return f"{first}, ... ({len(names)} in all)" if len(names) > 5 else first or "nothing"
+
+
+def _after(prefix: str, arrays: dict[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
+    found = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+    if not found:
+        raise InputError(f"{where} has no array whose name begins with {prefix!r}: there are {_some(arrays)}")
+    if len(found) < len(arrays):
+        notes.append(f"{len(arrays) - len(found)} of {len(arrays)} arrays left aside: not below {prefix!r}")
+    return found
 
 
 def _without_wrappers(arrays: dict[str, Any], notes: list[str]) -> dict[str, Any]:

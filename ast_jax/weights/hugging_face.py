@@ -4,21 +4,29 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.errors import InputError
+from ast_jax.features import spec
+from ast_jax.models.ast import MOST_BLOCKS
 from ast_jax.weights import published, vit_layout
 from ast_jax.weights.files import read_json
 from ast_jax.weights.model_card import get
 from ast_jax.weights.source import Source
 from ast_jax.weights.vit_files import check, image_source
 
+# of a size that a config claims; what the arrays hold is compared later
+_MOST = 1_000_000
+
 
 def read_ast(path: Path, config: dict, arrays: dict) -> Source:
     """transformers' ASTForAudioClassification, or ASTModel, which has no head."""
     where = str(path)
     model = _shapes(where, config) | {
-        "patch_shape": (get(config, "patch_size", where),) * 2,
-        "strides": (get(config, "frequency_stride", where), get(config, "time_stride", where)),
-        "num_frames": get(config, "max_length", where),
-        "num_mel_bins": get(config, "num_mel_bins", where),
+        "patch_shape": (get(config, "patch_size", where, most=_MOST),) * 2,
+        "strides": (
+            get(config, "frequency_stride", where, most=_MOST),
+            get(config, "time_stride", where, most=_MOST),
+        ),
+        "num_frames": get(config, "max_length", where, most=_MOST),
+        "num_mel_bins": get(config, "num_mel_bins", where, most=_MOST),
         "distilled": True,
         "head_norm_eps": get(config, "layer_norm_eps", where, float),
     }
@@ -37,7 +45,7 @@ def read_ast(path: Path, config: dict, arrays: dict) -> Source:
         model["num_classes"] = params["head/bias"].size
         names = _label_names(where, config, model["num_classes"])
     check(where, model, params)
-    mean, std, notes = _preprocessor(path)
+    mean, std, notes = _preprocessor(path, model)
     kinds = {
         "multi_label_classification": "sigmoid",
         "single_label_classification": "softmax",
@@ -95,8 +103,11 @@ def read_vit(path: Path, config: dict, arrays: dict) -> Source:
 
 def _shapes(where: str, config: dict) -> dict[str, Any]:
     """What both kinds of config say alike."""
-    width, hidden = get(config, "hidden_size", where), get(config, "intermediate_size", where)
-    heads = get(config, "num_attention_heads", where)
+    width, hidden = (
+        get(config, "hidden_size", where, most=_MOST),
+        get(config, "intermediate_size", where, most=_MOST),
+    )
+    heads = get(config, "num_attention_heads", where, most=_MOST)
     if config.get("hidden_act", "gelu") != "gelu":
         raise InputError(
             f"{where}: hidden_act {config['hidden_act']!r} is another function than ours, the exact 'gelu'"
@@ -105,29 +116,49 @@ def _shapes(where: str, config: dict) -> dict[str, Any]:
         raise InputError(f"{where}: head_dim {config['head_dim']} does not go with hidden_size {width}")
     return {
         "width": width,
-        "depth": get(config, "num_hidden_layers", where),
+        "depth": get(config, "num_hidden_layers", where, most=MOST_BLOCKS),
         "num_heads": heads,
         "mlp_width": hidden,
         "norm_eps": get(config, "layer_norm_eps", where, float),
     }
 
 
-def _preprocessor(path: Path) -> tuple[float, float, list[str]]:
+def _preprocessor(path: Path, model: dict[str, Any]) -> tuple[float | None, float | None, list[str]]:
     """mean and std of preprocessor_config.json; the feature extractor's own defaults, AudioSet's, where it is
-    silent.
+    silent, and None where it says null.
+
+    Raises InputError for features that are others than this front end's.
     """
     if not (path / "preprocessor_config.json").exists():
         return *published.AUDIOSET, [
             "no preprocessor_config.json: normalised by AudioSet's mean and std, transformers' default"
         ]
     config = read_json(path / "preprocessor_config.json")
+    fixed = {
+        "feature_extractor_type": "ASTFeatureExtractor",
+        "sampling_rate": spec.SAMPLE_RATE,
+        "feature_size": 1,
+        "num_mel_bins": model["num_mel_bins"],
+        "max_length": model["num_frames"],
+    }
+    other = [
+        f"{key} {config[key]!r}, not {value!r}"
+        for key, value in fixed.items()
+        if config.get(key, value) != value
+    ]
+    if other:
+        raise InputError(
+            f"{path}: its preprocessor_config.json has {', '.join(other)}: not what is heard here"
+        )
     if not config.get("do_normalize", True):
         return 0.0, 0.5, []  # (x - 0) / (2 x 0.5): as it is
-    return (
-        float(config.get("mean", published.AUDIOSET[0])),
-        float(config.get("std", published.AUDIOSET[1])),
-        [],
-    )
+    stated = {
+        key: config.get(key, value) for key, value in zip(("mean", "std"), published.AUDIOSET, strict=True)
+    }
+    for key, value in stated.items():
+        if value is not None:
+            stated[key] = float(get(stated, key, f"{path / 'preprocessor_config.json'}", float))
+    return stated["mean"], stated["std"], []
 
 
 def _label_names(where: str, config: dict, num_classes: int) -> list[str] | None:

@@ -7,6 +7,7 @@ from typing import Any
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd, from_card
 from ast_jax.models import base
+from ast_jax.weights.budget import shown
 
 # beside our arrays, or inside their file
 CARD = "model_card.json"
@@ -77,15 +78,20 @@ def stated_front_end(card: Mapping[str, Any], config: Any, where: str) -> FrontE
     return front_end.with_statistics(mean, std)
 
 
-def get(config: Mapping[str, Any], key: str, where: str, kind: type = int) -> Any:
-    """A field that a config must have, of the type that it must have; an int may stand for a float."""
+def get(config: Mapping[str, Any], key: str, where: str, kind: type = int, *, most: int = 0) -> Any:
+    """A field that a config must have, of the type that it must have; an int may stand for a float.
+
+    With `most` it is 1 to that.
+    """
     if key not in config:
         raise InputError(f"{where}: its config lacks {key}")
     value = config[key]
     if isinstance(value, bool) != (kind is bool) or not isinstance(
         value, (int, float) if kind is float else kind
     ):
-        raise InputError(f"{where}: its config has {key} {value!r}, wanted {kind.__name__}")
+        raise InputError(f"{where}: its config has {key} {shown(value)}, wanted {kind.__name__}")
+    if most and not 1 <= value <= most:
+        raise InputError(f"{where}: its config has {key} {value}, wanted 1 to {most}")
     return value
 
 

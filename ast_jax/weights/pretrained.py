@@ -51,8 +51,12 @@ class LoadedModel:
     channels: str = "mean"
     # from which score on each class is found; None where nobody has chosen
     thresholds: list[float | None] | None = None
-    # what was taken, adapted, left new or assumed
+    # what was taken, adapted, left new, and `assumed`
     notes: list[str] = dataclasses.field(default_factory=list)
+    # what the checkpoint does not say, concluded or taken for granted
+    assumed: list[str] = dataclasses.field(default_factory=list)
+    # its scores are random
+    new_head: bool = False
 
     def __repr__(self) -> str:
         names, front_end = self.label_names, self.front_end
@@ -139,6 +143,7 @@ def load_model(
     mean: float | None = None,
     std: float | None = None,
     label_names: list[str] | None = None,
+    activation: str | None = None,
     rgb: str = "sum",
     positions: str = "bilinear",
     seed: int = 0,
@@ -149,6 +154,7 @@ def load_model(
     Args:
         mean, std: normalisation, instead of the checkpoint's own.
         label_names: names of the classes, instead of the checkpoint's own; also for a head of another size.
+        activation: from logits to scores, 'sigmoid' or 'softmax', instead of the checkpoint's own.
         rgb, positions: how an ImageNet kernel folds and how positions are resized, see `initialise`.
         seed: of what is left new.
         **changes: fields of the family's Config (`num_frames`, `num_classes`, `strides`, `dtype`, ...) that
@@ -160,8 +166,9 @@ def load_model(
     Raises:
         InputError: the checkpoint cannot be read, or does not fit what is asked for.
     """
-    given = {key: changes[key] for key in ("num_heads",) if key in changes}
-    source = read_source(src, which=which, facts=dict(facts or {}) | given)
+    if activation is not None:
+        objectives.activation(activation)
+    source = read_source(src, which=which, facts={**(facts or {}), "asked": changes})
     if label_names is not None:
         changes.setdefault("num_classes", len(label_names))
     kind = family(source.family).Config
@@ -176,19 +183,22 @@ def load_model(
     if source.front_end is not None and config == source.config:
         front_end = source.front_end
     mean, std, origin = _normalisation(source, front_end, mean, std)
-    notes = [account, f"features normalised by mean {mean:g}, std {std:g} ({origin})", *source.notes]
-    if source.activation is None and not source.image:
-        notes.append(
-            "the checkpoint does not say whether clips have one label or several: taken as one (softmax)"
-        )
+    notes, assumed = [account, f"features normalised by mean {mean:g}, std {std:g} ({origin})"], source.notes
+    if activation is None and source.activation is None and not source.image:
+        assumed = [
+            *assumed,
+            "the checkpoint does not say whether clips have one label or several: taken as one (softmax)",
+        ]
     return LoadedModel(
         model,
         _names(source, label_names, config.num_classes, head),
         front_end.with_statistics(mean, std),
-        source.activation or "softmax",
+        activation or source.activation or "softmax",
         channels=source.channels,
         thresholds=source.thresholds if head == "keep" else None,
-        notes=notes,
+        notes=[*notes, *assumed],
+        assumed=assumed,
+        new_head=head == "new",
     )
 
 
@@ -206,7 +216,8 @@ def _normalisation(
     mean, std = source.mean if mean is None else mean, source.std if std is None else std
     if mean is None or std is None:
         raise InputError(
-            f"{source.where} does not say the mean and std of the features it was trained on: give both"
+            f"{source.where} does not say the mean and std of the features it was trained on: give both "
+            "(--mean and --std)"
         )
     return float(mean), float(std), origin
 
@@ -247,7 +258,8 @@ def initialise(
     Raises:
         InputError: the checkpoint cannot be read or is of another shape.
     """
-    source = src if isinstance(src, Source) else read_source(src, which=which, facts=facts)
+    given = {**(facts or {}), "asked": dataclasses.asdict(model.config)}
+    source = src if isinstance(src, Source) else read_source(src, which=which, facts=given)
     name = family_name(model)
     if name != source.family:
         raise InputError(

@@ -21,6 +21,8 @@ def labels(task: str) -> list[str]:
 
 
 TASKS = table("tasks")
+# those whose classes have published names
+NAMED = ("audioset", "speech_commands")
 # Mean and standard deviation of log-mel features, as the reference gathered them.
 AUDIOSET, ESC50, SPEECH_COMMANDS = (
     (TASKS[task]["mean"], TASKS[task]["std"]) for task in ("audioset", "esc50", "speech_commands")

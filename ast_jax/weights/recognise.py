@@ -22,8 +22,10 @@ def read_source(
         src: a file, a directory, or a name of the catalogue (fetched and cached).
         which: for a run of ours, its 'best', 'last' or 'average' weights.
         facts: what the file itself does not say and nobody can infer: `num_heads` of an unusual ViT;
-            `strides`, `num_frames`, `num_mel_bins` of an unusual reference `.pth`. A file's own word comes
-            first.
+            `strides`, `num_frames`, `num_mel_bins` of an unusual reference `.pth`; `inside`, which of several
+            state dicts is meant, and `prefix`, what stands before its names. `asked` are fields that the
+            model is to have: they are taken for the source's too where nothing else says. A file's own word
+            comes first.
 
     Raises:
         InputError: nothing there, or what is there is damaged, unknown, incomplete or has too much; one line.
@@ -33,7 +35,7 @@ def read_source(
         return _from_catalogue(catalogue.find(str(src)), facts)
     if path.is_dir():
         return _read_directory(path, which, facts)
-    arrays, card, notes = read(path)
+    arrays, card, notes = read(path, inside=facts.get("inside"), prefix=facts.get("prefix"))
     if card and not any("." in key for key in arrays):
         return our_source(str(path), arrays, card)
     source = _read_state_dict(str(path), arrays, card, facts)

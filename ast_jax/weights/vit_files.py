@@ -83,38 +83,42 @@ def reference(where: str, arrays: dict, card: dict | None, facts: dict) -> Sourc
             f"strides {model['strides']} and {model['num_frames']} frames concluded from its number of "
             "positions"
         )
-    names, (mean, std), activation = _published_task(classes)
-    if mean is not None:
-        notes.append(f"normalisation and order of classes taken as the reference's for {classes} classes")
-    return Source(where, "reference AST", False, params, model, names, mean, std, activation, "first", notes)
-
-
-def _published_task(classes: int) -> tuple[list[str] | None, tuple[float | None, float | None], str | None]:
-    """Class names, normalisation and activation of the reference's task with so many classes."""
-    if classes == 527:
-        return published.labels("audioset"), published.AUDIOSET, "sigmoid"
-    if classes == 35:
-        return published.labels("speech_commands"), published.SPEECH_COMMANDS, "softmax"
-    if classes == 50:  # ESC-50's names are not published with the model
-        return None, published.ESC50, "softmax"
-    return None, (None, None), None
+    source = Source(where, "reference AST", False, params, model, channels="first", notes=notes)
+    if classes == len(audioset := published.labels("audioset")):
+        source.label_names, (source.mean, source.std), source.activation = (
+            audioset,
+            published.AUDIOSET,
+            "sigmoid",
+        )
+        notes.append("527 classes: taken as AudioSet's in the reference's order, with its normalisation")
+    else:
+        notes.append(f"its {classes} classes have no names in the file: --labels gives them")
+    return source
 
 
 def _reference_grid(where: str, patches: int, patch: tuple[int, int], facts: dict) -> dict[str, Any]:
     """strides, num_frames and num_mel_bins: as stated, or those of the published model with so many
     patches.
     """
-    mel_bins = facts.get("num_mel_bins", 128)
-    if "strides" in facts:
-        strides = tuple(facts["strides"])
-        frames = (patches // ((mel_bins - patch[0]) // strides[0] + 1) - 1) * strides[1] + patch[1]
-    elif patches in _REFERENCE_GRIDS and patch == (16, 16) and mel_bins == 128:
+    mel_bins, asked = facts.get("num_mel_bins", 128), facts.get("asked", {})
+    if "strides" not in facts and patches in _REFERENCE_GRIDS and patch == (16, 16) and mel_bins == 128:
         strides, frames = _REFERENCE_GRIDS[patches]
     else:
-        raise InputError(
-            f"{where} has {patches} positions, which no published AST has, and does not say its strides: "
-            "give the strides (frequency, time) and the number of frames it was trained with"
-        )
+        strides = tuple(facts.get("strides", asked.get("strides", ())))
+        rows = (mel_bins - patch[0]) // strides[0] + 1 if strides else 0
+        if not rows or patches % rows:
+            wrong = (
+                f", not a multiple of {rows} rows of patches" if rows else ", and does not say its strides"
+            )
+            raise InputError(
+                f"{where} has {patches} positions, which no published AST has{wrong}: give the strides and "
+                "number of frames it was trained with (--strides=MEL_BINS,FRAMES --num_frames=N; before "
+                "config.init_from, to `convert --to=flax`)"
+            )
+        frames = (patches // rows - 1) * strides[1] + patch[1]
+        # of the lengths with so many patches, the one that is asked for
+        if 0 <= asked.get("num_frames", 0) - frames < strides[1]:
+            frames = asked["num_frames"]
     return {
         "patch_shape": patch,
         "strides": strides,
@@ -144,7 +148,7 @@ def image_source(
 def shapes(where: str, arrays: Mapping[str, np.ndarray], facts: dict) -> dict[str, Any]:
     """The ASTConfig fields that the arrays' shapes tell."""
     width, hidden = arrays["blocks/0/mlp/fc1/kernel"].shape
-    heads = facts.get("num_heads", _HEADS.get(width))
+    heads = facts.get("num_heads", facts.get("asked", {}).get("num_heads", _HEADS.get(width)))
     if heads is None:
         raise InputError(f"{where} is {width} wide and does not say its number of heads: give num_heads")
     return {
