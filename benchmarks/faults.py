@@ -555,7 +555,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "np.ascontiguousarray(block[:, 0])", "np.ascontiguousarray(block[:, -1])"),
         ("padding bytes of chunks", "8 + length + length % 2", "8 + length"),
         ("lengths that nobody filled in",
-         "return 0 if length >= _UNFILLED else at", "return 0 if length > 0xFFFFFFFF else at"),
+         "return 0 if length >= UNFILLED else at", "return 0 if length > 0xFFFFFFFF else at"),
         ("byte order of RIFX", '(">", b"data")', '("<", b"data")'),
         ("an MP3 two frames short", "_MP3_SLACK = 2 * 1152", "_MP3_SLACK = 0"),
         ("> for >= at the longest", "> longest_s:", ">= longest_s:"),

@@ -3,7 +3,7 @@
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.models import AS_IT_IS, Stated, WindowS, tagger
@@ -32,7 +32,14 @@ def predict(
     plot: Annotated[
         Path | None, Flag("a picture (PNG): spectrogram and timeline of the top labels", output=True)
     ] = None,
-    stdin: Annotated[bool, Flag("tag 16-bit mono PCM at 16 kHz, as it comes")] = False,
+    stdin: Annotated[
+        bool, Flag("tag a stream as it comes: a WAV file, or raw little-endian samples")
+    ] = False,
+    rate: Annotated[int, Flag("of raw samples on stdin, Hz", least=1_000, most=1_000_000)] = 16_000,
+    samples: Annotated[
+        Literal["u8", "s16", "s24", "s32", "f32"], Flag("of raw samples on stdin: their type")
+    ] = "s16",
+    stream_channels: Annotated[int, Flag("of raw samples on stdin", least=1)] = 1,
 ) -> None:
     """Tags sound files of any length and format.
 
@@ -58,9 +65,12 @@ def predict(
     form = "json" if json else "csv" if csv else "text"
     write = answers.writer(form, models.label_names, top, models.heard_from(threshold))
     if stdin:
-        from ast_jax.inference.live import pcm_blocks
+        from ast_jax.inference.live import Pcm, live_blocks
 
-        for tags in models.listen(pcm_blocks(cast(io.BufferedIOBase, sys.stdin.buffer)), grid):
+        stream, raw = cast(io.BufferedIOBase, sys.stdin.buffer), Pcm(rate, stream_channels, samples)
+        heard_at = grid.front_end.sample_rate_hz
+        blocks = live_blocks(stream, raw, sample_rate_hz=heard_at, channels=grid.channels)
+        for tags in models.listen(blocks, grid):
             write("<stdin>", tags)
         return
     found = sound_files(files or [])

@@ -32,7 +32,7 @@ _RATES_HZ = (1_000, 1_000_000)
 # libsndfile's length, in frames, of a file that does not say how long it is, is near 2^63.
 _UNKNOWN = 1 << 62
 # Bytes: writers to a pipe leave a length of about 2^31 or 2^32.
-_UNFILLED = 0x7FFF0000
+UNFILLED = 0x7FFF0000
 # Of each container: byte order, the chunk that holds the samples.
 _CHUNKS = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
 # Frames: an MP3 may end two MPEG frames before its header says, by encoder delay and padding.
@@ -234,10 +234,10 @@ def _end_of_chunks(file: io.BytesIO | io.FileIO, size: int, start: bytes) -> int
         file.seek(at)
         kind, length = struct.unpack(order + "4sI", file.read(8))
         if kind == samples:
-            return 0 if length >= _UNFILLED else at + 8 + length
+            return 0 if length >= UNFILLED else at + 8 + length
         at += 8 + length + length % 2
     whole = 8 + struct.unpack(order + "I", start[4:8])[0]
-    return 0 if whole >= _UNFILLED else max(at, whole)
+    return 0 if whole >= UNFILLED else max(at, whole)
 
 
 def _end_of_ogg(file: io.BytesIO | io.FileIO, size: int) -> int:

@@ -90,7 +90,7 @@ def get(config: Mapping[str, Any], key: str, where: str, kind: type = int, *, mo
         value, (int, float) if kind is float else kind
     ):
         raise InputError(f"{where}: its config has {key} {shown(value)}, wanted {kind.__name__}")
-    if most and not 1 <= value <= most:
+    if most and not (isinstance(value, int | float) and 1 <= value <= most):
         raise InputError(f"{where}: its config has {key} {value}, wanted 1 to {most}")
     return value
 

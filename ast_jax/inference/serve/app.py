@@ -115,6 +115,7 @@ class Service:
         return ModelAnswer(
             labels=list(self._tagger.label_names),
             window_s=self._grid.window_s,
+            sample_rate_hz=self._grid.front_end.sample_rate_hz,
             upload_bytes=self._limits.upload_bytes,
             sound_s=self._limits.sound_s,
         )
@@ -143,14 +144,16 @@ class Service:
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped") from None
 
     async def _answer(self, sound: bytes, top: int, with_picture: bool) -> dict[str, Any]:
-        waveform = await decode(sound, channels=self._grid.channels, limits=self._limits)
+        heard_at, channels = self._grid.front_end.sample_rate_hz, self._grid.channels
+        waveform = await decode(sound, channels=channels, sample_rate_hz=heard_at, limits=self._limits)
         windows = await asyncio.to_thread(lambda: list(cut([waveform], self._grid)))
         scores = await self.batcher.scores([window.fbank for window in windows])
         starts, ends = np.array([w.start_s for w in windows]), np.array([w.end_s for w in windows])
         tags = Tags(starts, ends, self._grid.window_s, scores)
         found = describe(tags, self._tagger.label_names, top, self._tagger.heard_from())
         if with_picture:
-            found["spectrogram"] = await asyncio.to_thread(spectrogram, waveform)
+            features = self._grid.front_end.features
+            found["spectrogram"] = await asyncio.to_thread(lambda: spectrogram(features(waveform)))
         return found
 
 

@@ -1,24 +1,24 @@
 r"""A program that decodes one sound and ends: hostile bytes harm this process alone.
 
-  python -m ast_jax.inference.serve.decoder CHANNELS MAX_SECONDS MAX_BYTES MAX_CPU_SECONDS < sound > samples
+  python -m ast_jax.inference.serve.decoder \
+      CHANNELS RATE_HZ MAX_SECONDS MAX_BYTES MAX_CPU_SECONDS < sound > samples
 
-Samples are float32 at 16 kHz. Exit status: 0 done, 10 it cannot be heard or is too long, 11 it is no sound
+Samples are float32 at RATE_HZ. Exit status: 0 done, 10 it cannot be heard or is too long, 11 it is no sound
 (both with a line on stderr), 12 not enough memory.
 """
 
 import os
 import resource
 import sys
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-from ast_jax.features import SAMPLE_RATE
 from ast_jax.features.audio import AudioError, duration_s, stream_audio
 
 CANNOT, NO_SOUND, NO_MEMORY = 10, 11, 12
 
 
 def main() -> None:
-    channels, seconds, memory, cpu_s = sys.argv[1], *map(float, sys.argv[2:])
+    channels, rate_hz, seconds, memory, cpu_s = sys.argv[1], *map(float, sys.argv[2:])
     samples, words = _own_pipes()
     _confine(int(memory), int(cpu_s))
 
@@ -32,8 +32,9 @@ def main() -> None:
         told = duration_s(sound)
         if told > seconds:
             refuse(f"it lasts {told:,.0f} s, and {seconds:,.0f} s is the most: cut it")
-        left = round(seconds * SAMPLE_RATE)
-        for block in stream_audio(sound, channels=channels, block_s=1.0):  # type: ignore[arg-type]
+        left = round(seconds * rate_hz)
+        options: dict[str, Any] = {"channels": channels, "sample_rate_hz": round(rate_hz), "block_s": 1.0}
+        for block in stream_audio(sound, **options):
             left -= len(block)
             if left < 0:
                 refuse(f"it lasts more than {seconds:,.0f} s, which is the most: cut it")

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from ast_jax.features import SAMPLE_RATE
 from ast_jax.inference.serve.decoder import CANNOT, NO_MEMORY, NO_SOUND
 from ast_jax.inference.serve.limits import Limits, RequestRefused
 
@@ -21,10 +20,12 @@ _PACKAGE_HOME = str(Path(__file__).resolve().parents[3])
 _ENVIRONMENT = {"PYTHONPATH": _PACKAGE_HOME, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-async def decode(sound: bytes, *, channels: str, limits: Limits) -> Float32[np.ndarray, " S"]:
-    """The waveform, 16 kHz mono. Raises RequestRefused: it is no sound, too long, or costs too much."""
+async def decode(
+    sound: bytes, *, channels: str, sample_rate_hz: int, limits: Limits
+) -> Float32[np.ndarray, " S"]:
+    """The waveform, mono at that rate. Raises RequestRefused: it is no sound, too long, or costs too much."""
     cpu_s = math.ceil(limits.decode_time_s)
-    arguments = (channels, limits.sound_s, limits.decode_bytes, cpu_s)
+    arguments = (channels, sample_rate_hz, limits.sound_s, limits.decode_bytes, cpu_s)
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
@@ -40,7 +41,8 @@ async def decode(sound: bytes, *, channels: str, limits: Limits) -> Float32[np.n
         raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, line) from error
     try:
         async with asyncio.timeout(limits.decode_time_s):
-            samples, words = await _converse(process, sound, 4 * math.ceil(limits.sound_s * SAMPLE_RATE))
+            most = 4 * math.ceil(limits.sound_s * sample_rate_hz)
+            samples, words = await _converse(process, sound, most)
             status = await process.wait()
     except TimeoutError:
         raise RequestRefused(*_too_dear("time", limits)) from None

@@ -59,6 +59,7 @@ class TagsAnswer(_Answer):
 class ModelAnswer(_Answer):
     labels: list[str]
     window_s: float = Field(description="how much the model hears at once")
+    sample_rate_hz: int = Field(description="at which it hears: more is lost on it")
     upload_bytes: int = Field(description="the largest upload")
     sound_s: float = Field(description="the longest sound")
 

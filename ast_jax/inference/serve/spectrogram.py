@@ -1,4 +1,4 @@
-"""A spectrogram to draw on a page. S samples, T frames, F mel bins."""
+"""A spectrogram to draw on a page. T frames, F mel bins."""
 
 import base64
 from typing import Any
@@ -6,15 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ast_jax.features import log_mel
-
 # At most: more than a screen shows.
 COLUMNS = 1000
 
 
-def spectrogram(waveform: Float[np.ndarray, " S"]) -> dict[str, Any]:
+def spectrogram(fbank: Float[np.ndarray, "T F"]) -> dict[str, Any]:
     """Log-mels as bytes, column after column from low to high, the quietest 0; see `schemas.Spectrogram`."""
-    pixels = _pixels(log_mel(waveform))
+    pixels = _pixels(fbank)
     columns, bins = pixels.shape
     data = base64.b64encode(pixels.tobytes()).decode("ascii")
     return {"columns": columns, "bins": bins, "data": data}

@@ -67,7 +67,7 @@ async function post(body, signal) {
 
 async function decodedHere(sound) {
   try {
-    const audio = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(await sound.arrayBuffer());
+    const audio = await new OfflineAudioContext(1, 1, model?.sample_rate_hz ?? 16000).decodeAudioData(await sound.arrayBuffer());
     return audio.duration > (model?.sound_s ?? 600) ? null : wavOf(audio);
   } catch {
     return null;  // not known here either: the server's own words stand
