@@ -91,6 +91,8 @@ class Record:
     cells: int
     total: float
     squares: float
+    # what is odd about its file, which was heard all the same
+    note: str = ""
 
 
 def to_int16(waveform: Float32[np.ndarray, " S"]) -> Int16[np.ndarray, " S"]:
@@ -109,14 +111,16 @@ def extract(clip: Clip, how: Extraction) -> Iterator[Record]:
     Raises what load_audio raises (AudioError), after the pieces before the fault.
     """
     rate_hz = how.front_end.sample_rate_hz
-    form: dict[str, Any] = {"channels": how.channels, "sample_rate_hz": rate_hz}
+    notes: list[str] = []
+    form: dict[str, Any] = {"channels": how.channels, "sample_rate_hz": rate_hz, "tell": notes.append}
     if how.cut_s is None:
         waveform = load_audio(clip.path, longest_s=LONGEST_WHOLE_S, **form)
-        yield _record(clip.id, waveform, clip.labels, how)
+        yield _record(clip.id, waveform, clip.labels, how, notes)
         return
     blocks = stream_audio(clip.path, longest_s=LONGEST_CUT_S, **form)
     for mark, part in pieces(blocks, how.cut_s, rate_hz):
-        yield _record(clip.id + mark, part, clip.labels, how)
+        yield _record(clip.id + mark, part, clip.labels, how, notes)
+        notes.clear()
 
 
 def pieces(
@@ -140,14 +144,16 @@ def pieces(
         yield f"@{start / sample_rate_hz:g}", held
 
 
-def _record(id: str, waveform: np.ndarray, labels: tuple[int, ...], how: Extraction) -> Record:
+def _record(
+    id: str, waveform: np.ndarray, labels: tuple[int, ...], how: Extraction, notes: list[str]
+) -> Record:
     if how.kind == "waveform":
         data = to_int16(waveform)
         features = how.front_end.features(from_int16(data)).astype(np.float64)
     else:
         data = how.front_end.features(waveform).astype(np.float16)
         features = data.astype(np.float64)
-    return Record(id, data, labels, len(waveform), *sums(features))
+    return Record(id, data, labels, len(waveform), *sums(features), note="; ".join(notes))
 
 
 def sums(features: np.ndarray) -> tuple[int, float, float]:

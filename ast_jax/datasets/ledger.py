@@ -35,6 +35,8 @@ class Ledger:
         self.root = source_root(source_dir)
         self.splits = {split: _Split() for split in listing.splits}
         self.skipped: list[tuple[str, str, str, str]] = []
+        # of clips that were heard, but are not what their files say
+        self.notes: list[tuple[str, str, str, str]] = []
         self.start()
 
     def start(self) -> None:
@@ -56,6 +58,8 @@ class Ledger:
 
     def add(self, split: str, record: Record) -> None:
         books = self.splits[split]
+        if record.note:
+            self.notes.append((record.id, "", "heard", record.note))
         books.ids.append(record.id)
         books.labels.append(record.labels)
         books.num_samples.append(record.num_samples)
@@ -104,6 +108,7 @@ class Ledger:
             "num_clips": self.num_clips,
             "num_skipped": len(self.skipped),
             "num_left_out": len(self.listing.left_out),
+            "num_noted": len(self.notes),
             # Below one frame, to which the front end pads them.
             "num_short": sum(
                 length < how.front_end.frame_length
@@ -139,7 +144,8 @@ class Ledger:
         return columns
 
     def write_skipped(self, path: Path) -> None:
-        """A row for each clip that could not be read, then one for each file left out.
+        """A row for each clip that could not be read, then one for each that was heard though its file says
+        otherwise, then one for each file left out.
 
         Paths are relative to the source.
         """
@@ -147,5 +153,5 @@ class Ledger:
         with path.open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(("id", "path", "reason", "detail"))
-            for id, clip_path, *why in (*self.skipped, *left_out):
-                rows.writerow((id, relative_to(clip_path, self.root), *why))
+            for id, clip_path, *why in (*self.skipped, *self.notes, *left_out):
+                rows.writerow((id, clip_path and relative_to(clip_path, self.root), *why))

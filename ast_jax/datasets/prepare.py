@@ -191,6 +191,8 @@ def summary(prepared: PreparedSet, fresh: bool = True) -> list[str]:
     if skipped or about["num_left_out"]:
         others = f" and {about['num_left_out']} other files" if about["num_left_out"] else ""
         lines.append(f"{skipped} clips skipped{others}, with reasons in {directory / SKIPPED}")
+    if noted := about.get("num_noted"):
+        lines.append(f"{noted} clips were heard though their files say otherwise: see {directory / SKIPPED}")
     if about["num_short"]:
         frame_ms = 1000 * prepared.front_end.frame_length / prepared.front_end.sample_rate_hz
         lines.append(

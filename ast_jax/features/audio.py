@@ -9,10 +9,10 @@ import io
 import math
 import os
 import stat
-import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Literal, get_args
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, Literal, get_args
 
 import numpy as np
 import soundfile
@@ -20,9 +20,12 @@ import soxr
 from jaxtyping import Float32
 
 from ast_jax.errors import InputError
+from ast_jax.features import containers
 from ast_jax.features.spec import SAMPLE_RATE
 
 SoundSource = str | os.PathLike | bytes
+# is given what a file does not keep to, in a line
+Tell = Callable[[str], None]
 Channels = Literal["mean", "first"]
 
 # Frames decoded at once: 2 MB of stereo.
@@ -31,10 +34,13 @@ _BLOCK = 1 << 18
 _RATES_HZ = (1_000, 1_000_000)
 # libsndfile's length, in frames, of a file that does not say how long it is, is near 2^63.
 _UNKNOWN = 1 << 62
-# Bytes: writers to a pipe leave a length of about 2^31 or 2^32.
-UNFILLED = 0x7FFF0000
-# Of each container: byte order, the chunk that holds the samples.
-_CHUNKS = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
+# Floats beyond are no sound, but a flipped bit of an exponent. Integers' values held as floats stay below.
+_LOUDEST = float(1 << 24)
+# Of the mean of channels that cancel, against theirs, in energy: -40 dB.
+_CANCELLED = 1e-4
+WANTED = (
+    "a wav, flac, ogg, mp3, aiff, au, caf, w64 or sphere file (of others `ffmpeg -i FILE NEW.wav` makes one)"
+)
 # Frames: an MP3 may end two MPEG frames before its header says, by encoder delay and padding.
 _MP3_SLACK = 2 * 1152
 # soxr's, and librosa's default.
@@ -54,6 +60,10 @@ class AudioError(InputError):
         self.reason = reason
 
 
+class AudioWarning(UserWarning):
+    """A file that was heard, but is not what it says of itself."""
+
+
 def name_of(source: SoundSource) -> str:
     """What a source is called in messages and tables: its path, or how many bytes it is."""
     return f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
@@ -65,20 +75,27 @@ def load_audio(
     channels: Channels = "mean",
     sample_rate_hz: int = SAMPLE_RATE,
     longest_s: float = math.inf,
+    tell: Tell | None = None,
 ) -> Float32[np.ndarray, " S"]:
     """Decodes a sound file, given by path or as bytes, to mono at `sample_rate_hz`.
 
     `channels='mean'` mixes all channels down; 'first' keeps the first one, as the AST reference does. Samples
     are nominally in [-1, 1]; resampling and float files may exceed that, and nothing is clipped. Raises
     AudioError, for a header that states more than `longest_s` seconds too.
+
+    `tell` is given what is odd and was heard all the same (more sound than the header states, channels that
+    cancel); without it, that is a warning.
     """
-    with _opened(source, longest_s) as (sound, name):
-        blocks = list(_mono_blocks(sound, name, channels, _BLOCK))
+    whole = []
+    for sound, name in _opened(source, longest_s, tell or _warn):
+        blocks = list(_mono_blocks(sound, name, channels, _BLOCK, tell or _warn))
         waveform = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         if sound.samplerate != sample_rate_hz:
             waveform = soxr.resample(waveform, sound.samplerate, sample_rate_hz, quality=_QUALITY)
+        whole.append(waveform)
+    waveform = whole[0] if len(whole) == 1 else np.concatenate(whole)
     if not len(waveform):
-        raise _too_short(name, sample_rate_hz)
+        raise _too_short(name_of(source), sample_rate_hz)
     return waveform
 
 
@@ -89,6 +106,7 @@ def stream_audio(
     sample_rate_hz: int = SAMPLE_RATE,
     block_s: float = 30.0,
     longest_s: float = math.inf,
+    tell: Tell | None = None,
 ) -> Iterator[Float32[np.ndarray, " _"]]:
     """Yields the waveform of `load_audio` in pieces of about `block_s` seconds, holding about two of them.
 
@@ -96,55 +114,96 @@ def stream_audio(
     AudioError: at the first piece for a file that cannot be opened, and later for one that turns out
     truncated or not finite, after the pieces before the fault.
     """
-    with _opened(source, longest_s) as (sound, name):
-        same, any_yet = sound.samplerate == sample_rate_hz, False
+    any_yet = False
+    for sound, name in _opened(source, longest_s, tell or _warn):
+        same, size = sound.samplerate == sample_rate_hz, max(1, round(block_s * sound.samplerate))
         resampler = soxr.ResampleStream(
             sound.samplerate, sample_rate_hz, 1, dtype="float32", quality=_QUALITY
         )
-        for block in _mono_blocks(sound, name, channels, max(1, round(block_s * sound.samplerate))):
+        for block in _mono_blocks(sound, name, channels, size, tell or _warn):
             piece = block if same else resampler.resample_chunk(block)
             if len(piece):  # the resampler holds back its first few milliseconds
                 any_yet = True
                 yield piece
         rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
         if len(rest):
+            any_yet = True
             yield rest
-        elif not any_yet:
-            raise _too_short(name, sample_rate_hz)
+    if not any_yet:
+        raise _too_short(name_of(source), sample_rate_hz)
 
 
 def duration_s(source: SoundSource) -> float:
-    """The sound's length in seconds as its header states it, without decoding. Raises AudioError."""
-    with _opened(source) as (sound, _):
-        return sound.frames / sound.samplerate
+    """The sound's length in seconds by its headers, without decoding. Raises AudioError."""
+    return sum(sound.frames / sound.samplerate for sound, _ in _opened(source))
 
 
-@contextmanager
-def _opened(source: SoundSource, longest_s: float = math.inf) -> Iterator[tuple[soundfile.SoundFile, str]]:
-    name = name_of(source)
+def _warn(line: str) -> None:
+    warnings.warn(line, AudioWarning, stacklevel=3)
+
+
+class _Straight(soundfile.SoundFile):
+    """Read from beginning to end: soundfile seeks after each read of a file that allows it, and an MP3
+    decoder that was sent to where it stands gives a few hundred wrong samples.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _opened(
+    source: SoundSource, longest_s: float = math.inf, tell: Tell = lambda line: None
+) -> Iterator[tuple[soundfile.SoundFile, str]]:
+    """The sounds of a file, one after the other: one, unless several are joined in it."""
+    name, before_s = name_of(source), 0.0
     with ExitStack() as stack:
         try:
             file = io.BytesIO(source) if isinstance(source, bytes) else _regular_file(source, name)
             stack.enter_context(file)
-            _check_whole(file, name)
-            file.seek(0)
+            parts = _checked(file, name)
         except OSError as error:
             got = (error.strerror or str(error)).lower()
             raise _error(name, "unreadable", got, "a sound file: check path and permissions") from error
-        # The descriptor, not the path: a name ending in .raw would make soundfile ask for a sample rate.
-        handle = file if isinstance(source, bytes) else file.fileno()
-        try:
-            sound = stack.enter_context(soundfile.SoundFile(handle, closefd=False))
-        except soundfile.LibsndfileError as error:
-            raise _error(name, *_verdict(error), "a wav, flac, ogg or mp3 file") from error
-        if not _RATES_HZ[0] <= sound.samplerate <= _RATES_HZ[1]:
-            raise _error(name, "damaged", f"a rate of {sound.samplerate} Hz", "one from 1 kHz to 1 MHz")
-        if sound.frames >= _UNKNOWN:
-            raise _error(name, "unreadable", "no length in its header", "one there: encode the file again")
-        if (length_s := sound.frames / sound.samplerate) > longest_s:
-            wanted = f"at most {longest_s / 3600:g} h at once: split the file, or cut it (cut_s)"
-            raise _error(name, "too long", f"{length_s / 3600:.1f} h of sound", wanted)
-        yield sound, name
+        for note in parts.notes:
+            tell(f"{name}: {note}")
+        for part in parts.parts:
+            if part is not None:
+                handle: Any = io.BytesIO(part)
+            else:
+                file.seek(0)
+                # The descriptor, not the path: a name ending in .raw would make soundfile ask for a rate.
+                handle = file if isinstance(source, bytes) else file.fileno()
+            try:
+                sound = _Straight(handle, closefd=False)
+            except soundfile.LibsndfileError as error:
+                raise _error(name, *_verdict(error), WANTED) from error
+            with sound:
+                _check_header(sound, name)
+                before_s += sound.frames / sound.samplerate
+                if before_s > longest_s:
+                    wanted = f"at most {longest_s / 3600:g} h at once: split the file, or cut it (cut_s)"
+                    raise _error(name, "too long", f"{before_s / 3600:.1f} h of sound", wanted)
+                yield sound, name
+
+
+def _checked(file: io.BytesIO | io.FileIO, name: str) -> containers.Parts:
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        raise _error(name, "empty file", "0 bytes", "a sound file: copy or download it again")
+    parts = containers.parts_of(file)
+    if parts is None:
+        raise _error(name, "not audio", "another format, or none", WANTED)
+    if parts.least > size:
+        got = f"{size} bytes of at least {parts.least}"
+        raise _error(name, "truncated", got, "the whole file: copy or download it again")
+    return parts
+
+
+def _check_header(sound: soundfile.SoundFile, name: str) -> None:
+    if not _RATES_HZ[0] <= sound.samplerate <= _RATES_HZ[1]:
+        raise _error(name, "damaged", f"a rate of {sound.samplerate} Hz", "one from 1 kHz to 1 MHz")
+    if sound.frames >= _UNKNOWN:
+        raise _error(name, "unreadable", "no length in its header", "one there: encode the file again")
 
 
 def _regular_file(path: str | os.PathLike, name: str) -> io.FileIO:
@@ -165,7 +224,7 @@ def _verdict(error: soundfile.LibsndfileError) -> tuple[str, str]:
 
 
 def _mono_blocks(
-    sound: soundfile.SoundFile, name: str, channels: str, frames: int
+    sound: soundfile.SoundFile, name: str, channels: str, frames: int, tell: Tell
 ) -> Iterator[Float32[np.ndarray, " _"]]:
     """Decodes in blocks, so that a header's wild promise costs no memory.
 
@@ -174,6 +233,8 @@ def _mono_blocks(
     if channels not in get_args(Channels):
         raise InputError(f"channels is {channels!r}; wanted 'mean' or 'first'")
     total, promised, failure = 0, sound.frames, None
+    # of the channels and of their mean
+    energy = np.zeros(2)
     while total < promised:
         try:
             block = sound.read(frames, dtype="float32", always_2d=True)  # [frames, C]
@@ -185,11 +246,22 @@ def _mono_blocks(
         if not np.isfinite(block).all():
             at = (total + int(np.argmin(np.isfinite(block).all(axis=1)))) / sound.samplerate
             raise _error(name, "not finite", f"NaN or infinity at {at:.3f} s", "finite samples")
+        if (loudest := float(np.abs(block).max())) > _LOUDEST:
+            at = (int(np.argmax(np.abs(block).max(axis=1))) + total) / sound.samplerate
+            raise _error(name, "damaged", f"a sample of {loudest:.2g} at {at:.3f} s", "samples near [-1, 1]")
         total += len(block)
-        yield _mono(block, channels)
+        mono = _mono(block, channels)
+        if block.shape[1] > 1 and channels == "mean":
+            energy += (
+                np.square(block, dtype=np.float64).mean(axis=1).sum(),
+                np.square(mono, dtype=np.float64).sum(),
+            )
+        yield mono
     if total < promised - (_MP3_SLACK if sound.format == "MP3" and not failure else 0):
         got = f"fewer than the {promised} samples its header promises"
         raise _error(name, "truncated", got, "the whole file: copy or download it again") from failure
+    if energy[1] < _CANCELLED * energy[0]:
+        tell(f"{name}: its channels cancel each other, their mean is near silence: channels=first hears one")
     if not total:
         raise _error(name, "no samples", "a header without any sound", "a file with samples")
 
@@ -203,57 +275,6 @@ def _mono(block: np.ndarray, channels: str) -> np.ndarray:
         mono += channel
     mono *= np.float32(1 / block.shape[1])
     return mono
-
-
-def _check_whole(file: io.BytesIO | io.FileIO, name: str) -> None:
-    """Refuses an empty file, and one that ends before its container says.
-
-    libsndfile takes it for a shorter sound.
-    """
-    size = file.seek(0, os.SEEK_END)
-    if not size:
-        raise _error(name, "empty file", "0 bytes", "a sound file: copy or download it again")
-    file.seek(0)
-    start = file.read(12)
-    end = _end_of_ogg(file, size) if start.startswith(b"OggS") else _end_of_chunks(file, size, start)
-    if end > size:
-        got = f"{size} bytes of at least {end}"
-        raise _error(name, "truncated", got, "the whole file: copy or download it again")
-
-
-def _end_of_chunks(file: io.BytesIO | io.FileIO, size: int, start: bytes) -> int:
-    """Where the samples of a WAV or AIFF end by its own account.
-
-    0 for other formats, and for lengths nobody filled in.
-    """
-    if len(start) < 12 or start[:4] not in _CHUNKS:
-        return 0
-    order, samples = _CHUNKS[start[:4]]
-    at = 12
-    while at + 8 <= size:
-        file.seek(at)
-        kind, length = struct.unpack(order + "4sI", file.read(8))
-        if kind == samples:
-            return 0 if length >= UNFILLED else at + 8 + length
-        at += 8 + length + length % 2
-    whole = 8 + struct.unpack(order + "I", start[4:8])[0]
-    return 0 if whole >= UNFILLED else max(at, whole)
-
-
-def _end_of_ogg(file: io.BytesIO | io.FileIO, size: int) -> int:
-    """Where the last Ogg page ends by its own account.
-
-    A page is at most 65,307 bytes, so that one look at the tail finds it.
-    """
-    tail_start = max(0, size - (1 << 17))
-    file.seek(tail_start)
-    tail = file.read()
-    page = tail.rfind(b"OggS\0")
-    if page < 0:
-        return 0
-    header, rest = tail[page : page + 27], tail[page + 27 :]
-    segments = header[26] if len(header) == 27 else 0
-    return tail_start + page + 27 + segments + sum(rest[:segments])
 
 
 def _too_short(name: str, sample_rate_hz: int) -> AudioError:

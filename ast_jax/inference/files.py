@@ -64,6 +64,8 @@ class Failures:
     def reported(self, found: Iterable[Heard], bar: Bar) -> Iterator[Heard]:
         """The files that were heard; the others are told above the bar."""
         for heard in found:
+            for note in heard.notes:
+                bar.say(f"note: {note}")
             if heard.error is None:
                 yield heard
             else:

@@ -11,7 +11,7 @@ import soxr
 from jaxtyping import Float32
 
 from ast_jax.features import AudioError
-from ast_jax.features.audio import UNFILLED
+from ast_jax.features.containers import unfilled
 
 # bytes at most: 2 s at 16 kHz
 _READ = 1 << 16
@@ -129,7 +129,7 @@ def _after_wav_header(start: bytes, read) -> tuple[Pcm, bytes, int]:
             raise AudioError("<stdin>: damaged: 16 MB of a WAV header without samples", "damaged")
     if how is None:
         raise AudioError("<stdin>: damaged: a WAV header that does not say its format", "damaged")
-    return how, start[at:], length if 0 < length < UNFILLED else _ENDLESS
+    return how, start[at:], _ENDLESS if not length or unfilled(length) else length
 
 
 def _stated(fmt: bytes) -> Pcm:

@@ -7,6 +7,7 @@ file, C classes.
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from jaxtyping import Float
 
 from ast_jax.errors import InputError
 from ast_jax.evaluation.style import Png
-from ast_jax.features.audio import SoundSource
+from ast_jax.features.audio import AudioWarning, SoundSource
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.rows import Kind, Rows
 from ast_jax.inference.windows import BATCH, Grid, Heard, cut, hear
@@ -123,6 +124,8 @@ class Tagger:
         (heard,) = hear([as_source(sound)], grid, self.scores)
         if heard.error is not None:
             raise heard.error
+        for note in heard.notes:
+            warnings.warn(note, AudioWarning, stacklevel=2)
         return Tags.of(heard, grid.window_s, self.label_names)
 
     def plot(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Png:

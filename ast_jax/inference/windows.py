@@ -112,9 +112,12 @@ def cut(blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Windo
         yield _window(held, start, grid)
 
 
-def decoded(file: SoundSource, grid: Grid) -> Iterator[Float[np.ndarray, " _"]]:
-    """A file's sound in pieces, as the front end wants it. Raises AudioError."""
-    return stream_audio(file, channels=grid.channels, sample_rate_hz=grid.front_end.sample_rate_hz)
+def decoded(
+    file: SoundSource, grid: Grid, tell: Callable[[str], None] | None = None
+) -> Iterator[Float[np.ndarray, " _"]]:
+    """A file's sound in pieces, as the front end wants it; see `stream_audio`. Raises AudioError."""
+    rate = grid.front_end.sample_rate_hz
+    return stream_audio(file, channels=grid.channels, sample_rate_hz=rate, tell=tell)
 
 
 def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
@@ -132,6 +135,8 @@ class Heard:
     starts_s: list[float] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
     answers: list[np.ndarray] = field(default_factory=list)
+    # what is odd about the file, a line each
+    notes: list[str] = field(default_factory=list)
     error: AudioError | None = None
     decoded: bool = False
 
@@ -160,7 +165,7 @@ def hear(
     for file in files:
         waiting.append(heard := Heard(file))
         try:
-            for window in cut(decoded(file, grid), grid):
+            for window in cut(decoded(file, grid, heard.notes.append), grid):
                 advance(window.end_s - (heard.ends_s[-1] if heard.ends_s else 0))
                 heard.starts_s.append(window.start_s)
                 heard.ends_s.append(window.end_s)
