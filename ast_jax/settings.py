@@ -44,10 +44,17 @@ class Run:
     metric: str = "mAP"
     # the batch is computed in this many parts: less memory, the same step
     accumulate: int = setting(1, least=1)
-    # shuffle, or balanced: with replacement, classes with few clips more often
+    # steps an epoch; 0: as many as hold each clip once
+    epoch_steps: int = setting(0, least=0)
+    # shuffle; balanced: with replacement, classes with few clips more often; round_robin: class after class
     sampling: str = "shuffle"
     # probability that a clip is mixed with another one
     mixup: float = setting(0.0, least=0, most=1)
+    # a clip's share is drawn from Beta(this, this): 10 as AST and PSLA, 1 as PANNs
+    mixup_alpha: float = setting(10.0, above=0)
+    # what is mixed: sounds, with a clip drawn uniformly; or features, after masks and normalisation, with one
+    # drawn as `sampling` says, as PANNs
+    mixup_of: str = "sounds"
     # how a step runs on several devices: jit (the compiler partitions it) or pmap
     parallel: str = "jit"
     # devices that share one copy of parameters and optimiser state (jit only); 1: each has its own
@@ -178,6 +185,8 @@ class Optimizer:
     adam_b1: float = setting(0.95, least=0, most=1 - 1e-9)
     adam_b2: float = setting(0.999, least=0, most=1 - 1e-9)
     adam_eps: float = setting(1e-8, above=0)
+    # Adam's second moment never falls (AMSGrad, as PyTorch has it)
+    amsgrad: bool = False
     # added to the gradient before the moments (Adam with L2, not AdamW)
     weight_decay: float = setting(5e-7, least=0)
     # gradients are scaled down to this global norm; 0: never
@@ -196,6 +205,10 @@ class Augment:
     freq_mask: int = setting(0, least=0)
     # widest time mask, frames
     time_mask: int = setting(0, least=0)
+    # masks on normalised features, as PANNs: how many along time, and one wider than the widest, in frames
+    time_stripes: tuple[int, int] = (0, 0)
+    # the same along frequency, in mel bins
+    freq_stripes: tuple[int, int] = (0, 0)
     # uniform noise of random strength, up to 0.1 of the normalised features
     noise: bool = False
     # frames a clip is rolled by at most, circularly, padding included
@@ -226,6 +239,8 @@ class Averages:
 
     # (first, last) epoch whose weights are averaged; the average is evaluated at the end
     average_epochs: tuple[int, ...] = ()
+    # the first of them counts twice, as in PSLA's code
+    average_first_twice: bool = False
     # log the mean of the scores of all epochs so far: an ensemble of a run's checkpoints
     cumulative: bool = False
     # decay of an exponential average of the weights, which is then what is evaluated; 0: none
@@ -292,7 +307,8 @@ class Settings:
 
     def __post_init__(self):
         optimizer, averages = self.optimizer, self.averages
-        _one_of("sampling", self.run.sampling, ("shuffle", "balanced"))
+        _one_of("sampling", self.run.sampling, ("shuffle", "balanced", "round_robin"))
+        _one_of("mixup_of", self.run.mixup_of, ("sounds", "features"))
         _one_of("parallel", self.run.parallel, ("jit", "pmap"))
         _one_of("lr_warmup", optimizer.lr_warmup, ("repo", "linear"))
         if averages.average_epochs:

@@ -57,12 +57,12 @@ def reading(work: Path, args: argparse.Namespace) -> list[timing.Row]:
 
 
 def our_reader(work: Path, clips: int, batch: int):
-    from ast_jax.datasets.pipeline import TrainStream, batches
+    from ast_jax.datasets.pipeline import Draws, TrainStream, batches
 
     source = shards(work, clips)
 
     def ours():
-        stream = TrainStream(source, batch_size=batch, epochs=1, seed=0)
+        stream = TrainStream(source, Draws(len(source), seed=0), batch_size=batch, epochs=1)
         read = batches(stream, kind="log_mel", batch_size=batch, num_frames=1024, num_classes=10)
         for _ in range(clips // batch):
             assert next(read)["fbank"].shape == (batch, 1024, 128)

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from ast_jax.config import base
-from ast_jax.datasets.pipeline import HostRows, TrainStream, fit
+from ast_jax.datasets.pipeline import Draws, HostRows, Mixup, TrainStream, fit
 from ast_jax.evaluation.scoring import eval_step
 from ast_jax.features import Kaldi
 from ast_jax.models import build
@@ -95,7 +95,9 @@ def trained(devices: int, changes: dict):
     settings, front_end = Settings.of(recipe(**changes)), Kaldi(mean=-4.0, std=4.5)
     program = train_program(settings, CLASSES, devices=jax.devices()[:devices], front_end=front_end)
     state = program.initial_state(build(settings.model.family, program.model.config))
-    stream = TrainStream(clips(), batch_size=12, epochs=7, seed=0, mixup=settings.run.mixup)
+    stream = TrainStream(
+        clips(), Draws(len(clips()), seed=0), batch_size=12, epochs=7, mixup=Mixup(settings.run.mixup)
+    )
     compiled = program.step.lower(program.state, program.rows).compile()
     losses = []
     for step in range(STEPS):

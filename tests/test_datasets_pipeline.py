@@ -10,9 +10,13 @@ import pytest
 from scipy import stats
 
 from ast_jax.datasets.pipeline import (
+    Draws,
     EvalStream,
     HostRows,
+    Mixup,
+    RoundRobinDraws,
     TrainStream,
+    WeightedDraws,
     balanced_weights,
     batches,
     fit,
@@ -50,9 +54,14 @@ def numbers(rows) -> list[int]:
     ]
 
 
+def stream_of(source, *, batch_size: int, epochs: int, seed: int, mixup: float = 0.0, weights=None):
+    draws = Draws(len(source), seed=seed) if weights is None else WeightedDraws(weights, seed=seed)
+    return TrainStream(source, draws, batch_size=batch_size, epochs=epochs, mixup=Mixup(mixup))
+
+
 @pytest.fixture(scope="module")
 def epochs() -> list:
-    return run(TrainStream(Clips(), batch_size=BATCH, epochs=3, seed=5))
+    return run(stream_of(Clips(), batch_size=BATCH, epochs=3, seed=5))
 
 
 def test_each_epoch_holds_every_clip_once_in_its_own_order(epochs):
@@ -77,14 +86,14 @@ def test_index_is_the_position_in_the_stream(epochs):
 
 
 def test_same_seed_same_batches_other_seed_others(epochs):
-    again = run(TrainStream(Clips(), batch_size=BATCH, epochs=3, seed=5), num_threads=4)
-    other = run(TrainStream(Clips(), batch_size=BATCH, epochs=3, seed=6))
+    again = run(stream_of(Clips(), batch_size=BATCH, epochs=3, seed=5), num_threads=4)
+    other = run(stream_of(Clips(), batch_size=BATCH, epochs=3, seed=6))
     assert numbers(again) == numbers(epochs) != numbers(other)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7])
 def test_starting_at_a_step_continues_the_same_batches(epochs, step):
-    rest = run(TrainStream(Clips(), batch_size=BATCH, epochs=3, seed=5), start_step=step)
+    rest = run(stream_of(Clips(), batch_size=BATCH, epochs=3, seed=5), start_step=step)
     assert len(rest) == 9 - step
     for ours, theirs in zip(rest, epochs[step:], strict=True):
         for key in ours:
@@ -168,7 +177,7 @@ def our_weights(source: Numbered) -> np.ndarray:
 
 
 def drawn(source: Numbered, weights: np.ndarray | None, **mix) -> list[dict]:
-    stream = TrainStream(source, batch_size=1, epochs=DRAWS // len(source), seed=1, weights=weights, **mix)
+    stream = stream_of(source, batch_size=1, epochs=DRAWS // len(source), seed=1, weights=weights, **mix)
     assert len(stream) == DRAWS
     return [stream[position] for position in range(DRAWS)]
 
@@ -206,12 +215,51 @@ def test_clips_of_several_labels_are_drawn_by_the_sum_of_their_weights():
 
 def test_balanced_epochs_are_as_long_as_the_set_and_drawn_anew():
     source = Numbered(SKEWED)
-    stream = TrainStream(source, batch_size=20, epochs=3, seed=1, weights=our_weights(source))
+    stream = stream_of(source, batch_size=20, epochs=3, seed=1, weights=our_weights(source))
     assert len(stream) == 3 * 60  # three batches an epoch, the last one filled up
     orders = [[stream[60 * epoch + slot].get("id") for slot in range(60)] for epoch in range(3)]
     assert all(order[50:] == [None] * 10 and None not in order[:50] for order in orders)
     assert len({tuple(order) for order in orders}) == 3
     assert len(set(orders[0][:50])) < 45  # with replacement
+
+
+# ---- Round robin, and epochs of a length of their own
+
+
+def test_round_robin_gives_each_class_a_turn_a_round_and_each_clip_its_turn_in_its_class():
+    """The 4 turns of a round are 4 classes, and a class gives each of its clips before one comes again."""
+    source = Numbered(SKEWED)
+    draws = RoundRobinDraws(source.label_sets, 5, seed=3, size=30)  # class 4 has no clip: no turn
+    turns = [(draws.at(e, n), draws.at(e, n, partner=True)) for e in range(4) for n in range(30)]
+    clips = np.array(turns).reshape(-1)
+    classes = np.array([source.label_sets[clip][0] for clip in clips]).reshape(-1, 4)
+    assert (np.sort(classes, axis=1) == np.arange(4)).all()
+    assert len({tuple(row) for row in classes}) > 10
+    for label in range(4):
+        own = [clip for clip in clips if source.label_sets[clip][0] == label]
+        size = sum(labels[0] == label for labels in source.label_sets)
+        for first in range(0, len(own) - size + 1, size):
+            assert len(set(own[first : first + size])) == size
+
+
+def test_an_epoch_may_be_shorter_or_longer_than_the_set():
+    for size in (4, 30):
+        stream = TrainStream(Clips(), Draws(SIZE, seed=5, size=size), batch_size=2, epochs=11)
+        ids = [stream[position]["id"] for position in range(len(stream))]
+        assert len(stream) == 11 * size
+        for first in range(0, len(ids) - SIZE + 1, SIZE):
+            assert len(set(ids[first : first + SIZE])) == SIZE
+
+
+def test_a_partner_may_be_drawn_as_clips_are():
+    """Every clip has one, mixed or not, and in a pass each is a partner once."""
+    stream = TrainStream(
+        Clips(), Draws(SIZE, seed=5), batch_size=1, epochs=2, mixup=Mixup(0.5, alpha=1.0, sampled=True)
+    )
+    examples = [stream[position] for position in range(SIZE)]
+    assert sorted(e["partner"]["id"] for e in examples) == sorted(e["id"] for e in examples)
+    assert [e["partner"]["id"] for e in examples] != [e["id"] for e in examples]
+    assert {e["share"] < 1 for e in examples} == {True, False}
 
 
 # ---- Mixup
@@ -261,7 +309,7 @@ def test_a_mix_is_not_drawn_from_the_stream_of_an_epochs_order(mixes):
 
 
 def test_ids_name_the_clips_mixed_in_and_no_empty_row():
-    stream = TrainStream(Clips(), batch_size=BATCH, epochs=1, seed=5, mixup=0.5)
+    stream = stream_of(Clips(), batch_size=BATCH, epochs=1, seed=5, mixup=0.5)
     examples = [stream[position] for position in range(len(stream))]
     told = [e["id"] + (f"+{e['partner']['id']}" if "partner" in e else "") for e in examples[:SIZE]]
     assert stream.ids(0, len(stream)) == told
@@ -308,7 +356,7 @@ class Sounds(Clips):
     [("log_mel", Clips, "partner_length"), ("waveform", Sounds, "partner_samples")],
 )
 def test_batches_carry_the_partner_of_either_kind(kind, source, count):
-    stream = TrainStream(source(), batch_size=BATCH, epochs=2, seed=5, mixup=0.5)
+    stream = stream_of(source(), batch_size=BATCH, epochs=2, seed=5, mixup=0.5)
     stored, seen = ("fbank" if kind == "log_mel" else "waveform"), set()
     for batch in run(stream, kind=kind):
         assert batch["partner"].shape == batch[stored].shape
@@ -332,7 +380,7 @@ def test_batches_carry_the_partner_of_either_kind(kind, source, count):
 
 @pytest.mark.parametrize("step", [1, 4])
 def test_starting_at_a_step_continues_the_same_mixes(step):
-    stream = lambda: TrainStream(
+    stream = lambda: stream_of(
         Clips(), batch_size=BATCH, epochs=2, seed=5, mixup=0.5, weights=np.arange(1.0, SIZE + 1)
     )
     whole, rest = run(stream()), run(stream(), start_step=step, num_threads=3)

@@ -1,6 +1,7 @@
 """Each augmentation against a direct NumPy statement of its definition, its distribution, and its
 independence of the batch."""
 
+import dataclasses
 import functools
 
 import jax
@@ -27,9 +28,10 @@ from ast_jax.training.augment import (
     roll,
     rows_of,
     spec_mask,
+    stripes,
     time_shift,
 )
-from ast_jax.training.step import Step, inputs
+from ast_jax.training.step import Step, between_layers, features, inputs
 
 T, F, TIME, FREQ = 100, 64, 30, 24
 FLOOR = np.log(LOG_FLOOR)
@@ -420,3 +422,53 @@ def test_augmentations_of_a_clip_are_drawn_apart():
     noisy = np.ptp(first, axis=1)
     for a, b in ((louder, noisy), (louder, rolled), (noisy, rolled)):
         assert abs(stats.spearmanr(a, b).statistic) < 0.1  # three standard deviations
+
+
+# ---- PANNs': stripes on normalised features, mixup after them
+
+
+def test_stripes_have_torchlibrosas_widths_and_places():
+    """Over 4,000 clips: one stripe along time is 0 to 15 frames wide, all alike; it lies inside, and a second
+    one adds to it.
+    """
+    draw = lambda count: lambda key: stripes(key, jnp.ones((64, 8)), time=(count, 16), freq=(0, 0))[:, 0]
+    one, two = (1 - for_many(draw(count), 4000) for count in (1, 2))
+    widths = one.sum(axis=1)
+    assert stats.chisquare(np.bincount(widths.astype(int), minlength=16)).pvalue > 0.01
+    edges = np.diff(np.pad(one, ((0, 0), (1, 1))), axis=1)
+    assert ((edges == 1).sum(axis=1) == (widths > 0)).all()
+    # the mean of min(w1 + w2 - overlap): more than one's 7.5, less than 15
+    assert 12 < two.sum(axis=1).mean() < 15
+    freq = for_many(lambda key: stripes(key, jnp.ones((64, 8)), time=(0, 0), freq=(2, 4))[0], 400)
+    assert set(np.unique(8 - freq.sum(axis=1))) == set(range(7))
+
+
+def test_features_are_mixed_after_their_masks_each_clip_beside_its_partner():
+    """Without masks it is the plain mean by shares of both clips' normalised features, padding too."""
+    rng = np.random.default_rng(0)
+    clip = lambda frames: {"fbank": rng.normal(-4, 2, (frames, 128)).astype(np.float16)}
+    own, partner = [clip(64), clip(20)], [clip(30), clip(64)]
+    rows = batch_of(*own, share=[0.25, 1.0], partner=partner)
+    plain = dataclasses.replace(step_of(-4.0, 2.0), mixes_features=True)
+    seen = np.asarray(inputs(rows, jnp.int32(0), plain))
+    normal = lambda e: (np.pad(np.float64(e["fbank"]), ((0, 64 - len(e["fbank"])), (0, 0))) + 4) / 4
+    for row, share, a, b in zip(seen, (0.25, 1.0), own, partner, strict=True):
+        np.testing.assert_allclose(row, share * normal(a) + (1 - share) * normal(b), atol=1e-6)
+    # ones and threes, each with a mask of its own: cells of both, of one of them, and of none
+    masked = dataclasses.replace(step_of(-4.0, 2.0, time_stripes=(1, 60)), mixes_features=True)
+    flat = lambda value: [{"fbank": np.full((64, 128), value, np.float16)}] * 8
+    seen = np.asarray(inputs(batch_of(*flat(0), share=[0.5] * 8, partner=flat(8)), jnp.int32(0), masked))
+    assert set(np.unique(seen)) == {0.0, 0.5, 1.5, 2.0}
+
+
+def test_a_model_that_normalises_by_itself_gets_features_as_they_are():
+    """`features`, then `between_layers`, is `inputs`: what such a model does around its first layer."""
+    rng = np.random.default_rng(0)
+    clip = lambda: {"fbank": rng.normal(-4, 2, (64, 128)).astype(np.float16)}
+    rows = batch_of(clip(), clip(), share=[0.25, 0.75], partner=[clip(), clip()])
+    step = dataclasses.replace(step_of(0.0, 0.5, time_stripes=(2, 16)), mixes_features=True)
+    between, x = between_layers(rows, jnp.int32(0), step), features(rows, jnp.int32(0), step)
+    assert x.shape == (4, 64, 128)
+    np.testing.assert_array_equal(x[0], rows["fbank"][0].astype(np.float32))
+    np.testing.assert_array_equal(x[1], rows["partner"][0].astype(np.float32))
+    np.testing.assert_array_equal(between.mix(between.augment(x)), inputs(rows, jnp.int32(0), step))

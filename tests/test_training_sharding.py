@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ast_jax.datasets.pipeline import EvalStream, HostRows, TrainStream
+from ast_jax.datasets.pipeline import Draws, EvalStream, HostRows, TrainStream
 from ast_jax.errors import InputError
 from ast_jax.sharding import fsdp_spec, make_layout
 
@@ -136,7 +136,7 @@ def read_by_all(stream, *, batch_size: int, rows: int, hosts: int) -> list[list[
 
 @pytest.mark.parametrize(("batch_size", "rows", "hosts"), [(8, 8, 2), (12, 16, 4), (5, 6, 3), (7, 7, 1)])
 def test_hosts_read_disjoint_clips_whose_union_is_the_epoch(batch_size, rows, hosts):
-    stream = TrainStream(clips(29), batch_size=batch_size, epochs=2, seed=3)
+    stream = TrainStream(clips(29), Draws(29, seed=3), batch_size=batch_size, epochs=2)
     read = read_by_all(stream, batch_size=batch_size, rows=rows, hosts=hosts)
     real = [[(e["id"], e["index"]) for e in batch if "id" in e] for batch in read]
     alone = [stream[p] for p in range(len(stream))]

@@ -6,10 +6,11 @@ A batch holds `fbank` float16 [B, T, F] or `waveform` int16 [B, S], and for both
 (frames that come from the clip: rows past it are padding), `labels` float32 [B, C], `index` int32 [B]
 (position in the sampled stream: the key of everything random about this example) and `mask` float32 [B] (0 on
 rows that only fill the batch); `waveform` batches also hold `num_samples` int32 [B]. With mixup there are
-`share` float32 [B], each clip's share in the mix (1: not mixed), and `partner`, `partner_length` or
-`partner_samples`, of the clip to mix in; `labels` are mixed already.
+`share` float32 [B], each clip's share in the mix (1: not mixed), and `partner` and `partner_length`
+(and `partner_samples`), of the clip to mix in; `labels` are mixed already.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Generator
@@ -31,50 +32,55 @@ class Examples(Protocol):
     def __getitem__(self, position: int) -> dict[str, Any]: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Mixup:
+    """How clips are mixed in pairs: `probability` a clip, shares Beta(alpha, alpha), not folded to >= 1/2.
+
+    A partner is drawn uniformly from the whole set, as AST's and PSLA's code does; with `sampled`, in the way
+    in which clips are, as PANNs' does, and every clip has one.
+    """
+
+    probability: float = 0.0
+    alpha: float = 10.0
+    sampled: bool = False
+
+
 class TrainStream:
     """The sampled stream as a random-access sequence: position p -> example, for `epochs` passes.
 
-    An epoch is a permutation drawn from (seed, epoch), or with `weights` as many draws with replacement,
-    filled up to whole batches with empty rows: epochs begin at batch boundaries, the last, partial batch is
-    trained on, and the position is all a resumed run needs. With `mixup` > 0 an example brings its partner,
-    drawn uniformly from the whole set (not by `weights`, as in the reference) and its share, Beta(10, 10) and
-    not folded to >= 1/2, both from (seed, position).
+    An epoch is what `draws` says, filled up to whole batches with empty rows: epochs begin at batch
+    boundaries, the last, partial batch is trained on, and the position is all a resumed run needs. With
+    mixup, an example brings its share and, below 1, its partner, both from (seed, position).
     """
 
     def __init__(
-        self,
-        source: Examples,
-        *,
-        batch_size: int,
-        epochs: int,
-        seed: int,
-        mixup: float = 0.0,
-        weights: Float[np.ndarray, " N"] | None = None,
+        self, source: Examples, draws: "Draws", *, batch_size: int, epochs: int, mixup: Mixup = Mixup()
     ):
-        self.source, self.seed, self.epochs, self.mixup = source, seed, epochs, mixup
+        self.source, self.draws, self.epochs, self.mixup = source, draws, epochs, mixup
         self.batch_size = batch_size
-        self.slots = steps_per_epoch(len(source), batch_size) * batch_size
-        self._cumulative = None if weights is None else np.cumsum(weights / weights.sum())
-        self._order = functools.lru_cache(maxsize=2)(self._draw)  # two: reader threads meet at an epoch's end
+        self.slots = steps_per_epoch(draws.size, batch_size) * batch_size
 
     def __len__(self) -> int:
         return self.epochs * self.slots
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         epoch, slot = divmod(position, self.slots)
-        if slot >= len(self.source):
+        if slot >= self.draws.size:
             return self.empty(position)
-        example = {**self.source[int(self._order(epoch)[slot])], "index": position}
-        if self.mixup:
-            rng = np.random.default_rng((self.seed, 1, position))
-            example["share"] = rng.beta(10, 10) if rng.random() < self.mixup else 1.0
-            if example["share"] < 1:
+        example = {**self.source[self.draws.at(epoch, slot)], "index": position}
+        if self.mixup.probability:
+            rng = np.random.default_rng((self.draws.seed, 1, position))
+            mixes = rng.random() < self.mixup.probability
+            example["share"] = rng.beta(self.mixup.alpha, self.mixup.alpha) if mixes else 1.0
+            if self.mixup.sampled:
+                example["partner"] = self.source[self.draws.at(epoch, slot, partner=True)]
+            elif example["share"] < 1:
                 example["partner"] = self.source[int(rng.integers(len(self.source)))]
         return example
 
     def empty(self, position: int) -> dict[str, Any]:
         """A row that only fills a batch."""
-        return {"index": position} | ({"share": 1.0} if self.mixup else {})
+        return {"index": position} | ({"share": 1.0} if self.mixup.probability else {})
 
     def ids(self, position: int, count: int) -> list[str]:
         """The ids of the clips at `count` positions from `position` on, with those mixed in: `a` or `a+b`."""
@@ -82,11 +88,74 @@ class TrainStream:
         parts = [[part["id"] for part in (e, e.get("partner", {})) if "id" in part] for e in examples]
         return ["+".join(names) for names in parts if names]
 
-    def _draw(self, epoch: int) -> np.ndarray:
-        rng, size = np.random.default_rng((self.seed, epoch)), len(self.source)
-        if self._cumulative is None:
-            return rng.permutation(size)
-        return np.searchsorted(self._cumulative, rng.random(size)).clip(max=size - 1)
+
+class Draws:
+    """Which clip an epoch's n-th draw is: a permutation of all, from (seed, epoch); one permutation after the
+    other where an epoch has another `size`.
+    """
+
+    def __init__(self, clips: int, *, seed: int, size: int = 0):
+        self.clips, self.seed, self.size = clips, seed, size or clips
+        # two, for reader threads meet at an epoch's end; and as many of partners
+        self._order = functools.lru_cache(maxsize=4)(self._draw)
+
+    def at(self, epoch: int, slot: int, *, partner: bool = False) -> int:
+        """The number of a clip; the `partner` of a clip is drawn in the same way."""
+        if self.size == self.clips:
+            return int(self._order(epoch, partner)[slot])
+        turn, place = divmod(epoch * self.size + slot, self.clips)
+        return int(self._order(turn, partner)[place])
+
+    def _draw(self, epoch: int, partner: bool) -> np.ndarray:
+        return self._rng(epoch, partner).permutation(self.clips)
+
+    def _rng(self, epoch: int, partner: bool) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch, 2) if partner else (self.seed, epoch))
+
+
+class WeightedDraws(Draws):
+    """Draws with replacement, likelier in proportion to `weights` [clips]."""
+
+    def __init__(self, weights: Float[np.ndarray, " N"], *, seed: int, size: int = 0):
+        super().__init__(len(weights), seed=seed, size=size)
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def at(self, epoch: int, slot: int, *, partner: bool = False) -> int:
+        return int(self._order(epoch, partner)[slot])
+
+    def _draw(self, epoch: int, partner: bool) -> np.ndarray:
+        drawn = np.searchsorted(self._cumulative, self._rng(epoch, partner).random(self.size))
+        return drawn.clip(max=self.clips - 1)
+
+
+class RoundRobinDraws(Draws):
+    """PANNs' balance: class after class, all of them in an order drawn anew each round, and of each class its
+    next clip, in an order drawn anew when all have come. A clip and its partner are two turns.
+    """
+
+    def __init__(self, label_sets: list[np.ndarray], num_classes: int, *, seed: int, size: int = 0):
+        super().__init__(len(label_sets), seed=seed, size=size)
+        members: list[list[int]] = [[] for _ in range(num_classes)]
+        for clip, labels in enumerate(label_sets):
+            for label in labels:
+                members[label].append(clip)
+        # classes without a clip have no turn
+        self._members = [np.array(clips) for clips in members if clips]
+        self._of_class = functools.lru_cache(maxsize=2 * len(self._members))(self._class_order)
+
+    def at(self, epoch: int, slot: int, *, partner: bool = False) -> int:
+        turn = 2 * (epoch * self.size + slot) + partner
+        round_, place = divmod(turn, len(self._members))
+        label = int(self._order(round_, False)[place])
+        # each class has had one turn in each round before
+        time, position = divmod(round_, len(self._members[label]))
+        return int(self._of_class(label, time)[position])
+
+    def _draw(self, epoch: int, partner: bool) -> np.ndarray:
+        return self._rng(epoch, partner).permutation(len(self._members))
+
+    def _class_order(self, label: int, time: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, 3, label, time)).permutation(self._members[label])
 
 
 def balanced_weights(label_sets: list[np.ndarray], class_counts: np.ndarray) -> Float[np.ndarray, " N"]:
@@ -176,6 +245,9 @@ def fit(
     if "share" in example:
         batch["share"] = share
         batch["partner"], batch[partner_count] = pad(partner.get(stored))
+        if kind == "waveform":
+            frames = front_end.num_frames(int(batch[partner_count])) if partner else 0
+            batch["partner_length"] = np.array(min(frames, num_frames), np.int32)
     return batch
 
 

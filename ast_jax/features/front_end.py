@@ -32,10 +32,10 @@ class FrontEnd:
     num_mel_bins: int
     mean: float = 0.0
     std: float = 1.0
+    # A model sees (x - mean) / (spread * std).
+    spread: float = 1.0
 
     kind: ClassVar[str]
-    # A model sees (x - mean) / (spread * std).
-    spread: ClassVar[float] = 1.0
     # What rows past a clip's end hold, before normalisation; and a silent cell.
     padding: ClassVar[float] = 0.0
     silence: ClassVar[float]
@@ -79,14 +79,19 @@ class FrontEnd:
         return dataclasses.replace(self, mean=float(mean), std=float(std))
 
     def card(self) -> dict[str, Any]:
-        """What a model card stores of it; `from_card` is the inverse."""
-        stated = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("mean", "std")}
+        """How features are made, as a model card stores it; `from_card` is the inverse, but for how they are
+        normalised.
+        """
+        stated = {key: value for key, value in dataclasses.asdict(self).items() if key not in _NORMALISATION}
         return {"kind": self.kind, **stated}
 
     @property
     def identity(self) -> str:
         """What tells its features from another's: shards of log-mels are never shared across it."""
         return " ".join(f"{key}={value}" for key, value in self.card().items())
+
+
+_NORMALISATION = ("mean", "std", "spread")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +104,9 @@ class Kaldi(FrontEnd):
     num_mel_bins: int = spec.NUM_MEL_BINS
     # With mean 0: features as they are.
     std: float = 0.5
+    spread: float = 2.0
 
     kind: ClassVar[str] = "kaldi"
-    spread: ClassVar[float] = 2.0
     silence: ClassVar[float] = spec.SILENCE
 
     def __post_init__(self):

@@ -16,7 +16,9 @@ B batch, T frames, F mel bins, C classes, D width, t steps of time. A family is 
 - `attention_maps` and `over_cells`, where patches attend to each other (`ast.py` says how): `explain` draws
   them;
 - `levels`: beginnings of parameter paths, from what reads the input to the head, for freezing and layer-wise
-  decay.
+  decay;
+- `normalises`, true where its first layer brings features to size itself: they come as they are, and the call
+  takes `between`, what training does to them after that layer.
 
 Parameters are `nnx.Param`, optimised and decayed; every other variable (`nnx.BatchStat`) is a *statistic*:
 stored, averaged, verified, sharded and exported with them, and changed by training's forward pass alone.
@@ -24,8 +26,8 @@ stored, averaged, verified, sharded and exported with them, and changed by train
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +43,24 @@ from ast_jax.tables import look_up
 Arrays = Mapping[str, Any]  # by '/'-joined path
 
 # Where each family lives; another one is `module:Class`, in the recipe as in the card.
-FAMILIES: dict[str, Any] = {"ast": "ast_jax.models.ast:AST"}
+FAMILIES: dict[str, Any] = {
+    "ast": "ast_jax.models.ast:AST",
+    "cnn6": "ast_jax.models.panns:CNN6",
+    "cnn10": "ast_jax.models.panns:CNN10",
+    "cnn14": "ast_jax.models.panns:CNN14",
+    "cnn14_decision_max": "ast_jax.models.panns:CNN14DecisionMax",
+    "cnn14_decision_att": "ast_jax.models.panns:CNN14DecisionAtt",
+    "psla": "ast_jax.models.psla:PSLA",
+}
+
+
+class Between(NamedTuple):
+    """What training does to normalised features: `augment` [B, T, F] to the same, then `mix` [2 B, ...], each
+    clip followed by its partner, to [B, ...]; nothing outside training.
+    """
+
+    augment: Callable[[Array], Array] = lambda x: x
+    mix: Callable[[Array], Array] = lambda x: x
 
 
 class Model(Protocol):
@@ -83,14 +102,17 @@ def config_from(settings: Settings, num_classes: int) -> Any:
     own = {field.name for field in dataclasses.fields(kind)}
     default = type(model)()
     fields = [field.name for field in dataclasses.fields(model) if field.name not in ("family", "options")]
-    unused = [f"config.model.{key}" for key in fields if getattr(model, key) != getattr(default, key)]
+    said = {key: getattr(model, key) for key in fields if getattr(model, key) != getattr(default, key)}
+    shared = {key: said.pop(key) for key in ("dtype",) if key in said and key in own}
+    unused = [f"config.model.{key}" for key in said]
     unused += [f"config.model.options.{key}" for key in model.options if key not in own]
     if unused:
         raise InputError(
             f"the family {model.family} has no use for {', '.join(unused)}: its options are "
             f"{', '.join(sorted(own))}"
         )
-    return kind(num_classes=num_classes, num_frames=settings.run.num_frames, **model.options)
+    given = {**shared, **model.options}
+    return kind(num_classes=num_classes, num_frames=settings.run.num_frames, **given)
 
 
 def build(name: str, config: Any, *, seed: int = 0) -> Any:

@@ -30,6 +30,55 @@ def _dot_general(x: Array, kernel: Array, dimension_numbers: Any, **options: Any
     return current().linear(x, kernel, dimension_numbers, **options)
 
 
+def convolution(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: Any = None,
+    depthwise: bool = False,
+    use_bias: bool = False,
+    init: Any = None,
+    dtype: str = "float32",
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A square convolution of [B, height, width, inputs]; `padding` is (before, after) of both axes, or half
+    the kernel. PyTorch's default initialisation where no `init` is given.
+    """
+    fan_in = kernel * kernel * (1 if depthwise else inputs)
+    uniform = uniform_fan_in(fan_in)
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (kernel, kernel),
+        strides=stride,
+        padding=(padding or (kernel // 2, kernel // 2),) * 2,
+        feature_group_count=inputs if depthwise else 1,
+        use_bias=use_bias,
+        kernel_init=init or uniform,
+        bias_init=uniform,
+        dtype=jnp.dtype(dtype),
+        rngs=rngs,
+    )
+
+
+def dropped(x: Array, keys: Any, rate: float, *, whole: bool = False) -> Array:
+    """Dropout of [B, ...] by each example's own key, and none where `keys` is None; with `whole`, an
+    example's all or nothing (drop connect).
+    """
+    if keys is None or not rate:
+        return x
+    shape = (1,) * (x.ndim - 1) if whole else x.shape[1:]
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
+    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
+
+
+def folded(keys: Any, number: int) -> Any:
+    """Each example's key for one more use."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
 def uniform_fan_in(fan_in: int):
     """U(+-1/sqrt(fan in)), PyTorch's default for the weight and bias of linear and convolution layers."""
     bound = fan_in**-0.5
@@ -61,7 +110,8 @@ class BatchNorm(nnx.Module):
             self.var[...] += self.momentum * (unbiased - self.var[...])
         channels = (1,) * (x.ndim - 1) + (-1,)
         scale = self.scale[...] * jax.lax.rsqrt(var + self.eps)
-        return x * scale.reshape(channels) + (self.bias[...] - mean * scale).reshape(channels)
+        y = x * scale.reshape(channels) + (self.bias[...] - mean * scale).reshape(channels)
+        return y.astype(x.dtype)
 
 
 def batch_moments(
@@ -70,6 +120,7 @@ def batch_moments(
     """Mean and variance of each channel over a batch's real rows on all devices, and how many values they are
     of.
     """
+    x = x.astype(jnp.float32)
     weights = jnp.ones((*x.shape[:-1], 1)) if mask is None else mask.reshape(-1, *(1,) * (x.ndim - 1))
     weights = jnp.broadcast_to(weights, (*x.shape[:-1], 1))
     axes, axis_name = tuple(range(x.ndim - 1)), current().batch_axis
@@ -78,3 +129,14 @@ def batch_moments(
     mean = total((x * weights).sum(axes)) / count
     centred = x - mean.reshape((1,) * (x.ndim - 1) + (-1,))
     return mean, total((jnp.square(centred) * weights).sum(axes)) / count, count
+
+
+def rows_of(mask: Float[Array, " B"] | None, rows: int) -> Float[Array, " R"] | None:
+    """The mask of a batch in which each clip is followed by its partner, where there are so many rows."""
+    return None if mask is None else jnp.repeat(mask, rows // len(mask))
+
+
+def log_odds(score: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The logit of a model that gives a score; as far from 0 and 1 as published, 1e-7."""
+    inside = jnp.clip(score, 1e-7, 1 - 1e-7)
+    return jnp.log(inside) - jnp.log1p(-inside)

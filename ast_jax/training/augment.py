@@ -21,7 +21,7 @@ from ast_jax.settings import Augment
 from ast_jax.tables import look_up
 
 # Streams of random numbers: each example's key is folded with one, and no two uses share one.
-MODEL_STREAM = 5
+MODEL_STREAM, PARTNER_STREAM = 5, 6
 _OWN_STREAMS = 1000
 # Where a row is applied: on features as they are, the rows past a clip's end meaning nothing yet; on padded
 # ones; on normalised ones.
@@ -52,6 +52,28 @@ def spec_mask(
         inside = (cell >= start) & (cell < start + jnp.floor(value))
         keep = keep & ~jnp.expand_dims(inside, 1 - axis)
     return jnp.where(keep, fbank, 0.0)
+
+
+def stripes(
+    key: Key[Array, ""],
+    x: Float[Array, "T F"],
+    *,
+    time: tuple[int, int],
+    freq: tuple[int, int],
+) -> Float[Array, "T F"]:
+    """SpecAugment as PANNs has it (torchlibrosa's): (count, most) along each axis, widths uniform from 0 to
+    below `most`, places uniform, filled with 0 after normalisation.
+    """
+    keep = jnp.ones((), bool)
+    for axis, (count, most) in enumerate((time, freq)):
+        size = x.shape[axis]
+        for number in range(count):
+            width_key, place_key = jax.random.split(jax.random.fold_in(key, 2 * number + axis))
+            width = jax.random.randint(width_key, (), 0, min(most, size))
+            start = jax.random.randint(place_key, (), 0, size - width)
+            cell = jnp.arange(size)
+            keep = keep & ~jnp.expand_dims((cell >= start) & (cell < start + width), 1 - axis)
+    return jnp.where(keep, x, 0.0)
 
 
 def mix_power(
@@ -158,6 +180,10 @@ AUGMENTATIONS: tuple[Augmentation, ...] = (
     Augmentation(
         "masks", "padded", 0, lambda s: s.freq_mask > 0 or s.time_mask > 0,
         lambda key, x, s, _: spec_mask(key, x, freq_mask=s.freq_mask, time_mask=s.time_mask),
+    ),
+    Augmentation(
+        "stripes", "normalised", 7, lambda s: s.time_stripes[0] > 0 or s.freq_stripes[0] > 0,
+        lambda key, x, s, _: stripes(key, x, time=s.time_stripes, freq=s.freq_stripes),
     ),
     Augmentation("noise", "normalised", 2, lambda s: s.noise, lambda key, x, s, _: noise(key, x)),
     Augmentation(

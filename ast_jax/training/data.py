@@ -5,7 +5,14 @@ from typing import Any
 
 import jax
 
-from ast_jax.datasets.pipeline import TrainStream, balanced_weights
+from ast_jax.datasets.pipeline import (
+    Draws,
+    Mixup,
+    RoundRobinDraws,
+    TrainStream,
+    WeightedDraws,
+    balanced_weights,
+)
 from ast_jax.datasets.prepare import BeamRun, open_prepared
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.relabel import relabelled
@@ -42,13 +49,17 @@ def open_data(data: Data, front_end: FrontEnd, beam: BeamRun | None = None) -> P
     )
 
 
-def statistics(data: Data, prepared: PreparedSet, front_end: FrontEnd) -> FrontEnd:
-    """The front end with the recipe's mean and deviation, or those measured on the clean training clips."""
+def statistics(data: Data, prepared: PreparedSet, model: Any) -> FrontEnd:
+    """The model's front end with the recipe's mean and deviation, or those measured on the clean training
+    clips; features stay as they are where the model normalises them by itself and the recipe says nothing.
+    """
     mean, std = data.mean, data.std
+    if getattr(model, "normalises", False):
+        mean, std = 0.0 if mean is None else mean, 1.0 if std is None else std
     if mean is None or std is None:
         measured = prepared.statistics(data.train)
         mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
-    return front_end.with_statistics(mean, std)
+    return model.front_end.with_statistics(mean, std)
 
 
 def check(settings: Settings, activation: str, prepared: PreparedSet) -> None:
@@ -66,21 +77,29 @@ def check(settings: Settings, activation: str, prepared: PreparedSet) -> None:
 
 def train_stream(settings: Settings, prepared: PreparedSet) -> TrainStream:
     """The sampled stream of the training splits."""
-    splits, weights = settings.data.train, None
+    splits, run = settings.data.train, settings.run
     if settings.data.labels:
         prepared, counts = relabelled(prepared, settings.data.labels, splits)
         told = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
         print(f"labels of {settings.data.labels}: {told}", file=sys.stderr)
-    if settings.run.sampling == "balanced":
-        weights = balanced_weights(prepared.label_sets(splits), prepared.class_counts(splits))
     return TrainStream(
         prepared.source(splits),
-        batch_size=settings.run.batch_size,
-        epochs=settings.run.epochs,
-        seed=settings.run.seed,
-        mixup=settings.run.mixup,
-        weights=weights,
+        _draws(settings, prepared),
+        batch_size=run.batch_size,
+        epochs=run.epochs,
+        mixup=Mixup(run.mixup, run.mixup_alpha, sampled=run.mixup_of == "features"),
     )
+
+
+def _draws(settings: Settings, prepared: PreparedSet) -> Draws:
+    run, splits = settings.run, settings.data.train
+    same: dict[str, Any] = {"seed": run.seed, "size": run.epoch_steps * run.batch_size}
+    if run.sampling == "balanced":
+        weights = balanced_weights(prepared.label_sets(splits), prepared.class_counts(splits))
+        return WeightedDraws(weights, **same)
+    if run.sampling == "round_robin":
+        return RoundRobinDraws(prepared.label_sets(splits), len(prepared.label_names), **same)
+    return Draws(prepared.num_examples(splits), **same)
 
 
 def clip_shape(settings: Settings, prepared: PreparedSet) -> dict[str, Any]:

@@ -30,11 +30,12 @@ def initial_averages(
 
 
 def num_averaged(settings: Averages, epoch: int) -> int:
-    """How many epochs' weights the average holds after `epoch`."""
+    """How many epochs' weights the average holds after `epoch`, the first twice where a recipe says so."""
     if not settings.average_epochs:
         return 0
     first, last = settings.average_epochs
-    return max(0, min(epoch, last) - first + 1)
+    later = min(epoch, last) - first
+    return max(0, later + 1) + (settings.average_first_twice and later > 0)
 
 
 def advance(

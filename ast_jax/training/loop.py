@@ -82,12 +82,12 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
         data.check(settings, outline.what.objective.activation, prepared)
         stream = data.train_stream(settings, prepared)
         num_classes, num_clips = len(prepared.label_names), prepared.num_examples(splits.train)
-        epoch_steps = steps_per_epoch(num_clips, run.batch_size)
+        epoch_steps = run.epoch_steps or steps_per_epoch(num_clips, run.batch_size)
         total_steps = epoch_steps * run.epochs
 
         # ---- Program
         loss = objective(settings.objective, prepared.class_counts(splits.train), num_clips)
-        front_end = data.statistics(splits, prepared, outline.model.front_end)
+        front_end = data.statistics(splits, prepared, outline.model)
         program = train_program(
             settings, num_classes, front_end=front_end, loss=loss, epoch_steps=epoch_steps
         )

@@ -3,8 +3,9 @@ stairs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -88,9 +89,11 @@ def adam(
     eps: float = 1e-8,
     weight_decay: float = 5e-7,
     clip_norm: float = 0.0,
+    amsgrad: bool = False,
     factors: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
-    """PyTorch's `Adam(weight_decay=...)`: the decay joins the gradient before the moments; not AdamW.
+    """PyTorch's `Adam(weight_decay=..., amsgrad=...)`: the decay joins the gradient before the moments, not
+    AdamW's.
 
     `clip_norm` scales the gradient down to that global norm first; `factors` multiply the rate, by parameter
     path.
@@ -98,13 +101,47 @@ def adam(
     scale = lambda updates, _: {
         path: update * (factors or {}).get(path, 1.0) for path, update in updates.items()
     }
+    moments = scale_by_amsgrad(b1, b2, eps) if amsgrad else optax.scale_by_adam(b1, b2, eps)
     return optax.chain(
         *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
         optax.add_decayed_weights(weight_decay),
-        optax.scale_by_adam(b1, b2, eps),
+        moments,
         optax.scale_by_learning_rate(rate),
         *([optax.stateless(scale)] if factors else []),
     )
+
+
+class Amsgrad(NamedTuple):
+    """The state of `scale_by_amsgrad`."""
+
+    step: Array
+    mu: Any
+    nu: Any
+    # the largest `nu` so far
+    most: Any
+
+
+def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """AMSGrad as PyTorch has it: the largest second moment so far, its bias corrected by the step's count.
+
+    optax's own takes the largest of corrected ones, which the first step's stays for long.
+    """
+
+    def init(params):
+        # each its own, for a state is given up to the next
+        return Amsgrad(jnp.zeros((), jnp.int32), *(optax.tree.zeros_like(params) for _ in range(3)))
+
+    def update(gradients, state, params=None):
+        del params
+        count = state.step + 1
+        mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+        nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
+        most = jax.tree.map(jnp.maximum, state.most, nu)
+        first, second = 1 - b1**count, 1 - b2**count
+        scaled = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v / second) + eps), mu, most)
+        return scaled, Amsgrad(count, mu, nu, most)
+
+    return optax.GradientTransformation(init, update)
 
 
 def layer_factors(
@@ -149,5 +186,6 @@ def from_settings(
         eps=settings.adam_eps,
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
+        amsgrad=settings.amsgrad,
         factors=None if set(factors.values()) == {1.0} else factors,
     )

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from ast_jax.features.batches import pad_rows, unpadded, waveform
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import kernels, merge, split
+from ast_jax.models.base import Between
 from ast_jax.objectives import Objective
 from ast_jax.settings import Augment
 from ast_jax.training import augment
@@ -40,6 +41,8 @@ class Step:
     ema: float = 0.0
     # parameter paths without a gradient
     frozen: frozenset[str] = frozenset()
+    # mixup after masks and normalisation, and not of sounds
+    mixes_features: bool = False
 
 
 def init_state(
@@ -93,11 +96,12 @@ def train_step(
         params = {path: jax.lax.stop_gradient(p) if path in step.frozen else p for path, p in params.items()}
         model = merge(graphdef, gather(params), gather(statistics))
         keys = augment.example_keys(step.seed, state["step"], part["index"])
-        logits, out = model(
-            inputs(part, state["step"], step),
-            key=augment.stream(keys, augment.MODEL_STREAM),
-            mask=part["mask"],
-        )
+        given = {"key": augment.stream(keys, augment.MODEL_STREAM), "mask": part["mask"]}
+        if getattr(model, "normalises", False):
+            between = between_layers(part, state["step"], step)
+            logits, out = model(features(part, state["step"], step), between=between, **given)
+        else:
+            logits, out = model(inputs(part, state["step"], step), **given)
         losses = step.objective.training({**out, "logits": logits}, part)
         return (losses * part["mask"]).sum() / count, split(model)[2]
 
@@ -114,16 +118,52 @@ def train_step(
 
 def inputs(batch: Mapping[str, Array], number: Int[Array, ""], step: Step) -> Float[Array, "B T F"]:
     """What the model sees in training step `number`: features, mixed, padded, masked, normalised, noisy, in
-    the reference's order.
+    the reference's order; a model that normalises by itself does the last of it after its first layer.
+    """
+    between = between_layers(batch, number, step)
+    return between.mix(between.augment(features(batch, number, step)))
+
+
+def features(batch: Mapping[str, Array], number: Int[Array, ""], step: Step) -> Float[Array, "R T F"]:
+    """The same up to normalisation; each clip is followed by its partner where they are to be mixed as
+    features.
     """
     front_end = step.front_end
+    rows = beside_partners(batch) if step.mixes_features else mixed(batch, front_end)
+    after = _augmented(batch, number, step)
+    x = after("sound", unpadded(rows, front_end))
+    return front_end.normalise(after("padded", pad_rows(x, rows["length"], front_end.padding)))
+
+
+def between_layers(batch: Mapping[str, Array], number: Int[Array, ""], step: Step) -> Between:
+    """What follows normalisation."""
+    augmented = functools.partial(_augmented(batch, number, step), "normalised")
+    if not step.mixes_features:
+        return Between(augmented)
+
+    def mix(x: Array) -> Array:
+        pairs = x.reshape(-1, 2, *x.shape[1:])
+        share = batch["share"].reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
+        return share * pairs[:, 0] + (1 - share) * pairs[:, 1]
+
+    return Between(augmented, mix)
+
+
+def _augmented(batch: Mapping[str, Array], number: Int[Array, ""], step: Step) -> Callable:
     keys = augment.example_keys(step.seed, number, batch["index"])
-    after = functools.partial(
-        augment.augmented, keys=keys, rows=step.rows, settings=step.augment, front_end=front_end
+    if step.mixes_features:
+        keys = jnp.stack([keys, augment.stream(keys, augment.PARTNER_STREAM)], axis=1).reshape(-1)
+    return functools.partial(
+        augment.augmented, keys=keys, rows=step.rows, settings=step.augment, front_end=step.front_end
     )
-    x = after("sound", unpadded(mixed(batch, front_end), front_end))
-    x = after("padded", pad_rows(x, batch["length"], front_end.padding))
-    return after("normalised", front_end.normalise(x))
+
+
+def beside_partners(batch: Mapping[str, Array]) -> dict[str, Array]:
+    """[2 B, ...]: each clip, then its partner."""
+    partners = {"fbank": "partner", "waveform": "partner", "num_samples": "partner_samples"}
+    pairs = [(own, other) for own, other in {**partners, "length": "partner_length"}.items() if own in batch]
+    beside = lambda own, other: jnp.stack([own, other], axis=1).reshape(-1, *own.shape[1:])
+    return {own: beside(batch[own], batch[other]) for own, other in pairs}
 
 
 def mixed(batch: Mapping[str, Array], front_end: FrontEnd) -> dict[str, Array]:

@@ -40,6 +40,8 @@ def model_card(
         "activation": activation,
         "multi_label": activation == "sigmoid" if multi_label is None else multi_label,
     }
+    if front_end.spread != type(front_end).spread:
+        card["spread"] = front_end.spread
     return card if thresholds is None else {**card, "thresholds": list(thresholds)}
 
 
@@ -72,6 +74,8 @@ def stated_front_end(card: Mapping[str, Any], config: Any, where: str) -> FrontE
     none.
     """
     front_end = from_card(card.get("front_end"), num_mel_bins=getattr(config, "num_mel_bins", 128))
+    if "spread" in card:
+        front_end = dataclasses.replace(front_end, spread=get(card, "spread", where, float))
     if card.get("mean") is None or card.get("std") is None:
         return front_end
     mean, std = (get(card, key, where, float) for key in ("mean", "std"))
