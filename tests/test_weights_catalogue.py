@@ -76,12 +76,16 @@ def test_entries_are_complete():
     assert len([name for name in names if name.startswith("MIT/")]) == 8
     assert {"timm/vit_small_patch14_dinov2.lvd142m", "timm/deit3_base_patch16_384.fb_in22k_ft_in1k"} <= names
     for entry in catalogue.entries().values():
-        assert entry.licence in ("Apache-2.0", "BSD-3-Clause")
+        assert entry.licence in ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0 (Zenodo 3987831; code MIT)")
         assert entry.figure
         assert entry.source.startswith("https://") or entry.source.count("/") == 1
-        audio = entry.name.startswith(("ast_", "MIT/"))
-        for fact in (entry.num_frames, entry.strides, entry.mean, entry.std, entry.labels, entry.multi_label):
+        audio = entry.name.startswith(("ast_", "MIT/", "cnn", "psla_"))
+        for fact in (entry.num_frames, entry.labels, entry.multi_label):
             assert (fact is not None) == audio, entry.name
+        assert (entry.strides is not None) == (audio and entry.family == "ast")
+        # PANNs' first layer normalises
+        assert (entry.mean is not None) == (entry.std is not None) == (audio and "cnn" not in entry.family)
+        assert re.fullmatch("([0-9a-f]{32})?", entry.md5)
         if entry.source.startswith(
             "https://dl.fbaipublicfiles"
         ):  # the name ends in the digest, as torch.hub has it
@@ -245,3 +249,11 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
         InputError, match=f"https://huggingface.co/{name} cannot be reached.*give its directory"
     ):
         catalogue.fetch(name, hub_cache=tmp_path)
+
+
+def test_a_published_md5_is_held_to(tmp_path, server):
+    right = hashlib.md5(DATA).hexdigest()
+    with pytest.raises(InputError, match="wanted MD5 00"):
+        download.file(f"{server.url}/x.bin", tmp_path, md5="0" * 32)
+    assert not (tmp_path / "x.bin").exists()
+    assert download.file(f"{server.url}/x.bin", tmp_path, md5=right).read_bytes() == DATA

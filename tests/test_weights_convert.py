@@ -15,7 +15,9 @@ from weights_oracles import hugging_face_model, reference_model, save_hugging_fa
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, host_variables, variables
 from ast_jax.weights import load_model
-from ast_jax.weights.convert import LAYOUTS, convert
+from ast_jax.weights.convert import LAYOUTS as ALL_LAYOUTS
+from ast_jax.weights.convert import convert
+from ast_jax.weights.families import EXPORTS
 from ast_jax.weights.model_card import CARD
 from ast_jax.weights.pretrained import LoadedModel
 
@@ -47,6 +49,10 @@ def model_of_ours(directory, config=CONFIG):
     save_file(random, directory / "model.safetensors")
     (directory / CARD).write_text(json.dumps(loaded.card()))
     return random
+
+
+# an AST's
+LAYOUTS = tuple(to for to in ALL_LAYOUTS if "ast" in EXPORTS.get(to, ("ast",)))
 
 
 @pytest.mark.parametrize("to", LAYOUTS)

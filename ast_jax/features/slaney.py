@@ -86,23 +86,24 @@ class Slaney(FrontEnd):
         x = xp.where(inside, x, 0)
         starts = shift * xp.arange(self.num_frames(samples))
         frames = x[..., starts[:, None] + xp.arange(length)[None]]
-        window = _window(length).astype(frames.dtype).reshape(*(1,) * (frames.ndim - 1), -1)
-        spectrum = xp.fft.rfft(frames * window, axis=-1)
+        hann = window(length).astype(frames.dtype).reshape(*(1,) * (frames.ndim - 1), -1)
+        spectrum = xp.fft.rfft(frames * hann, axis=-1)
         power = xp.square(spectrum.real) + xp.square(spectrum.imag)
-        filters = _filters(self).astype(power.dtype)
+        filters = mel_matrix(self).astype(power.dtype)
         # float32 whatever a device's products are by default
         energy = power @ filters if on_host else jnp.matmul(power, filters, precision="highest")
         return (10 * xp.log10(xp.maximum(energy, _FLOOR))).astype(waveform.dtype)
 
 
 @functools.lru_cache(maxsize=4)
-def _window(length: int) -> np.ndarray:
+def window(length: int) -> np.ndarray:
+    """The periodic Hann window."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
 
 
 @functools.lru_cache(maxsize=4)
-def _filters(front_end: Slaney) -> np.ndarray:
-    """[K, F]."""
+def mel_matrix(front_end: Slaney) -> np.ndarray:
+    """[K, F]: power to mel bands."""
     # half a second of import, which other front ends need not pay
     from librosa.filters import mel
 

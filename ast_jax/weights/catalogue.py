@@ -26,6 +26,8 @@ class Entry:
     figure: str
     # Its beginning, as far as published.
     sha256: str = ""
+    # Whole, where it is published instead.
+    md5: str = ""
     family: str = "ast"
     non_commercial: bool = False
     num_frames: int | None = None
@@ -40,7 +42,7 @@ class Entry:
     @property
     def facts(self) -> dict[str, Any]:
         """What `read_source` takes as known of a reference file."""
-        stated = {"num_frames": self.num_frames, "strides": self.strides}
+        stated = {"num_frames": self.num_frames, "strides": self.strides, "family": self.family}
         return {key: value for key, value in stated.items() if value is not None}
 
     @property
@@ -107,4 +109,4 @@ def fetch(name: str, *, cache: Path | None = None, hub_cache: Path | None = None
         extra = ("preprocessor_config.json",) if entry.labels else ()
         return hub.directory(entry.source, extra=extra, cache=hub_cache)
     cache = cache or Path(os.environ.get("AST_JAX_CACHE", Path.home() / ".cache" / "ast_jax"))
-    return download.file(entry.source, cache, sha256=entry.sha256)
+    return download.file(entry.source, cache, sha256=entry.sha256, md5=entry.md5)

@@ -20,11 +20,12 @@ _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 30  # seconds without a byte
 
 
-def file(url: str, cache: Path, *, sha256: str = "") -> Path:
+def file(url: str, cache: Path, *, sha256: str = "", md5: str = "") -> Path:
     """The file at `url`, under its own name in `cache`.
 
     A download that broke off leaves `NAME.part` and goes on from there. The file's SHA-256 must begin with
-    `sha256`; where that is empty, the first download's is recorded and later calls are held to that.
+    `sha256`, or its MD5 be `md5`; where both are empty, the first download counts. Its SHA-256 is recorded,
+    and later calls are held to that.
 
     Raises:
         InputError: the address cannot be reached or breaks off, or the file is not the one expected.
@@ -32,15 +33,15 @@ def file(url: str, cache: Path, *, sha256: str = "") -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / Path(unquote(urlparse(url).path)).name
     if path.exists():
-        _verify(path, path.name, url, sha256)
+        _verify(path, path.name, url, sha256, md5)
         return path
     part = path.with_name(f"{path.name}.part")
     try:
-        _download(url, part, trusted=bool(sha256))
+        _download(url, part, trusted=bool(sha256 or md5))
     except (OSError, http.client.HTTPException) as error:
         by_hand = f"fetch it by hand and put it at {path}, or try again to go on"
         raise InputError(f"cannot fetch {url} ({error}): {by_hand}") from error
-    _verify(part, path.name, url, sha256)
+    _verify(part, path.name, url, sha256, md5)
     os.replace(part, path)
     return path
 
@@ -81,7 +82,7 @@ def _download(url: str, part: Path, *, trusted: bool) -> None:
     tag.unlink(missing_ok=True)
 
 
-def _verify(path: Path, name: str, url: str, sha256: str) -> None:
+def _verify(path: Path, name: str, url: str, sha256: str, md5: str) -> None:
     """Raises InputError, and removes a fresh download, unless it is the published or the recorded file."""
     fresh, record = path.name != name, path.with_name("digests.json")
     known = json.loads(record.read_text()) if record.exists() else {}
@@ -90,12 +91,16 @@ def _verify(path: Path, name: str, url: str, sha256: str) -> None:
         page = fresh and opened.read(1) == b"<"
         opened.seek(0)
         digest, size = hashlib.file_digest(opened, "sha256").hexdigest(), path.stat().st_size
-    if page or not digest.startswith(wanted):
+        opened.seek(0)
+        other = bool(md5) and hashlib.file_digest(opened, "md5").hexdigest() != md5
+    if page or other or not digest.startswith(wanted):
         what = "a web page" if page else f"{size} bytes of SHA-256 {digest[:16]}..."
         advice = "try again, or fetch it by hand" if fresh else f"delete {path} to fetch it anew"
         if fresh:
             path.unlink()
-        raise InputError(f"{url} gave {what}, wanted {wanted[:16] or 'a checkpoint'}: {advice}")
+        raise InputError(
+            f"{url} gave {what}, wanted {wanted[:16] or (f'MD5 {md5}' if md5 else 'a checkpoint')}: {advice}"
+        )
     if name not in known:
         temporary = record.with_suffix(".tmp")
         temporary.write_text(json.dumps(known | {name: {"sha256": digest, "size": size}}, indent=1))

@@ -16,6 +16,10 @@ STATE_DICTS: dict[str, Any] = {
     r"^v\.pos_embed$": "ast_jax.weights.vit_files:reference",
     r"^patch_embed\.proj\.weight$": "ast_jax.weights.vit_files:timm",
     r"embedding/kernel$": "ast_jax.weights.vit_files:google",
+    r"^conv_block1\.": "ast_jax.weights.panns_layout:read",
+    r"^effnet\._conv_stem\.weight$": "ast_jax.weights.psla_layout:read",
+    r"^_conv_stem\.weight$": "ast_jax.weights.psla_layout:read_image",
+    r"^conv_stem\.weight$": "ast_jax.weights.psla_layout:read_timm",
 }
 
 # `model_type` in a Hugging Face directory's config.json: (path, config, arrays) -> Source
@@ -29,11 +33,19 @@ HUGGING_FACE: dict[str, Any] = {
 EXPORTS: dict[str, dict[str, Any]] = {
     "reference": {"ast": "ast_jax.weights.ast_export:reference"},
     "huggingface": {"ast": "ast_jax.weights.ast_export:hugging_face"},
+    "panns": dict.fromkeys(
+        ("cnn6", "cnn10", "cnn14", "cnn14_decision_max", "cnn14_decision_att"),
+        "ast_jax.weights.panns_layout:write",
+    ),
+    "psla": {"psla": "ast_jax.weights.psla_layout:write"},
 }
 
 # (source, config, *, rgb, positions, head) -> the arrays that it gives such a model, and the account of them;
 # a family that is not here takes what fits as it is.
-STARTS: dict[str, Any] = {"ast": "ast_jax.weights.adapt:adapted"}
+STARTS: dict[str, Any] = {
+    "ast": "ast_jax.weights.adapt:adapted",
+    "psla": "ast_jax.weights.psla_layout:started",
+}
 
 
 def state_dict_reader(keys: Iterable[str]) -> Any:

@@ -48,12 +48,35 @@ def torch_linear(ours: str, theirs: str) -> list[Row]:
 
 
 def torch_convolution(ours: str, theirs: str) -> list[Row]:
-    """PyTorch's [D, I, p, p] to [p, p, I, D]."""
+    """PyTorch's [D, I, p, p] to [p, p, I, D], with a bias."""
+    return [convolution_kernel(ours, f"{theirs}.weight"), same(f"{ours}/bias", f"{theirs}.bias")]
+
+
+def convolution_kernel(ours: str, theirs: str) -> Row:
+    """PyTorch's [D, I, p, p] to [p, p, I, D], without a bias."""
     read, write = lambda x: x.transpose(2, 3, 1, 0), lambda x: (x.transpose(3, 2, 0, 1),)
+    return Row(f"{ours}/kernel", (theirs,), read, write)
+
+
+def torch_pointwise(ours: str, theirs: str, *, spatial: int) -> list[Row]:
+    """PyTorch's [D, I, 1, ...], a convolution over single cells of `spatial` axes, to a matrix [I, D]."""
+    ones = (1,) * spatial
+    read, write = lambda x: x.reshape(x.shape[:2]).T, lambda x: (x.T.reshape(*x.T.shape, *ones),)
     return [
         Row(f"{ours}/kernel", (f"{theirs}.weight",), read, write),
         same(f"{ours}/bias", f"{theirs}.bias"),
     ]
+
+
+def batch_norm(ours: str, theirs: str) -> list[Row]:
+    """PyTorch's, parameters and running statistics."""
+    names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    return [same(f"{ours}/{own}", f"{theirs}.{other}") for own, other in names.items()]
+
+
+def without_counts(source: Arrays) -> dict[str, Any]:
+    """Without PyTorch's counts of the batches that its norms have seen, which nothing reads."""
+    return {key: value for key, value in source.items() if not key.endswith(".num_batches_tracked")}
 
 
 def torch_qkv(ours: str, theirs: Iterable[str]) -> list[Row]:

@@ -48,7 +48,8 @@ def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:
     source = read_source(catalogue.fetch(entry.name), facts=entry.facts | facts)
     source.where = entry.name
     if entry.labels is not None:
-        source.mean, source.std = entry.mean, entry.std
+        if entry.mean is not None:
+            source.mean, source.std = entry.mean, entry.std
         source.activation = "sigmoid" if entry.multi_label else "softmax"
         source.channels = entry.channels or source.channels
         source.label_names = source.label_names or entry.label_names()

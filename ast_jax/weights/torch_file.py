@@ -236,9 +236,14 @@ def _read_old(path: Path, mapped: mmap.mmap) -> Any:
 
 
 def write(
-    path: Path, state_dict: Mapping[str, np.ndarray], *, extra: Mapping[str, bytes] | None = None
+    path: Path,
+    state_dict: Mapping[str, np.ndarray],
+    *,
+    inside: str = "",
+    extra: Mapping[str, bytes] | None = None,
 ) -> None:
-    """A `.pth` file of float32 arrays that torch.load(path, weights_only=True) opens as a state dict.
+    """A `.pth` file of float32 arrays that torch.load(path, weights_only=True) opens as a state dict, or as a
+    dictionary with one `inside`.
 
     `extra` are further members of the archive, which torch leaves alone. Members start at multiples of 64
     bytes, as torch's own do, so `mmap=True` works too.
@@ -249,7 +254,12 @@ def write(
     wrong = [name for name, array in state_dict.items() if array.dtype != np.float32]
     if wrong:
         raise InputError(f"only float32 is written to .pth files: {', '.join(wrong)} are of another type")
-    members = {"data.pkl": _pickle(state_dict), "byteorder": b"little", **(extra or {}), "version": b"3\n"}
+    members = {
+        "data.pkl": _pickle(state_dict, inside),
+        "byteorder": b"little",
+        **(extra or {}),
+        "version": b"3\n",
+    }
     at = 0
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
@@ -268,16 +278,16 @@ def _store(archive: zipfile.ZipFile, start: int, name: str, data: bytes) -> int:
     return start + header + fill + len(data)
 
 
-def _pickle(state_dict: Mapping[str, np.ndarray]) -> bytes:
+def _pickle(state_dict: Mapping[str, np.ndarray], inside: str) -> bytes:
     """The pickle of OrderedDict(name=tensor, ...), opcode by opcode: pickle itself would import torch."""
-    out = bytearray(b"\x80\x02" + _ORDERED_DICT + b"(")
+    out = bytearray(b"\x80\x02" + (b"}" + _text(inside) if inside else b"") + _ORDERED_DICT + b"(")
     for key, (name, array) in enumerate(state_dict.items()):
         out += _text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n"
         out += b"((" + _text("storage") + b"ctorch\nFloatStorage\n" + _text(str(key)) + _text("cpu")
         out += _int(array.size) + b"tQ"  # a persistent id: where the bytes are
         strides = [stride // 4 for stride in np.empty(array.shape, np.float32).strides]
         out += _int(0) + _ints(array.shape) + _ints(strides) + b"\x89" + _ORDERED_DICT + b"tR"
-    return bytes(out + b"u.")
+    return bytes(out + (b"us." if inside else b"u."))
 
 
 _ORDERED_DICT = b"ccollections\nOrderedDict\n)R"

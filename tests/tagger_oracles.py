@@ -1,0 +1,216 @@
+"""The PyTorch side of the tests of PANNs and PSLA: published classes where a package has them, and the rest
+of those systems written from their facts around the packages' blocks.
+
+Imported by the tests that need it; skips them where a package is absent.
+"""
+
+import importlib.util
+import sys
+import types
+
+import numpy as np
+import pytest
+
+
+def _package(name: str):
+    """A package without running its __init__, which for panns_inference fetches files."""
+    if name in sys.modules:
+        return
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        pytest.skip(f"{name} is not installed")
+    bare = types.ModuleType(name)
+    bare.__path__ = list(spec.submodule_search_locations)
+    sys.modules[name] = bare
+
+
+def panns():
+    """panns_inference.models: the published CNN14 and CNN14_DecisionLevelMax, and their blocks."""
+    pytest.importorskip("torch")
+    _package("panns_inference")
+    pytest.importorskip("torchlibrosa")
+    import panns_inference.models
+
+    return panns_inference.models
+
+
+# samples of a frame, samples between frames, highest frequency
+RATES = {32_000: (1024, 320, 14_000), 16_000: (512, 160, 8_000)}
+
+
+def panns_model(name: str, *, classes: int = 5, rate_hz: int = 32_000, channels=(4, 8, 8, 16, 16, 32)):
+    """A PANN of these widths: as published, its convolutions narrowed."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    models = panns()
+    length, shift, high = RATES[rate_hz]
+    kind = models.Cnn14_DecisionLevelMax if "decision" in name else models.Cnn14
+    model = kind(rate_hz, length, shift, 64, 50, high, classes)
+    if name in ("cnn6", "cnn10"):
+        channels = channels[:4]
+        model.conv_block5 = model.conv_block6 = None
+        model.forward = types.MethodType(_forward_of_four, model)
+    for i, (inputs, outputs) in enumerate(zip((1, *channels), channels, strict=False), start=1):
+        block = _Block5x5(inputs, outputs) if name == "cnn6" else models.ConvBlock(inputs, outputs)
+        setattr(model, f"conv_block{i}", block)
+    width = channels[-1]
+    model.fc1 = nn.Linear(width, width)
+    if name == "cnn14_decision_att":
+        model.fc_audioset = None
+        model.att_block = _Attention(width, classes)
+        model.forward = types.MethodType(_forward_of_attention, model)
+    else:
+        model.fc_audioset = nn.Linear(width, classes)
+    if hasattr(model, "spec_augmenter"):
+        model.spec_augmenter = nn.Identity()
+    return _randomised(model, torch, torch.randn(4, 80_000) * torch.tensor([[0.01], [0.1], [0.3], [1.0]]))
+
+
+def _randomised(model, torch, sample, seed: int = 0):
+    """Norms away from 1 and 0, running statistics of a sample, so that layers matter; and loud heads."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                for tensor, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.3, 0.3)):
+                    tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+        for name, parameter in model.named_parameters():
+            if name.startswith(
+                ("fc_audioset", "att_block.att", "att_block.cla", "attention.att", "attention.cla")
+            ):
+                parameter.mul_(4)
+        # A mean over one batch of all that the norms see.
+        momenta = {m: m.momentum for m in model.modules() if hasattr(m, "momentum")}
+        for module in momenta:
+            module.momentum = 1.0
+        model.train()(sample)
+        for module, momentum in momenta.items():
+            module.momentum = momentum
+    return model.eval()
+
+
+def _log_mel(model, waveform):
+    x = model.logmel_extractor(model.spectrogram_extractor(waveform))
+    return model.bn0(x.transpose(1, 3)).transpose(1, 3)
+
+
+def _forward_of_four(self, waveform):
+    """CNN6 and CNN10: four blocks, all pooled."""
+    import torch
+
+    x = _log_mel(self, waveform)
+    for block in (self.conv_block1, self.conv_block2, self.conv_block3, self.conv_block4):
+        x = block(x, pool_size=(2, 2), pool_type="avg")
+    x = x.mean(dim=3)
+    embedding = torch.relu(self.fc1(x.max(dim=2).values + x.mean(dim=2)))
+    return {"clipwise_output": torch.sigmoid(self.fc_audioset(embedding)), "embedding": embedding}
+
+
+def _Block5x5(inputs: int, outputs: int):
+    from torch import nn
+    from torch.nn import functional
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = nn.Conv2d(inputs, outputs, 5, padding=2, bias=False)
+            self.bn1 = nn.BatchNorm2d(outputs)
+
+        def forward(self, x, pool_size, pool_type):
+            return functional.avg_pool2d(functional.relu(self.bn1(self.conv1(x))), pool_size)
+
+    return Block()
+
+
+def _Attention(width: int, classes: int):
+    from torch import nn
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.att, self.cla = nn.Conv1d(width, classes, 1), nn.Conv1d(width, classes, 1)
+            self.bn_att = nn.BatchNorm1d(classes)
+
+    return Attention()
+
+
+def _forward_of_attention(self, waveform):
+    """CNN14_DecisionLevelAtt."""
+    import torch
+    from torch.nn import functional
+
+    x = _log_mel(self, waveform)
+    for i in range(1, 7):
+        x = getattr(self, f"conv_block{i}")(x, pool_size=(2, 2) if i < 6 else (1, 1), pool_type="avg")
+    x = x.mean(dim=3)
+    x = functional.max_pool1d(x, 3, 1, 1) + functional.avg_pool1d(x, 3, 1, 1)
+    x = torch.relu(self.fc1(x.transpose(1, 2))).transpose(1, 2)
+    weights = torch.softmax(self.att_block.att(x).clamp(-10, 10), dim=-1)
+    scores = torch.sigmoid(self.att_block.cla(x))
+    return {"clipwise_output": (weights * scores).sum(dim=2), "segments": scores.transpose(1, 2)}
+
+
+def efficientnet(scale):
+    """efficientnet_pytorch's net of that width, depth and image size, for one channel."""
+    pytest.importorskip("torch")
+    if importlib.util.find_spec("efficientnet_pytorch") is None:
+        pytest.skip("efficientnet_pytorch is not installed")
+    from efficientnet_pytorch import EfficientNet
+    from efficientnet_pytorch.utils import efficientnet as parameters
+
+    blocks, shared = parameters(
+        width_coefficient=scale.width, depth_coefficient=scale.depth, image_size=scale.image
+    )
+    net = EfficientNet(blocks, shared)
+    net._change_in_channels(1)
+    return net
+
+
+def psla_model(scale, *, classes: int = 5):
+    """PSLA: the net without its own head, four heads of attention over the mean of the frequencies."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+
+    class Heads(nn.Module):
+        def __init__(self, width: int):
+            super().__init__()
+            pointwise = lambda: nn.ModuleList([nn.Conv2d(width, classes, 1) for _ in range(4)])
+            self.att, self.cla = pointwise(), pointwise()
+            self.head_weight = nn.Parameter(torch.tensor([0.1, 0.2, 0.3, 0.35]))
+
+        def forward(self, x):
+            total = 0
+            for attend, classify, weight in zip(self.att, self.cla, self.head_weight, strict=True):
+                shares = torch.sigmoid(attend(x)).clamp(1e-7, 1 - 1e-7)[..., 0]
+                shares = shares / shares.sum(dim=2, keepdim=True)
+                total = total + weight * (shares * torch.sigmoid(classify(x))[..., 0]).sum(dim=2)
+            return total
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.effnet = efficientnet(scale)
+            self.attention = Heads(self.effnet._conv_head.out_channels)
+
+        def forward(self, fbank):
+            x = self.effnet.extract_features(fbank[:, None].transpose(2, 3))
+            return self.attention(x.mean(dim=2)[..., None])
+
+    return _randomised(Model(), torch, torch.randn(4, 96, 128))
+
+
+def saved(model, path, **around) -> None:
+    """As a training script of PSLA (a bare state dict) or, with words, of PANNs saves it."""
+    import torch
+
+    torch.save({"model": model.state_dict(), **around} if around else model.state_dict(), path)
+
+
+def logit(score) -> np.ndarray:
+    """Of a score as torch has it, in float64."""
+    score = np.asarray(score.detach(), np.float64)
+    return np.log(score) - np.log1p(-score)

@@ -1,0 +1,255 @@
+"""PANNs and PSLA against the published classes, from a waveform to log-odds, gradients and statistics."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tagger_oracles import logit, panns_model, psla_model, saved
+
+from ast_jax.errors import InputError
+from ast_jax.models import abstract, family, num_parameters
+from ast_jax.models.base import split
+from ast_jax.models.efficientnet import SCALES
+from ast_jax.objectives import objective
+from ast_jax.settings import Objective, Optimizer
+from ast_jax.training.optim import from_settings
+from ast_jax.training.step import Step, init_state, train_step
+from ast_jax.weights import load_model, panns_layout, psla_layout
+from ast_jax.weights.convert import convert
+
+PANNS = ("cnn6", "cnn10", "cnn14", "cnn14_decision_max", "cnn14_decision_att")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("cnn6", {}, 4_837_455),
+        ("cnn10", {}, 5_219_279),
+        ("cnn14", {}, 80_753_615),
+        ("cnn14_decision_max", {}, 80_753_615),
+        ("psla", {"scale": "b2"}, 13_640_766),
+        ("psla", {"scale": "b0"}, 9_407_672),
+    ],
+)
+def test_they_have_the_published_number_of_parameters(name, options, count):
+    assert num_parameters(abstract(name, family(name).Config(**options))) == count
+
+
+def sounds(count: int, samples: int) -> np.ndarray:
+    """Noise whose loudness changes, so that steps of time differ."""
+    rng = np.random.default_rng(samples)
+    loud = np.repeat(rng.uniform(0.01, 0.5, (count, 16)), -(-samples // 16), axis=1)[:, :samples]
+    return (rng.normal(size=(count, samples)) * loud).astype(np.float32)
+
+
+def loaded_panns(tmp_path, name: str, model, **changes):
+    saved(model, tmp_path / "panns.pth", iteration=7)
+    return load_model(tmp_path / "panns.pth", facts={"family": name}, **changes)
+
+
+@pytest.mark.parametrize("name", PANNS)
+def test_a_panns_log_odds_are_the_published_classes_from_a_waveform(tmp_path, name):
+    """1e-4 of their size: two float32 spectrograms and up to 12 convolutions, in other orders."""
+    torch = pytest.importorskip("torch")
+    rate_hz = 16_000 if name == "cnn14" else 32_000
+    model = panns_model(name, rate_hz=rate_hz)
+    loaded = loaded_panns(tmp_path, name, model)
+    assert loaded.front_end.sample_rate_hz == rate_hz
+    for frames in (64, 101, 230) if name == "cnn14" else (101,):
+        waveform = sounds(2, (frames - 1) * loaded.front_end.frame_shift + 17)
+        told = model(torch.from_numpy(waveform))
+        again = loaded_panns(tmp_path, name, model, num_frames=frames)
+        fbank = np.stack([again.front_end.features(x) for x in waveform])
+        assert fbank.shape[1] == frames
+        wanted = logit(told["clipwise_output"])
+        assert np.abs(wanted[0] - wanted[1]).max() > 0.03  # it does hear them
+        np.testing.assert_allclose(again.logits(fbank), wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("scale", "frames"), [("tiny", 101), ("b2", 64)])
+def test_psla_is_the_published_arithmetic(tmp_path, scale, frames):
+    """1e-4 of their size: float32, up to 70 layers. B2's padding is not what its input alone would have."""
+    torch = pytest.importorskip("torch")
+    model = psla_model(SCALES[scale])
+    saved(model, tmp_path / "psla.pth")
+    loaded = load_model(tmp_path / "psla.pth", mean=-4.0, std=5.0, num_frames=frames)
+    assert loaded.model.config.scale == scale
+    fbank = np.random.default_rng(0).normal(-4, 5, (2, frames, 128)).astype(np.float32)
+    wanted = logit(model(torch.from_numpy((fbank + 4) / 5)))
+    assert np.abs(wanted[0] - wanted[1]).max() > 0.03  # it does hear them
+    np.testing.assert_allclose(loaded.logits(fbank), wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+# ---- Training
+
+
+FRAMES, CLASSES, CLIPS, STEPS = 64, 5, 6, 40
+RATES = {"cnn14": {"lr": 1e-3, "amsgrad": True, "adam_b1": 0.9}, "psla": {"lr": 1e-2}}
+
+
+def batch() -> dict[str, np.ndarray]:
+    """Clips of two loudnesses; the last row only fills the batch."""
+    rng = np.random.default_rng(1)
+    labels = (rng.random((CLIPS, CLASSES)) < 0.4).astype(np.float32)
+    return {
+        "labels": labels,
+        "index": np.arange(CLIPS, dtype=np.int32),
+        "mask": np.array([1] * (CLIPS - 1) + [0], np.float32),
+        "length": np.full(CLIPS, FRAMES, np.int32),
+    }
+
+
+class Pair:
+    """A tagger in PyTorch and the same here, without dropout, in training."""
+
+    def __init__(self, name: str, tmp_path, torch):
+        self.torch, self.name = torch, name
+        rows = batch()
+        if name == "cnn14":
+            self.theirs, options = panns_model(name), {"dropout": (0.0, 0.0)}
+            self.given = sounds(CLIPS, (FRAMES - 1) * 320)
+        else:
+            self.theirs, options = psla_model(SCALES["tiny"]), {"drop_connect": 0.0}
+            self.theirs.effnet._global_params = self.theirs.effnet._global_params._replace(
+                drop_connect_rate=0
+            )
+            self.given = np.random.default_rng(0).normal(size=(CLIPS, FRAMES, 128)).astype(np.float16)
+            self.given = self.given.astype(np.float32)
+        saved(self.theirs, tmp_path / "start.pth", **({"iteration": 0} if name == "cnn14" else {}))
+        stated = {} if name == "cnn14" else {"mean": 0.0, "std": 1.0}
+        self.loaded = load_model(tmp_path / "start.pth", num_frames=FRAMES, **stated, **options)
+        front_end = self.loaded.front_end
+        fbank = [front_end.features(x) for x in self.given] if name == "cnn14" else self.given
+        self.rows = rows | {"fbank": np.stack(fbank)}
+        self.graphdef, self.params, self.statistics = split(self.loaded.model)
+        self.step = Step(front_end, objective(Objective(loss="bce")))
+
+    def steps(self, settings: Optimizer):
+        """The state and the loss after each of some steps."""
+        _, optimizer = from_settings(settings, 10, dict.fromkeys(self.params, 1.0))
+        one = functools.partial(train_step, graphdef=self.graphdef, optimizer=optimizer, step=self.step)
+        # unoptimised: compiled in half the time
+        one = jax.jit(one, compiler_options={"xla_backend_optimization_level": 0})
+        state = init_state(self.params, self.statistics, optimizer)
+        rows = {key: jnp.asarray(value) for key, value in self.rows.items()}
+        while True:
+            state, figures = one(state, rows)
+            yield state, float(figures["loss"])
+
+    def loss(self):
+        """PyTorch's, of the real rows."""
+        torch, real = self.torch, self.rows["mask"] > 0
+        told = self.theirs(torch.from_numpy(self.given[real]))
+        score = told["clipwise_output"] if self.name == "cnn14" else told
+        score = score.clamp(1e-7, 1 - 1e-7)
+        return torch.nn.functional.binary_cross_entropy(score, torch.from_numpy(self.rows["labels"][real]))
+
+    def as_ours(self, values: dict) -> dict[str, np.ndarray]:
+        """PyTorch's arrays by our paths."""
+        if self.name == "cnn14":
+            table = panns_layout.rows_of("cnn14", self.loaded.model.config)
+        else:
+            table = psla_layout.rows_of("tiny") + psla_layout.heads()
+        return {
+            row.ours: row.read(*(np.array(values[key]) for key in row.theirs))
+            for row in table
+            if all(key in values for key in row.theirs)
+        }
+
+
+@pytest.fixture(scope="module", params=["cnn14", "psla"])
+def pair(request, tmp_path_factory):
+    torch = pytest.importorskip("torch")
+    without = torch.nn.functional.dropout
+    torch.nn.functional.dropout = lambda x, *_, **__: x
+    yield Pair(request.param, tmp_path_factory.mktemp("pair"), torch)
+    torch.nn.functional.dropout = without
+
+
+def test_gradients_statistics_and_forty_steps_are_pytorchs(pair):
+    """Gradients to 1e-3 of their norm: float32 through batch statistics of five clips; losses to 1e-3.
+
+    Adam's eps is large: gradients near 0, whose signs are rounding's, are else whole steps.
+    """
+    torch = pair.torch
+    settings = Optimizer(adam_eps=1e-2, weight_decay=0.0, **RATES[pair.name])
+    adam = torch.optim.Adam(
+        pair.theirs.parameters(),
+        lr=settings.lr,
+        eps=settings.adam_eps,
+        betas=(settings.adam_b1, settings.adam_b2),
+        amsgrad=settings.amsgrad,
+    )
+    pair.theirs.train()
+    ours, wanted, losses = pair.steps(settings), [], []
+    for step in range(STEPS):
+        adam.zero_grad()
+        loss = pair.loss()
+        loss.backward()
+        state, own = next(ours)
+        if step == 0:
+            assert_gradients(pair, state, settings)
+            assert_statistics(pair, state, 1e-4)
+        adam.step()
+        wanted.append(float(loss.detach()))
+        losses.append(own)
+    assert wanted[-1] < 0.8 * wanted[0]
+    np.testing.assert_allclose(losses, wanted, rtol=1e-3)
+    assert_statistics(pair, state, 1e-4)
+
+
+def assert_gradients(pair, state, settings: Optimizer):
+    """The first moment after one step is the gradient times 1 - b1."""
+    moments = next(part.mu for part in state["opt"] if hasattr(part, "mu"))
+    found = {key: p.grad.numpy() for key, p in pair.theirs.named_parameters() if p.grad is not None}
+    wanted = pair.as_ours(found)
+    assert wanted.keys() == pair.params.keys()
+    # a bias before a norm has none: what is there is rounding
+    least = 1e-5 * max(np.linalg.norm(gradient) for gradient in wanted.values())
+    for path, gradient in wanted.items():
+        own = np.asarray(moments[path]) / (1 - settings.adam_b1)
+        assert np.linalg.norm(own - gradient) <= 1e-3 * np.linalg.norm(gradient) + least, path
+
+
+def assert_statistics(pair, state, share: float):
+    """Running means to that share of the largest deviation, variances to that of the largest."""
+    moved = pair.as_ours({key: value.numpy() for key, value in pair.theirs.state_dict().items()})
+    for path, value in state["statistics"].items():
+        var = moved[path.replace("/mean", "/var")]
+        size = np.sqrt(var.max()) if path.endswith("mean") else var.max()
+        np.testing.assert_allclose(value, moved[path], rtol=0, atol=share * size, err_msg=path)
+
+
+# ---- Files
+
+
+@pytest.mark.parametrize("name", ["cnn6", "cnn14_decision_att", "psla"])
+def test_their_files_come_back_bit_for_bit(tmp_path, name):
+    """Into our model and out again, every entry that is not a count of batches or the frozen front end."""
+    torch = pytest.importorskip("torch")
+    is_psla = name == "psla"
+    model = psla_model(SCALES["tiny"]) if is_psla else panns_model(name)
+    saved(model, tmp_path / "theirs.pth", **({} if is_psla else {"iteration": 3}))
+    stated = {"mean": 0.0, "std": 1.0} if is_psla else {}
+    convert(tmp_path / "theirs.pth", tmp_path / "ours", to="flax", **stated)
+    convert(tmp_path / "ours", tmp_path / "again.pth", to="psla" if is_psla else "panns")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)
+    again = {k.removeprefix("module."): v for k, v in again.items()} if is_psla else again["model"]
+    for key, value in model.state_dict().items():
+        if key.endswith("num_batches_tracked") or key.startswith(("effnet._fc", "att_block.bn_att")):
+            continue
+        if key.startswith(("spectrogram_extractor", "logmel_extractor")):
+            np.testing.assert_allclose(again[key], value, atol=1e-6)
+        else:
+            assert torch.equal(again[key], value), key
+    model.load_state_dict(again, strict=not is_psla)  # psla's has the ImageNet classes beside
+    assert load_model(tmp_path / "again.pth").card() == load_model(tmp_path / "ours").card()
+
+
+def test_a_front_end_that_is_another_is_refused(tmp_path):
+    model = panns_model("cnn6")
+    model.logmel_extractor.melW.data[3] += 0.01
+    with pytest.raises(InputError, match=r"melW is of another front end"):
+        loaded_panns(tmp_path, "cnn6", model)
