@@ -47,7 +47,7 @@ test:
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy
-	$(python) -m pytest -rs -n 2 --dist=loadfile $(ARGS)
+	$(python) -m pytest -rs -n 2 --dist=loadfile --durations=30 $(ARGS)
 
 prove:
 	$(environment) $(needs_dev)

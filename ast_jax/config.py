@@ -70,6 +70,42 @@ def suffix_options(
     return options
 
 
+def panns(config: ConfigDict, family: str, *, seconds: float) -> None:
+    """Makes a recipe one of PANNs': its model, optimiser and augmentation."""
+    config.model.family = family
+    config.num_frames = round(100 * seconds) + 1
+    config.batch_size, config.lr, config.adam_b1, config.amsgrad = 32, 1e-3, 0.9, True
+    config.weight_decay = 0.0
+    config.mixup, config.mixup_alpha, config.mixup_of = 1.0, 1.0, "features"
+    config.freq_mask, config.time_mask = 0, 0
+    config.time_stripes, config.freq_stripes = (2, 64), (2, 8)
+    # the first layer normalises
+    config.dataset.mean, config.dataset.std = 0.0, 1.0
+
+
+def psla(config: ConfigDict, scale: str, *, frames: int) -> None:
+    """Makes a recipe PSLA's: its model, optimiser and augmentation."""
+    config.model.family, config.model.options = "psla", ConfigDict({"scale": scale})
+    config.num_frames, config.lr = frames, 1e-3
+    config.mixup, config.freq_mask, config.time_mask = 0.5, 48, min(192, frames // 5)
+
+
+def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
+    """Makes the model of a recipe for small sets another one: `ast` leaves it, then there are PANNs, `psla`
+    and `psla_SCALE`. Raises InputError for another name.
+    """
+    family, _, scale = name.partition("_")
+    if family == "psla":
+        psla(config, scale or "b2", frames=round(100 * seconds / 32 + 0.5) * 32)
+        # few steps: statistics have to follow
+        with config.unlocked():
+            config.model.options.momentum = 0.1
+    elif name.startswith("cnn"):
+        panns(config, name, seconds=seconds)
+    elif name != "ast":
+        raise InputError(f"model={name}: choose ast, cnn6, cnn10, cnn14, psla_b0 or psla")
+
+
 POD = 16  # times the recipe's batch, where the suffix says `pod` and not how much
 
 

@@ -6,13 +6,14 @@ r"""ESC-50: 2000 clips of 5 s, 50 classes, 5 folds; also any set in its layout, 
 Words: S (from ImageNet), P (from the AudioSet checkpoint), scratch is neither; paper (20 epochs and, for S,
 the RGB kernels' mean, as the paper says, instead of the published code's 25 and sum); waveform (shards of
 waveforms); cpu (AST-tiny of 6 blocks at stride 16 from scratch, for two CPU cores); pod or pod=TIMES (a
-larger batch, see docs/recipes.md). Keys: fold=1..5, the fold held out.
+larger batch, see docs/recipes.md). Keys: fold=1..5, the fold held out; model=cnn6, cnn10, cnn14, psla_b0 or
+psla, another model from scratch, or from config.init_from, with its own optimiser and augmentation.
 
 Published, AST-base: S 88.7 +- 0.7 %, P 95.6 +- 0.4 % (mean of the folds; table 3 of the paper).
 One epoch is 34 steps; 2.5 h for all folds on four GTX TITAN.
 """
 
-from ast_jax.config import base, enlarge, suffix_options
+from ast_jax.config import base, enlarge, suffix_options, tagger
 from ast_jax.errors import InputError
 
 FOLDS = (1, 2, 3, 4, 5)
@@ -30,7 +31,9 @@ CURVE_P = {
 
 def get_config(suffix: str = ""):
     options = suffix_options(
-        suffix, words=("S", "P", "paper", "waveform", "cpu", "pod"), keys={"fold": 1, "pod": 1}
+        suffix,
+        words=("S", "P", "paper", "waveform", "cpu", "pod"),
+        keys={"fold": 1, "model": "ast", "pod": 1},
     )
     if options["fold"] not in FOLDS:
         raise InputError(f"fold={options['fold']}: choose one of 1 to 5")
@@ -63,5 +66,6 @@ def get_config(suffix: str = ""):
         config.batch_size, config.lr = 16, 5e-4
         config.lr_warmup, config.lr_warmup_steps = "linear", 20
         config.lr_decay_epochs = tuple(range(14, 26))
+    tagger(config, options["model"], seconds=5)
     enlarge(config, options["pod"])
     return config

@@ -4,17 +4,19 @@ r"""Your own sounds: a directory per class, a CSV (file, labels, split) or the r
 
 Words: multi (several labels a clip: sigmoid and BCE instead of softmax and CE), cpu (AST-tiny at stride 16,
 for CPU cores). Keys: seconds (the model's length; longer clips are cut at their end, shorter ones padded),
-default 5.
+default 5; model=cnn6, cnn10, cnn14, psla_b0 or psla, another model, with its own optimiser and augmentation:
+  python -m ast_jax.main --config=configs/folder.py:model=cnn14 --config.init_from=cnn14_0.431 \
+      --config.lr=1e-4 --config.dataset.source_dir=my_sounds --workdir=runs/mine
 
 Without split directories or a split column, a fifth of the clips of each class is held out, always the same
 ones. Mean and standard deviation are measured on the training clips.
 """
 
-from ast_jax.config import base, suffix_options
+from ast_jax.config import base, suffix_options, tagger
 
 
 def get_config(suffix: str = ""):
-    options = suffix_options(suffix, words=("multi", "cpu"), keys={"seconds": 5.0})
+    options = suffix_options(suffix, words=("multi", "cpu"), keys={"seconds": 5.0, "model": "ast"})
     config = base()
     config.dataset.name = "folder"
     config.num_frames = (
@@ -28,4 +30,5 @@ def get_config(suffix: str = ""):
         config.model.variant, config.model.strides = "tiny", (16, 16)
         config.batch_size, config.lr = 16, 3e-4
         config.lr_decay_epochs = tuple(range(12, 26))
+    tagger(config, options["model"], seconds=options["seconds"])
     return config

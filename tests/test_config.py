@@ -133,6 +133,56 @@ def test_recipes_carry_the_references_values(name, suffix):
     assert config.dataset.kind == "log_mel"
 
 
+# PANNs' and PSLA's published settings that differ from the AST's.
+OTHERS = {
+    ("panns", ""): {
+        **{"model.family": "cnn14", "num_frames": 1001, "batch_size": 32, "lr": 1e-3, "loss": "bce"},
+        **{"adam_b1": 0.9, "adam_b2": 0.999, "amsgrad": True, "weight_decay": 0.0, "lr_decay_epochs": []},
+        **{"sampling": "round_robin", "mixup": 1.0, "mixup_alpha": 1.0, "mixup_of": "features"},
+        **{"time_stripes": [2, 64], "freq_stripes": [2, 8], "freq_mask": 0, "time_mask": 0},
+        **{"epoch_steps": 2000, "epochs": 300, "published.curve.300": 0.431},
+    },
+    ("panns", "balanced"): {"epochs": 50, "published.curve.50": 0.278, "dataset.train": ["balanced"]},
+    ("panns", "16k"): {"model.options.sample_rate_hz": 16_000, "published.curve.300": 0.438},
+    ("psla", ""): {
+        **{"model.family": "psla", "model.options.scale": "b2", "num_frames": 1056, "batch_size": 100},
+        **{
+            "dataset.mean": -4.6476,
+            "dataset.std": 4.5699,
+            "lr": 1e-4,
+            "lr_warmup_steps": 1000,
+            "loss": "bce",
+        },
+        **{"lr_decay": 0.5, "lr_decay_epochs": [10, 15, 20, 25, 30], "epochs": 30, "sampling": "balanced"},
+        **{"average_epochs": [16, 30], "average_first_twice": True, "mixup": 0.5, "mixup_alpha": 10.0},
+        **{"freq_mask": 48, "time_mask": 192, "adam_b1": 0.95, "weight_decay": 5e-7},
+        **{"init_from": "efficientnet_b2", "published.curve.30": 0.440},
+    },
+    ("psla", "balanced"): {
+        **{"lr": 1e-3, "lr_decay_epochs": [35, 40, 45, 50, 55, 60], "epochs": 60, "sampling": "shuffle"},
+        **{"average_epochs": [41, 60], "init_from": "efficientnet_b2"},
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "suffix"), list(OTHERS))
+def test_recipes_of_other_systems_carry_theirs(name, suffix):
+    values = flatten(recipe(name, suffix))
+    assert {key: values.get(key) for key in OTHERS[name, suffix]} == OTHERS[name, suffix]
+
+
+@pytest.mark.parametrize("model", ["cnn6", "cnn10", "cnn14", "psla_b0", "psla"])
+@pytest.mark.parametrize("name", ["folder", "esc50"])
+def test_small_sets_take_other_models(name, model):
+    settings = Settings.of(recipe(name, f"model={model}"))
+    config = config_from(settings, num_classes=10)
+    assert settings.model.family == model.partition("_")[0]
+    # 5 s, in whole steps of the model's time
+    assert config.num_frames in (501, 512)
+    with pytest.raises(InputError, match="model=resnet: choose ast, cnn6"):
+        recipe(name, "model=resnet")
+
+
 @pytest.mark.parametrize(
     ("name", "suffix", "changed"),
     [

@@ -1,6 +1,8 @@
 """`ablate`: runs that differ in one choice, each beside the published figure."""
 
+import json
 import runpy
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +10,11 @@ from typing import Annotated, Any
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.sweep import markdown, sweep, write
 from ast_jax.errors import InputError
+from ast_jax.models.base import abstract, num_parameters
+from ast_jax.models.cost import forward_flops
 from ast_jax.recipes import Recipe
+from ast_jax.weights.files import read_json
+from ast_jax.weights.model_card import CARD, stated_config
 
 
 def ablate(
@@ -36,7 +42,8 @@ def ablate(
         "table": table,
         "metric": metric,
         "rows": [
-            {"row": row, **values, "published": published.get(row)} for row, values in figures_of.items()
+            {"row": row, **values, "published": published.get(row), **costs(workdir / row)}
+            for row, values in figures_of.items()
         ],
     }
     write(workdir, "ablation", summary, table_of(summary))
@@ -72,11 +79,34 @@ def figures(results: Mapping[str, Any], metric: str) -> dict[str, Any]:
     }
 
 
+def costs(run: Path) -> dict[str, Any]:
+    """The model's parameters, operations a clip, and clips a second of training on these devices (the median
+    of its log points); nothing where no run has left its files.
+    """
+    if not (run / CARD).is_file():
+        return {}
+    card = read_json(run / CARD)
+    model = abstract(card["family"], stated_config(card, str(run)))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    speeds = [row["clips_per_s"] for row in rows if "clips_per_s" in row]
+    return {
+        "parameters": num_parameters(model),
+        "forward_flops": forward_flops(model),
+        "clips_per_s": statistics.median(speeds) if speeds else None,
+    }
+
+
 def table_of(summary: Mapping[str, Any]) -> str:
     """Markdown: a row a run."""
     rows = []
     for row in summary["rows"]:
         known = row["published"]
         beside = ["-", "-"] if known is None else [f"{known:.3f}", f"{row['value'] - known:+.3f}"]
-        rows.append([row["row"], f"{row['value']:.4f}", *beside, "-".join(map(str, row["epochs"]))])
-    return markdown([summary["table"], summary["metric"], "published", "difference", "epochs"], rows)
+        cost = [
+            f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "-",
+            f"{row['forward_flops'] / 1e9:.2f}" if "forward_flops" in row else "-",
+            f"{row['clips_per_s']:.0f}" if row.get("clips_per_s") else "-",
+        ]
+        rows.append([row["row"], f"{row['value']:.4f}", *beside, "-".join(map(str, row["epochs"])), *cost])
+    head = [summary["table"], summary["metric"], "published", "difference", "epochs"]
+    return markdown([*head, "parameters", "GFLOP", "clips/s"], rows)

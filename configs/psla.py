@@ -1,0 +1,44 @@
+r"""PSLA on AudioSet (Gong, Chung and Glass 2021): EfficientNet with four heads of attention, as published.
+
+  python -m ast_jax.main --config=configs/psla.py --config.dataset.source_dir=audioset
+  python -m ast_jax.main --config=configs/psla.py:balanced --config.dataset.labels=enhanced.csv
+
+Words: balanced (the 20 k clips); scratch (not from ImageNet); waveform (shards of waveforms, on which mixup
+is exact); pod or pod=TIMES (a larger batch, see docs/recipes.md). Keys: scale=b0 or b2 (default).
+
+Published mAP, weights averaged: .444 full (epochs 16 to 30) and .319 balanced (41 to 60, with enhanced
+labels; .312 with the original ones); .440 full at the last epoch. One week and twelve hours on four TITAN X.
+The averages count their first epoch twice, as the published code does.
+"""
+
+from ast_jax.config import base, enlarge, psla, suffix_options
+
+
+def get_config(suffix: str = ""):
+    options = suffix_options(
+        suffix, words=("balanced", "scratch", "waveform", "pod"), keys={"scale": "b2", "pod": 1}
+    )
+    config = base()
+    psla(config, options["scale"], frames=1056)
+    config.dataset.name = "audioset"
+    config.dataset.train, config.dataset.eval = ("balanced", "unbalanced"), ("eval",)
+    config.dataset.mean, config.dataset.std = -4.6476, 4.5699
+    config.loss, config.metric = "bce", "mAP"
+    config.batch_size, config.epochs, config.lr = 100, 30, 1e-4
+    config.lr_warmup_steps = 1000
+    config.lr_decay, config.lr_decay_epochs = 0.5, tuple(range(10, 31, 5))
+    config.sampling, config.average_epochs = "balanced", (16, 30)
+    config.cumulative, config.average_first_twice = True, True
+    config.save_every = 5000
+    if not options["scratch"]:
+        config.init_from = f"efficientnet_{options['scale']}"
+    if options["balanced"]:
+        config.dataset.train, config.sampling, config.save_every = ("balanced",), "shuffle", 0
+        config.epochs, config.lr, config.average_epochs = 60, 1e-3, (41, 60)
+        config.lr_decay_epochs = tuple(range(35, 61, 5))
+    elif config.init_from == "efficientnet_b2":
+        config.published = {"metric": "mAP", "curve": {"30": 0.440}, "band": 0.01}
+    if options["waveform"]:
+        config.dataset.kind = "waveform"
+    enlarge(config, options["pod"])
+    return config
