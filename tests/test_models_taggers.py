@@ -1,6 +1,8 @@
 """PANNs and PSLA against the published classes, from a waveform to log-odds, gradients and statistics."""
 
 import functools
+import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +11,16 @@ import pytest
 from tagger_oracles import logit, panns_model, psla_model, saved
 
 from ast_jax.errors import InputError
-from ast_jax.models import abstract, family, num_parameters
+from ast_jax.models import abstract, build, family, host_variables, num_parameters
 from ast_jax.models.base import split
 from ast_jax.models.efficientnet import SCALES
 from ast_jax.objectives import objective
 from ast_jax.settings import Objective, Optimizer
 from ast_jax.training.optim import from_settings
 from ast_jax.training.step import Step, init_state, train_step
-from ast_jax.weights import load_model, panns_layout, psla_layout
+from ast_jax.weights import LoadedModel, load_model, panns_layout, psla_layout
 from ast_jax.weights.convert import convert
+from ast_jax.weights.model_card import CARD
 
 PANNS = ("cnn6", "cnn10", "cnn14", "cnn14_decision_max", "cnn14_decision_att")
 
@@ -253,3 +256,17 @@ def test_a_front_end_that_is_another_is_refused(tmp_path):
     model.logmel_extractor.melW.data[3] += 0.01
     with pytest.raises(InputError, match=r"melW is of another front end"):
         loaded_panns(tmp_path, "cnn6", model)
+
+
+@pytest.mark.parametrize("name", ["cnn6", "psla"])
+def test_they_run_as_onnx(tmp_path, name):
+    """The parity line has the largest difference of logits, of random features."""
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    options = {"channels": (4, 8)} if name == "cnn6" else {"scale": "tiny"}
+    model = build(name, family(name).Config(num_classes=3, num_frames=64, **options))
+    card = {"label_names": list("abc"), "activation": "sigmoid", "channels": "mean"}
+    loaded = LoadedModel(model, front_end=model.front_end, **card)
+    np.savez(tmp_path / "ours.npz", **host_variables(model), **{CARD: json.dumps(loaded.card())})
+    line = convert(tmp_path / "ours.npz", tmp_path / "onnx", to="onnx")[-1]
+    assert float(re.search(r"differ by at most (\S+)", line)[1]) < 1e-3, line

@@ -5,6 +5,7 @@ nothing.
 import dataclasses
 import json
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from flax import nnx
 from safetensors.numpy import save_file
 from weights_oracles import hugging_face_model, reference_model, save_hugging_face
 
+from ast_jax.commands.convert import Format
 from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, host_variables, variables
 from ast_jax.weights import load_model
+from ast_jax.weights.convert import FORMATS, convert
 from ast_jax.weights.convert import LAYOUTS as ALL_LAYOUTS
-from ast_jax.weights.convert import convert
 from ast_jax.weights.families import EXPORTS
 from ast_jax.weights.model_card import CARD
 from ast_jax.weights.pretrained import LoadedModel
@@ -49,6 +51,10 @@ def model_of_ours(directory, config=CONFIG):
     save_file(random, directory / "model.safetensors")
     (directory / CARD).write_text(json.dumps(loaded.card()))
     return random
+
+
+def test_the_command_offers_every_format():
+    assert get_args(Format) == FORMATS
 
 
 # an AST's

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.models import AS_IT_IS, Stated
 
-Format = Literal["flax", "reference", "huggingface", "npz", "safetensors", "stablehlo", "onnx"]
+Format = Literal[
+    "flax", "reference", "huggingface", "panns", "psla", "npz", "safetensors", "stablehlo", "onnx"
+]
 
 
 def convert(

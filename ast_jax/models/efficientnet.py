@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from ast_jax.models.layers import BatchNorm, convolution, dropped, folded
+from ast_jax.models.layers import BatchNorm, Convolution, dropped, folded
 
 
 class Scale(NamedTuple):
@@ -105,10 +105,10 @@ class EfficientNet(nnx.Module):
         padding, shapes = blocks_of(scale)
         self.strided = ((3, 2, padding), *((s.kernel, s.stride, s.padding) for s in shapes))
         stem, self.width = channels(_STEM, scale.width), channels(_TOP, scale.width)
-        self.stem = convolution(1, stem, 3, stride=2, padding=padding, dtype=dtype, rngs=rngs)
+        self.stem = Convolution(1, stem, 3, stride=2, padding=padding, dtype=dtype, rngs=rngs)
         self.stem_norm = _norm(stem, momentum)
         self.blocks = nnx.List([Block(shape, momentum=momentum, dtype=dtype, rngs=rngs) for shape in shapes])
-        self.top = convolution(shapes[-1].outputs, self.width, 1, dtype=dtype, rngs=rngs)
+        self.top = Convolution(shapes[-1].outputs, self.width, 1, dtype=dtype, rngs=rngs)
         self.top_norm = _norm(self.width, momentum)
 
     def __call__(
@@ -138,9 +138,9 @@ class Block(nnx.Module):
         self.shape = shape
         inner = shape.inputs * shape.expansion
         if shape.expansion > 1:
-            self.expand = convolution(shape.inputs, inner, 1, dtype=dtype, rngs=rngs)
+            self.expand = Convolution(shape.inputs, inner, 1, dtype=dtype, rngs=rngs)
             self.expand_norm = _norm(inner, momentum)
-        self.depthwise = convolution(
+        self.depthwise = Convolution(
             inner,
             inner,
             shape.kernel,
@@ -153,9 +153,9 @@ class Block(nnx.Module):
         self.depthwise_norm = _norm(inner, momentum)
         # a quarter of what the block is given, not of what it is expanded to
         squeezed = max(1, shape.inputs // 4)
-        self.squeeze = convolution(inner, squeezed, 1, use_bias=True, dtype=dtype, rngs=rngs)
-        self.excite = convolution(squeezed, inner, 1, use_bias=True, dtype=dtype, rngs=rngs)
-        self.project = convolution(inner, shape.outputs, 1, dtype=dtype, rngs=rngs)
+        self.squeeze = Convolution(inner, squeezed, 1, use_bias=True, dtype=dtype, rngs=rngs)
+        self.excite = Convolution(squeezed, inner, 1, use_bias=True, dtype=dtype, rngs=rngs)
+        self.project = Convolution(inner, shape.outputs, 1, dtype=dtype, rngs=rngs)
         self.project_norm = _norm(shape.outputs, momentum)
 
     def __call__(self, x: Float[Array, "B H W I"], keys: Any, rate: float, norm: dict[str, Any]) -> Array:

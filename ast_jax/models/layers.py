@@ -30,37 +30,42 @@ def _dot_general(x: Array, kernel: Array, dimension_numbers: Any, **options: Any
     return current().linear(x, kernel, dimension_numbers, **options)
 
 
-def convolution(
-    inputs: int,
-    outputs: int,
-    kernel: int,
-    *,
-    stride: int = 1,
-    padding: Any = None,
-    depthwise: bool = False,
-    use_bias: bool = False,
-    init: Any = None,
-    dtype: str = "float32",
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
+class Convolution(nnx.Module):
     """A square convolution of [B, height, width, inputs]; `padding` is (before, after) of both axes, or half
     the kernel. PyTorch's default initialisation where no `init` is given.
     """
-    fan_in = kernel * kernel * (1 if depthwise else inputs)
-    uniform = uniform_fan_in(fan_in)
-    return nnx.Conv(
-        inputs,
-        outputs,
-        (kernel, kernel),
-        strides=stride,
-        padding=(padding or (kernel // 2, kernel // 2),) * 2,
-        feature_group_count=inputs if depthwise else 1,
-        use_bias=use_bias,
-        kernel_init=init or uniform,
-        bias_init=uniform,
-        dtype=jnp.dtype(dtype),
-        rngs=rngs,
-    )
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] | None = None,
+        depthwise: bool = False,
+        use_bias: bool = False,
+        init: Any = None,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.stride, self.padding, self.dtype = stride, padding or (size // 2, size // 2), dtype
+        self.groups = inputs if depthwise else 1
+        uniform = uniform_fan_in(size * size * inputs // self.groups)
+        shape = (size, size, inputs // self.groups, outputs)
+        self.kernel = nnx.Param((init or uniform)(rngs.params(), shape))
+        self.bias = nnx.Param(uniform(rngs.params(), (outputs,))) if use_bias else None
+
+    def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B _ _ O"]:
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            (self.stride, self.stride),
+            (self.padding, self.padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 def dropped(x: Array, keys: Any, rate: float, *, whole: bool = False) -> Array:
@@ -131,9 +136,9 @@ def batch_moments(
     return mean, total((jnp.square(centred) * weights).sum(axes)) / count, count
 
 
-def rows_of(mask: Float[Array, " B"] | None, rows: int) -> Float[Array, " R"] | None:
+def rows_of(mask: Float[Array, " B"] | None, x: Float[Array, "R T F"]) -> Float[Array, " R"] | None:
     """The mask of a batch in which each clip is followed by its partner, where there are so many rows."""
-    return None if mask is None else jnp.repeat(mask, rows // len(mask))
+    return None if mask is None else jnp.repeat(mask, len(x) // len(mask))
 
 
 def log_odds(score: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

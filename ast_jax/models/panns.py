@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from ast_jax.errors import InputError
 from ast_jax.features.slaney import Slaney
 from ast_jax.models.base import Between
-from ast_jax.models.layers import BatchNorm, convolution, dropped, folded, log_odds, rows_of
+from ast_jax.models.layers import BatchNorm, Convolution, dropped, folded, log_odds, rows_of
 
 # samples of a frame, samples between frames and highest frequency, by sample rate
 _RATES = {32_000: (1024, 320, 14_000.0), 16_000: (512, 160, 8_000.0), 8_000: (256, 80, 4_000.0)}
@@ -117,7 +117,7 @@ class CNN14(nnx.Module):
                 f"{list(x.shape)}: pad or cut the clip, or load the model with another num_frames"
             )
         training = key is not None
-        x = self.bn0(x, training=training, mask=rows_of(mask, len(x)))
+        x = self.bn0(x, training=training, mask=rows_of(mask, x))
         y = between.mix(between.augment(x)).astype(self.config.dtype)[..., None]
         for number, block in enumerate(self.blocks):
             y = dropped(block(y, training=training, mask=mask), folded(key, number), self.config.dropout[0])
@@ -217,7 +217,7 @@ class ConvBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.pool = pool
-        make = lambda source: convolution(source, outputs, kernel, init=_XAVIER, dtype=dtype, rngs=rngs)
+        make = lambda source: Convolution(source, outputs, kernel, init=_XAVIER, dtype=dtype, rngs=rngs)
         self.convs = nnx.List([make(inputs if i == 0 else outputs) for i in range(convolutions)])
         self.norms = nnx.List([BatchNorm(outputs) for _ in range(convolutions)])
 
