@@ -48,6 +48,16 @@ def test_the_newest_and_the_best_are_kept(run):
     assert run[1].steps() == [2, 5, 6]
 
 
+def test_a_directory_whose_name_reads_as_a_pattern_keeps_them_too(tmp_path, template):
+    """Without care `lr[0.1]` ends well, and nothing of it can be read again."""
+    directory = tmp_path / "lr[0.1]*" / "run"
+    with contextlib.closing(filled(directory, template, [0.1, 0.9])):
+        pass
+    np.testing.assert_array_equal(load_variables(directory, "best")["b"], np.arange(5.0) + 2)
+    with contextlib.closing(Store(directory, template)) as again:
+        assert again.restore(template).meta["note"] == 2
+
+
 def test_a_restart_remembers_the_best_and_deletes_the_rest(tmp_path, template):
     """Four processes one after the other, each saving three steps: the disk never holds more than three
     checkpoints."""

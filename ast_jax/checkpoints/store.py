@@ -8,10 +8,12 @@ wants back, and a digest of every leaf: storage does not notice all damage by it
 import contextlib
 import copy
 import dataclasses
+import glob
 import json
 import logging
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -57,8 +59,9 @@ class Store:
         self._saving: Future[None] = self._thread.submit(lambda: None)
         logging.getLogger("absl").addFilter(_is_not_repeated)
         self._items = tuple(key for key in template if key != "step")
+        self._link = contextlib.ExitStack()
         self._manager = ocp.CheckpointManager(
-            path,
+            self._link.enter_context(_without_wildcards(path)),
             item_names=(*self._items, "meta"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._retention,
@@ -159,6 +162,7 @@ class Store:
             self._join()
             with self._failures():
                 self._manager.close()
+        self._link.close()
 
     def _join(self) -> None:
         """Returns when the thread has nothing to do."""
@@ -182,6 +186,21 @@ class Store:
     def _last_whole(self) -> str:
         steps = saved_steps(self._workdir)
         return f"that of step {steps[-1]} is whole" if steps else "there is none before it"
+
+
+@contextlib.contextmanager
+def _without_wildcards(path: Path) -> Iterator[Path]:
+    """A path to the same directory that no pattern is seen in: orbax looks for the parts of what it writes by
+    a pattern, and after `lr[0.1]/` finds none.
+    """
+    if glob.escape(str(path)) == str(path):
+        yield path
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ast_jax-") as directory:
+        link = Path(directory, "checkpoints")
+        link.symlink_to(path)
+        yield link
 
 
 def saved_steps(workdir: Path | str) -> list[int]:
