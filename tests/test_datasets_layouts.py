@@ -371,3 +371,62 @@ def test_a_directory_without_sounds_says_so_and_names_the_table_beside(tmp_path)
         folder.list_clips(tmp_path)
     with pytest.raises(InputError, match="no file or directory"):
         folder.list_clips(tmp_path / "nowhere")
+
+
+# ---- Directories that may be splits or classes
+
+
+def sounds_in(root, *places: str):
+    for place in places:
+        for number in range(3):
+            path = root / place / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    return root
+
+
+def under(tops, classes=("cat", "dog")) -> list[str]:
+    return [f"{top}/{name}" for top in tops for name in classes]
+
+
+@pytest.mark.parametrize(
+    ("tops", "splits"),
+    [
+        (("train", "test"), {"train", "test"}),
+        (("train", "holdout"), {"train", "holdout"}),
+        (("training", "hold-out"), {"training", "hold_out"}),
+        (("1", "2", "3"), {"fold1", "fold2", "fold3"}),
+        (("fold 1", "fold 2"), {"fold_1", "fold_2"}),
+    ],
+)
+def test_splits_are_seen_beside_what_systems_leave(tmp_path, tops, splits):
+    sounds_in(tmp_path, *under(tops))
+    (tmp_path / "__MACOSX" / tops[0]).mkdir(parents=True)
+    found = folder.list_clips(tmp_path)
+    assert found.label_names == ("cat", "dog")
+    assert found.splits.keys() == splits
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (["data/cat", "data/dog"], "would be the only class: give"),
+        (under(["data/train", "data/test"]), "whose directories are test, train"),
+        ([*under(["train"]), "cat"], "train may be a split and cat is called like none"),
+        (under(["north", "south"]), r"are these the classes, or north, south\?"),
+    ],
+)
+def test_what_may_be_read_in_two_ways_is_refused_until_somebody_says_which(tmp_path, places, words):
+    sounds_in(tmp_path, *places)
+    with pytest.raises(InputError, match=words):
+        folder.list_clips(tmp_path)
+    assert folder.list_clips(tmp_path, layout="class").label_names == tuple(
+        sorted({p.split("/")[0] for p in places})
+    )
+
+
+def test_numbers_with_sounds_in_them_are_classes(tmp_path):
+    """Spoken digits."""
+    assert folder.list_clips(sounds_in(tmp_path, "0", "1", "2")).label_names == ("0", "1", "2")
+    with pytest.raises(InputError, match="layout 'folds': choose class or split/class"):
+        folder.list_clips(tmp_path, layout="folds")

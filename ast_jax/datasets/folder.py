@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.scanning import (
     held_out,
+    is_audio,
     read_class_labels,
     read_label_names,
     read_table,
@@ -19,7 +20,10 @@ from ast_jax.datasets.scanning import (
 )
 from ast_jax.errors import InputError
 
-SPLIT_NAME = re.compile(r"train(ing)?|valid(ation)?|val|dev|test(ing)?|eval(uation)?|fold_?\d+")
+SPLIT_NAME = re.compile(
+    r"train(ing)?|valid(ation)?|val|dev(elopment)?|test(ing)?|eval(uation)?|hold[ _-]?out|fold[ _-]?\d+"
+)
+LAYOUTS = ("class", "split/class")
 Names = Sequence[str] | str | os.PathLike
 
 
@@ -36,11 +40,13 @@ def list_clips(
     label_names: Names | None = None,
     class_labels: str | os.PathLike | None = None,
     multi_label: bool | None = None,
+    layout: str | None = None,
 ) -> Listing:
     """Reads one of these layouts:
 
     - DIR/class/files, or DIR/split/class/files where every directory in DIR is called train, validation,
-      test, fold1 or the like;
+      test, holdout, fold1 or the like (or is a number, and the same classes are in several of them); what may
+      be read in two ways is refused until `layout` says 'class' or 'split/class';
     - a CSV table with the columns file, labels (several separated by `;`) and, if you like, split;
       `source_dir` is the table itself;
     - the reference's JSON, {"data": [{"wav": path, "labels": "mid,mid"}]}, with its class_labels_indices.csv
@@ -67,7 +73,7 @@ def list_clips(
             for row in _read(root / table, classes)
         ]
     elif source.is_dir():
-        rows, left_out = _directories(source)
+        rows, left_out = _directories(source, layout)
     else:
         rows = _read(source, classes)
     rows = _with_splits(rows)
@@ -86,10 +92,12 @@ def list_clips(
     return Listing("folder", names, multi_label, splits, left_out=left_out)
 
 
-def _directories(source: Path) -> tuple[list[_Row], list[tuple[str, str, str]]]:
+def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[tuple[str, str, str]]]:
+    if layout not in (None, *LAYOUTS):
+        raise InputError(f"layout {layout!r}: choose {' or '.join(LAYOUTS)}")
     folders = subdirectories(source)
-    nested = bool(folders) and all(SPLIT_NAME.fullmatch(name.lower()) for name in folders)
-    groups = [(split, split) for split in folders] if nested else [(None, ".")]
+    nested = (layout or _layout_of(source, folders)) == "split/class"
+    groups = [(_split_called(name), name) for name in folders] if nested else [(None, ".")]
     rows, left_out = [], []
     for split, place in groups:
         for label in subdirectories(source / place):
@@ -105,6 +113,44 @@ def _directories(source: Path) -> tuple[list[_Row], list[tuple[str, str, str]]]:
             f"{source}: no sound files in directories named after their classes (DIR/class/file.wav){hint}"
         )
     return rows, left_out
+
+
+def _split_called(directory: str) -> str:
+    """A directory's name as a split's: a number is a fold."""
+    return f"fold{directory}" if directory.isdigit() else re.sub(r"[ -]+", "_", directory)
+
+
+def _layout_of(source: Path, folders: list[str]) -> str:
+    """What the directories' names say. Raises InputError for what may be read in two ways."""
+    inside = {name: subdirectories(source / name) for name in folders}
+    flat = [name for name in folders if any(is_audio(p) for p in (source / name).iterdir())]
+    named = [name for name in folders if SPLIT_NAME.fullmatch(name.lower())]
+    shared = {
+        label for name in folders for label in inside[name] if sum(label in x for x in inside.values()) > 1
+    }
+    if folders and len(named) == len(folders):
+        return "split/class"
+    if folders and not flat and shared and all(name.isdigit() for name in folders):
+        return "split/class"
+    several = ", ".join(folders[:4]) + (", ..." if len(folders) > 4 else "")
+    how = "say which with --config.dataset.options=\"{'layout': 'class'}\" or \"{'layout': 'split/class'}\""
+    if any(inside[name] for name in named):
+        others = ", ".join([name for name in folders if name not in named][:4])
+        raise InputError(
+            f"{source}: {', '.join(named)} may be a split and {others} is called like none: are the "
+            f"directories splits or classes? rename it, or {how}"
+        )
+    if not flat and shared:
+        raise InputError(
+            f"{source}: {several} hold directories of the same names ({', '.join(sorted(shared)[:4])}): are "
+            f"these the classes, or {several}? {how}"
+        )
+    if len(folders) == 1 and not flat and len(inside[folders[0]]) > 1:
+        raise InputError(
+            f"{source}: its one directory {folders[0]} would be the only class: give {source / folders[0]}, "
+            f"whose directories are {', '.join(inside[folders[0]][:4])}, or {how}"
+        )
+    return "class"
 
 
 Classes = tuple[list[str], dict[str, int]] | None

@@ -16,6 +16,10 @@ AUDIO_SUFFIXES = {
 }  # fmt: skip
 
 
+# What systems leave in directories, beside hidden entries.
+_OF_SYSTEMS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+
+
 def is_audio(path: str | os.PathLike) -> bool:
     return os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES
 
@@ -43,9 +47,11 @@ def scan(directory: str | os.PathLike) -> tuple[list[str], list[str]]:
 
 
 def subdirectories(directory: Path) -> list[str]:
-    """Names of the directories in `directory`, sorted, without hidden ones."""
+    """Names of the directories in `directory`, sorted, without hidden ones and what systems leave."""
     return sorted(
-        p.name for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".") and not is_audio(p)
+        p.name
+        for p in directory.iterdir()
+        if p.is_dir() and not p.name.startswith(".") and p.name.lower() not in _OF_SYSTEMS and not is_audio(p)
     )
 
 

@@ -65,6 +65,11 @@ def statistics(data: Data, prepared: PreparedSet, model: Any) -> FrontEnd:
 def check(settings: Settings, activation: str, prepared: PreparedSet) -> None:
     """Raises InputError for settings that do not fit the data."""
     data = settings.data
+    if len(prepared.label_names) < 2 and not prepared.multi_label:
+        raise InputError(
+            f"{prepared.name} has one class alone ({', '.join(prepared.label_names)}): there is nothing to "
+            "tell it from; give sounds of another one too (is the directory one level too low?)"
+        )
     if activation == "softmax" and prepared.multi_label:
         raise InputError(
             f"{prepared.name} has clips with several labels, and loss {settings.objective.loss} wants one: "
