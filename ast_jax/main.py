@@ -5,21 +5,27 @@ diverged; 70 a fault of the program; 130 Ctrl-C; 141 nobody reads the output; 14
 AST_JAX_TRACEBACK=1 shows the traceback of each.
 """
 
+import contextlib
 import errno
+import functools
+import glob
 import io
 import os
+import re
 import signal
 import sys
 import sysconfig
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ast_jax.errors import Diverged, InputError
 
+DAMAGED = re.compile("Error reading persistent compilation cache entry for '([^']+)'")
 INTERRUPTED = "interrupted (training: the same command goes on from the last checkpoint)"
 
 
@@ -37,11 +43,26 @@ def keep_compiled_programs() -> None:
     They lie in the user's own cache directory, at most 2 GiB, the least used go. To be called before jax is
     imported, which reads these variables then. A directory the user has set stands as it is.
     """
+    warnings.showwarning = functools.partial(heal, warnings.showwarning)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_directory() / "xla")
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 << 30))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def heal(show: Callable[..., None], message: Warning | str, *where: Any, **more: Any) -> None:
+    """Shows a warning; where it is jax's of a kept program that is damaged, which jax would compile again at
+    every start, the program's file goes first, so that it is written again.
+    """
+    damaged = DAMAGED.match(str(message))
+    if damaged is None:
+        show(message, *where, **more)
+        return
+    for path in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob(f"{glob.escape(damaged[1])}-*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+    print(f"the kept program {damaged[1]} is damaged: it is compiled and kept again", file=sys.stderr)
 
 
 def keep_stdout_for_answers() -> None:

@@ -1,10 +1,24 @@
 """Shared fixtures. Shapes in annotations are checked here, and only here: use does not pay for it."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # before jax is imported: with libtpu installed a bare start takes 15 s
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Many tests train the same small models: each program is compiled once for all of them, workers and commands
+# too, which inherit this. A store that the caller named is used, and stays.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.mkdtemp(prefix="ast_jax_programs_")
+    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": _programs,
+        # With a limit there is a lock: two processes never meet in a file that one of them is still writing.
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(1 << 30),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
 
 from jaxtyping import install_import_hook
 

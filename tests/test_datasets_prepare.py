@@ -19,6 +19,7 @@ import soundfile
 from sound_trees import RATE, broken_files, class_tree, esc50_tree, noise, write_rows, write_wav
 
 from ast_jax.datasets import builder, shards
+from ast_jax.datasets.contents import STORE
 from ast_jax.datasets.ledger import Ledger
 from ast_jax.datasets.prepare import find, prepare
 from ast_jax.datasets.prepared import PreparedSet
@@ -215,14 +216,18 @@ def test_worker_processes_store_the_same_in_the_same_order(tmp_path, monkeypatch
 
 
 def test_an_interrupted_run_leaves_nothing(tree, tmp_path, monkeypatch):
-    def interrupt(self, split, record):
+    def interrupt(self, split, record, file):
         if record.id == "b-02":
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Ledger, "add", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare("folder", source_dir=tree, data_dir=tmp_path, progress=False)
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+    assert [
+        path
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.suffix != ".lock" and path.name != STORE
+    ] == []
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tree, tmp_path, monkeypatch):
@@ -241,8 +246,8 @@ import sys, time
 from ast_jax.datasets.ledger import Ledger
 from ast_jax.datasets.prepare import prepare
 add = Ledger.add
-def slowly(self, split, record):
-    add(self, split, record)
+def slowly(self, split, record, file):
+    add(self, split, record, file)
     print(record.id, flush=True)
     time.sleep(0.1)
 Ledger.add = slowly
@@ -291,7 +296,11 @@ def test_two_at_once_do_the_work_once(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Ledger,
         "add",
-        lambda self, split, record: (written.append(record.id), add(self, split, record), time.sleep(0.02)),
+        lambda self, split, record, file: (
+            written.append(record.id),
+            add(self, split, record, file),
+            time.sleep(0.02),
+        ),
     )
     results = []
     threads = [
@@ -400,7 +409,7 @@ def test_find_does_not_mix_up_kinds_channels_and_options(tree, tmp_path, monkeyp
     ):
         assert find("folder", **{**common, **change}) is None
     assert find("esc50", data_dir=tmp_path, kind="log_mel") is None
-    monkeypatch.setattr("ast_jax.datasets.prepare.FEATURE_VERSION", 10**6)
+    monkeypatch.setattr("ast_jax.datasets.earlier.FEATURE_VERSION", 10**6)
     assert find("folder", **common) is None
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import gzip
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -103,3 +105,32 @@ def test_programs_are_kept_in_the_users_cache_unless_they_say_where(monkeypatch)
     keep_compiled_programs()
     assert os.environ[names[0]] == "/mine"
     assert names[1] not in os.environ
+
+
+ADD = """
+import os, sys
+from ast_jax.main import keep_compiled_programs
+keep_compiled_programs()
+import jax
+print(jax.jit(lambda x: x * 2 + 1)(20.5))
+"""
+
+
+def test_a_kept_program_that_is_damaged_is_told_once_and_made_again(tmp_path):
+    def start() -> str:
+        own = {
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", ADD], capture_output=True, text=True, check=True, env=os.environ | own
+        )
+        assert done.stdout == "42.0\n"
+        return done.stderr
+
+    start()
+    kept = list(tmp_path.glob("jit__lambda*-cache"))
+    kept[0].write_bytes(kept[0].read_bytes()[:40])
+    assert "the kept program jit__lambda is damaged" in start()
+    assert "damaged" not in start()

@@ -15,7 +15,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +23,14 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from ast_jax.datasets import shards
+from ast_jax.datasets.contents import digests
+from ast_jax.datasets.earlier import Earlier
 from ast_jax.datasets.extract import VERSION, Extraction, set_name
 from ast_jax.datasets.ledger import Ledger
+from ast_jax.datasets.listing import Clip
 from ast_jax.datasets.prepared import SKIPPED
 from ast_jax.datasets.registry import clip_lister, directory_name
-from ast_jax.datasets.workers import outcomes
+from ast_jax.datasets.workers import Outcome, outcomes
 
 
 class SetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -60,8 +63,11 @@ class SetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: 
         self.workers, self.watch, self.places = workers, watch, places
         self.options = options or {}
         listing = clip_lister(dataset)(source_dir, **self.options)
-        self.ledger = Ledger(listing, source_dir)
-        config = tfds.core.BuilderConfig(name=set_name(listing, source_dir, self.how), version=VERSION)
+        self._home = Path(data_dir) / self.name
+        contents = digests([clip.path for clip in listing.clips], self._home)
+        self.ledger = Ledger(listing, source_dir, contents)
+        name = set_name(listing, source_dir, self.how, contents)
+        config = tfds.core.BuilderConfig(name=name, version=VERSION)
         super().__init__(data_dir=data_dir, config=config)
 
     def _create_builder_config(self, config, version=None) -> tfds.core.BuilderConfig:
@@ -111,12 +117,29 @@ class SetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: 
         if download_config is not None and download_config.beam_runner is not None:
             self._write_on_beam(download_config.beam_runner, download_config.beam_options)
         else:
-            clips = [clip for clips in self.ledger.listing.splits.values() for clip in clips]
-            with closing(outcomes(clips, self.how, self.workers)) as stream:
-                self._stream = self.watch(stream, len(clips))
+            with self._outcomes() as stream:
+                self._stream = self.watch(stream, self.ledger.num_clips)
                 super()._download_and_prepare(dl_manager, download_config)
         self.ledger.check(self.max_skipped, Path(self.data_dir).parents[1] / SKIPPED)
         self.ledger.write(Path(self.data_dir), self.dataset, self.how, self.options)
+
+    @contextmanager
+    def _outcomes(self) -> Iterator[Iterator[tuple[Clip, Outcome]]]:
+        """What comes of each clip: as it was prepared before, where its file is the same, else decoded."""
+        clips, contents, earlier = (
+            self.ledger.listing.clips,
+            self.ledger.contents,
+            Earlier(self._home, self.how),
+        )
+        decoded = [clip for clip in clips if not earlier.has(contents[clip.path])]
+        self.ledger.num_kept = len(clips) - len(decoded)
+        with closing(outcomes(decoded, self.how, self.workers)) as stream:
+            yield (
+                (clip, earlier.records(clip, contents[clip.path]))
+                if earlier.has(contents[clip.path])
+                else next(stream)
+                for clip in clips
+            )
 
     def _write_on_beam(self, runner: Any, options: Any) -> None:
         """TFDS's own way from shards to Beam keeps no order above ten shards.

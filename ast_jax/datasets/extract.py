@@ -72,12 +72,17 @@ def identity(kind: str, channels: str, cut_s: float | None, front_end: Mapping[s
     return told + (f", front end {json.dumps(stated, sort_keys=True)}" if stated else "")
 
 
-def set_name(listing: Listing, source_dir: str | os.PathLike, how: Extraction) -> str:
+def set_name(
+    listing: Listing,
+    source_dir: str | os.PathLike,
+    how: Extraction,
+    contents: Mapping[str, str] | None = None,
+) -> str:
     """The TFDS config's name, `kind-fingerprint`.
 
-    Other sounds, labels, settings or features make another name.
+    Other sounds, labels, settings or features make another name. `contents`: as for `Listing.fingerprint`.
     """
-    return f"{how.kind}-{listing.fingerprint(source_dir, how.identity)}"
+    return f"{how.kind}-{listing.fingerprint(source_dir, how.identity, contents)}"
 
 
 @dataclass(frozen=True)
@@ -147,13 +152,18 @@ def pieces(
 def _record(
     id: str, waveform: np.ndarray, labels: tuple[int, ...], how: Extraction, notes: list[str]
 ) -> Record:
-    if how.kind == "waveform":
-        data = to_int16(waveform)
-        features = how.front_end.features(from_int16(data)).astype(np.float64)
-    else:
-        data = how.front_end.features(waveform).astype(np.float16)
-        features = data.astype(np.float64)
-    return Record(id, data, labels, len(waveform), *sums(features), note="; ".join(notes))
+    stored = (
+        how.front_end.features(waveform).astype(np.float16) if how.kind == "log_mel" else to_int16(waveform)
+    )
+    return record(id, stored, labels, len(waveform), how, note="; ".join(notes))
+
+
+def record(
+    id: str, stored: np.ndarray, labels: tuple[int, ...], num_samples: int, how: Extraction, note: str = ""
+) -> Record:
+    """The record of what is stored of a clip."""
+    features = stored if how.kind == "log_mel" else how.front_end.features(from_int16(stored))
+    return Record(id, stored, labels, num_samples, *sums(features.astype(np.float64)), note=note)
 
 
 def sums(features: np.ndarray) -> tuple[int, float, float]:

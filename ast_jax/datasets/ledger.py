@@ -3,8 +3,9 @@
 import csv
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from os import PathLike
+from os import PathLike, fsencode
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class _Split:
     ids: list[str] = field(default_factory=list)
     labels: list[tuple[int, ...]] = field(default_factory=list)
     num_samples: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
     cells: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -30,8 +32,12 @@ class _Split:
 class Ledger:
     """Collects records and skipped clips of one listing, in the order they are written."""
 
-    def __init__(self, listing: Listing, source_dir: str | PathLike):
-        self.listing = listing
+    def __init__(self, listing: Listing, source_dir: str | PathLike, contents: Mapping[str, str]):
+        """`contents`: each file's digest (`contents.digests`)."""
+        self.listing, self.contents = listing, contents
+        # clips whose records come from a set prepared before
+        self.num_kept = 0
+        self._file_of = {path: file for file, path in enumerate(contents)}
         self.root = source_root(source_dir)
         self.splits = {split: _Split() for split in listing.splits}
         self.skipped: list[tuple[str, str, str, str]] = []
@@ -53,11 +59,13 @@ class Ledger:
             self.skip(clip, *outcome)
             return []
         for record in outcome:
-            self.add(split, record)
+            self.add(split, record, self._file_of[clip.path])
         return outcome
 
-    def add(self, split: str, record: Record) -> None:
+    def add(self, split: str, record: Record, file: int) -> None:
         books = self.splits[split]
+        # What was heard otherwise than its file says is decoded again another time, and told again.
+        books.files.append(-1 if record.note else file)
         if record.note:
             self.notes.append((record.id, "", "heard", record.note))
         books.ids.append(record.id)
@@ -103,12 +111,14 @@ class Ledger:
             "feature_version": FEATURE_VERSION,
             "options": options,
             "created": time.time(),
+            "source": self.root,
             "seconds": round(time.monotonic() - self.started, 3),
             "multi_label": self.listing.multi_label,
             "num_clips": self.num_clips,
             "num_skipped": len(self.skipped),
             "num_left_out": len(self.listing.left_out),
             "num_noted": len(self.notes),
+            "num_kept": self.num_kept,
             # Below one frame, to which the front end pads them.
             "num_short": sum(
                 length < how.front_end.frame_length
@@ -131,7 +141,11 @@ class Ledger:
         return {"num_examples": len(books.ids), "fbank": fbank, "class_counts": counts.tolist()}
 
     def _columns(self) -> dict[str, Any]:
-        columns: dict[str, Any] = {}
+        paths = [relative_to(path, self.root) for path in self.contents]
+        columns: dict[str, Any] = {
+            "files/paths": np.array([fsencode(path) for path in paths]),
+            "files/digests": np.array([digest.encode() for digest in self.contents.values()], "S"),
+        }
         for split, books in self.splits.items():
             columns[f"{split}/ids"] = np.array([i.encode() for i in books.ids])
             columns[f"{split}/labels"] = np.array(
@@ -141,6 +155,7 @@ class Ledger:
                 [0, *(len(labels) for labels in books.labels)], dtype=np.int64
             )
             columns[f"{split}/num_samples"] = np.array(books.num_samples, np.int64)
+            columns[f"{split}/files"] = np.array(books.files, np.int64)
         return columns
 
     def write_skipped(self, path: Path) -> None:

@@ -49,18 +49,26 @@ class Listing:
         }
         _check(self)
 
-    def fingerprint(self, source_dir: str | os.PathLike, stored_as: str) -> str:
+    @property
+    def clips(self) -> list[Clip]:
+        """All of them, split by split."""
+        return [clip for clips in self.splits.values() for clip in clips]
+
+    def fingerprint(
+        self, source_dir: str | os.PathLike, stored_as: str, contents: Mapping[str, str] | None = None
+    ) -> str:
         """Twelve hex digits that tell listings apart, and how they are stored (`stored_as`).
 
-        They change with the clips' paths under `source_dir`, byte sizes, labels and splits. A file whose
-        content changes while its size stays is not noticed: reading every byte would cost as much as
-        preparing.
+        They change with the clips' paths under `source_dir`, labels and splits, and with what the files hold:
+        `contents` has a digest for each path (`contents.digests`). Without these it is their byte sizes, as
+        sets were named before.
         """
         digest = hashlib.sha256(json.dumps([stored_as, self.label_names, self.multi_label]).encode())
         root = source_root(source_dir)
         for split, clips in self.splits.items():
             for clip in clips:
-                row = (split, clip.id, relative_to(clip.path, root), num_bytes(clip.path), clip.labels)
+                held = num_bytes(clip.path) if contents is None else contents[clip.path]
+                row = (split, clip.id, relative_to(clip.path, root), held, clip.labels)
                 digest.update(f"{row}\n".encode())
         return digest.hexdigest()[:12]
 

@@ -7,7 +7,6 @@ wait for the first and then use its work; the kernel drops the lock of a process
 
 import errno
 import inspect
-import json
 import os
 import shutil
 import sys
@@ -16,9 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ast_jax.datasets.extract import FEATURE_VERSION, VERSION, Extraction, identity, set_name
+from ast_jax.datasets import earlier
+from ast_jax.datasets.contents import digests
+from ast_jax.datasets.extract import VERSION, Extraction, set_name
+from ast_jax.datasets.listing import source_root
 from ast_jax.datasets.locking import alone, locked
 from ast_jax.datasets.prepared import METADATA, SKIPPED, PreparedSet, path_or_bucket
 from ast_jax.datasets.registry import clip_lister, directory_name, ensure_sounds, sounds_dir
@@ -118,6 +120,16 @@ def prepare(
     from ast_jax.datasets.builder import SetBuilder  # TFDS takes a second to import
 
     how, own = _split_options(name, kind, channels, options, front_end)
+    standing = _standing(name, source_dir, data_dir, how, own)
+    if standing.directory is not None:
+        prepared = PreparedSet(standing.directory).with_front_end(front_end)
+        prepared.told = standing.told
+        _check_share(name, prepared, max_skipped)
+        if progress:
+            print(*summary(prepared, fresh=False), sep="\n", file=sys.stderr)
+        return prepared
+    if progress and standing.told:
+        print(f"{directory_name(name)}: {standing.told}", file=sys.stderr)
     with _bar(name, progress) as watch:
         builder = SetBuilder(
             name,
@@ -139,12 +151,7 @@ def prepare(
             fresh = not directory.exists()
             _run(builder, beam)
     prepared = PreparedSet(directory).with_front_end(front_end)
-    if (share := prepared.metadata["num_skipped"] / prepared.metadata["num_clips"]) > max_skipped:
-        raise InputError(
-            f"{name}: {share:.1%} of the clips were skipped when {directory} was prepared, "
-            f"max_skipped allows {max_skipped:.1%}: see {directory / SKIPPED}, mend the files, "
-            "or raise config.dataset.max_skipped"
-        )
+    _check_share(name, prepared, max_skipped)
     if progress:
         print(*summary(prepared, fresh), sep="\n", file=sys.stderr)
     return prepared
@@ -167,19 +174,67 @@ def find(
     how, own = _split_options(name, kind, channels, options, front_end)
     home = path_or_bucket(data_dir) / directory_name(name)
     if source_dir is not None:
-        listing = clip_lister(name)(source_dir, **own)
-        directory = home / set_name(listing, source_dir, how) / VERSION
-        if not (directory / METADATA).is_file():
-            return None
-        return PreparedSet(directory).with_front_end(front_end)
-    fits = []
-    for path in home.glob(f"{kind}-*/[0-9]*.[0-9]*.[0-9]*/{METADATA}"):
-        about = json.loads(path.read_text())
-        stored = identity(about["kind"], about["channels"], about["cut_s"], about.get("front_end"))
-        told = (stored, about["options"], about["feature_version"], about.get("dataset", name))
-        if told == (how.identity, own, FEATURE_VERSION, name):
-            fits.append((about["created"], path.parent))
-    return PreparedSet(max(fits)[1]).with_front_end(front_end) if fits else None
+        found, told = _standing(name, source_dir, data_dir, how, own)
+    else:
+        wanted = (own, name)
+        fits = (
+            directory
+            for about, directory in earlier.finished(home, how)
+            if (about["options"], about.get("dataset", name)) == wanted
+        )
+        found, told = next(fits, None), ""
+    if found is None:
+        return None
+    prepared = PreparedSet(found).with_front_end(front_end)
+    prepared.told = told or f"{earlier.told(prepared)}, not compared with sounds: no source_dir is given"
+    return prepared
+
+
+class _Standing(NamedTuple):
+    """The finished set of exactly these sounds, if there is one; and how the sounds have changed since."""
+
+    directory: Any
+    told: str
+
+
+def _standing(name: str, source_dir: Any, data_dir: Any, how: Extraction, own: dict[str, Any]) -> _Standing:
+    home = path_or_bucket(data_dir) / directory_name(name)
+    listing = clip_lister(name)(source_dir, **own)
+    paths = [clip.path for clip in listing.clips]
+    contents = digests(paths, home if isinstance(home, Path) else None)
+    directory = home / set_name(listing, source_dir, how, contents) / VERSION
+    if (directory / METADATA).is_file():
+        prepared = PreparedSet(directory)
+        # Prepared elsewhere, from the same sounds.
+        here = prepared.metadata["source"] == source_root(source_dir)
+        since = "no file changed since" if here else f"the same files are in {source_root(source_dir)}"
+        return _Standing(directory, f"{earlier.told(prepared)}, {since}")
+    before = home / set_name(listing, source_dir, how) / VERSION
+    if (before / METADATA).is_file():
+        prepared = PreparedSet(before)
+        return _Standing(
+            before,
+            f"{earlier.told(prepared)}, when files were known by name and size alone: whether they changed "
+            f"since is not known (delete {before.parent} to prepare them again)",
+        )
+    for about, other in earlier.finished(home, how):
+        if about.get("source") == source_root(source_dir) and about.get("dataset", name) == name:
+            changes = earlier.changes(PreparedSet(other), contents)
+            again = (
+                "only these are prepared again" if any(changes) else "but labels, splits or options are other"
+            )
+            return _Standing(None, f"{earlier.told(PreparedSet(other))}, {changes.told()}: {again}")
+    return _Standing(None, "")
+
+
+def _check_share(name: str, prepared: PreparedSet, max_skipped: float) -> None:
+    about, directory = prepared.metadata, prepared.directory
+    if (share := about["num_skipped"] / about["num_clips"]) > max_skipped:
+        raise InputError(
+            f"{name}: {share:.1%} of the clips were skipped when {directory} was prepared, "
+            f"max_skipped allows {max_skipped:.1%}: see {directory / SKIPPED}, mend the files, "
+            "or raise config.dataset.max_skipped"
+        )
 
 
 def summary(prepared: PreparedSet, fresh: bool = True) -> list[str]:
@@ -188,6 +243,9 @@ def summary(prepared: PreparedSet, fresh: bool = True) -> list[str]:
     count, skipped = sum(split["num_examples"] for split in about["splits"].values()), about["num_skipped"]
     speed = f"{about['num_clips'] / max(about['seconds'], 1e-3):.0f} clips/s" if fresh else "prepared before"
     lines = [f"{count} examples of {about['num_clips']} clips, {speed}, in {directory}"]
+    lines += [prepared.told] * bool(prepared.told)
+    if fresh and (kept := about.get("num_kept")):
+        lines.append(f"{kept} clips were taken over from what was prepared before")
     if skipped or about["num_left_out"]:
         others = f" and {about['num_left_out']} other files" if about["num_left_out"] else ""
         lines.append(f"{skipped} clips skipped{others}, with reasons in {directory / SKIPPED}")

@@ -117,6 +117,8 @@ class PreparedSet:
         self._clips: dict[str, np.ndarray] = {}
         self._relabelled = False
         self._front_end: FrontEnd | None = None
+        # When it was prepared and what became of its sounds since, where whoever opened it has compared them.
+        self.told = ""
         for file, size in self.metadata["files"].items():
             if num_bytes(os.fspath(self.directory / file)) != size:
                 raise InputError(
@@ -216,6 +218,23 @@ class PreparedSet:
     def ids(self, splits: str | Sequence[str]) -> list[str]:
         """Each example's id, in the order of `source(splits)`."""
         return [i.decode() for split in self._known(splits) for i in self._column(split, "ids").tolist()]
+
+    def file_digests(self) -> dict[str, str]:
+        """{path below metadata's `source`, whole elsewhere: digest} of the files it was made from.
+
+        Nothing, where it was prepared before these were kept.
+        """
+        columns = self._columns()
+        if "files/paths" not in columns:
+            return {}
+        paths = map(os.fsdecode, columns["files/paths"].tolist())
+        return dict(
+            zip(paths, (digest.decode() for digest in columns["files/digests"].tolist()), strict=True)
+        )
+
+    def files(self, split: str) -> Int64[np.ndarray, " N"]:
+        """The file of each example, a position in `file_digests`; -1 if it was heard otherwise than said."""
+        return self._column(split, "files")
 
     def num_samples(self, splits: str | Sequence[str]) -> Int64[np.ndarray, " N"]:
         """Each example's length in samples at the front end's rate, in the order of `source(splits)`."""

@@ -49,6 +49,20 @@ def open_data(data: Data, front_end: FrontEnd, beam: BeamRun | None = None) -> P
     )
 
 
+def overview(data: Data, prepared: PreparedSet) -> list[str]:
+    """What is about to be learned, a line each: classes, clips by split, where the shards come from."""
+    names, roles = prepared.label_names, {"train": data.train, "eval": data.eval, "test": data.test}
+    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    counts = [
+        f"{prepared.num_examples(splits)} to {role} ({' + '.join(splits)})"
+        for role, splits in roles.items()
+        if splits
+    ]
+    several = ", several a clip" if prepared.multi_label else ""
+    lines = [f"{len(names)} classes{several} ({listed}); clips: {', '.join(counts)}", prepared.told]
+    return [f"{prepared.name}: {line}" for line in lines if line]
+
+
 def statistics(data: Data, prepared: PreparedSet, model: Any) -> FrontEnd:
     """The model's front end with the recipe's mean and deviation, or those measured on the clean training
     clips; features stay as they are where the model normalises them by itself and the recipe says nothing.

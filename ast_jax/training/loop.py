@@ -80,6 +80,8 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
         # ---- Data
         prepared = data.open_data(splits, outline.model.front_end)
         data.check(settings, outline.what.objective.activation, prepared)
+        if hosts.writes():
+            print(*data.overview(splits, prepared), sep="\n", file=sys.stderr)
         stream = data.train_stream(settings, prepared)
         num_classes, num_clips = len(prepared.label_names), prepared.num_examples(splits.train)
         epoch_steps = run.epoch_steps or steps_per_epoch(num_clips, run.batch_size)
