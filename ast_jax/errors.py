@@ -2,6 +2,14 @@
 do.
 """
 
+import os
+from typing import Any
+
+
+def printable(name: Any) -> str:
+    """A path or name as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
+    return os.fspath(name).encode("utf-8", "backslashreplace").decode()
+
 
 class InputError(ValueError):
     """Bad input. The command line prints `error: <message>` and exits with status 2; nothing is lost."""

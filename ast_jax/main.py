@@ -164,6 +164,8 @@ def users_fault(error: OSError) -> str | None:
     """What to tell where a disk is full or a path of the user's cannot be used; None for other errors."""
     if error.errno == errno.ENOSPC:
         return f"{error}: free some space, and the same command goes on from the last checkpoint"
+    if error.errno in (errno.ENAMETOOLONG, errno.EROFS, errno.EDQUOT, errno.ELOOP, errno.ETXTBSY):
+        return f"{error.strerror}: {os.fspath(error.filename)[:200]!r}" if error.filename else str(error)
     kinds = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
     path = error.filename
     if not isinstance(error, kinds) or not isinstance(path, str | os.PathLike):

@@ -59,7 +59,7 @@ def test_esc50_without_its_table_says_which_directory_it_wants(tmp_path):
     with pytest.raises(InputError, match=r"no meta/esc50.csv in .*audio/ and meta/"):
         esc50.list_clips(tmp_path)
     write_rows(tmp_path / "meta" / "esc50.csv", [("filename", "fold"), ("a.wav", 1)])
-    with pytest.raises(InputError, match="category, esc10, target"):
+    with pytest.raises(InputError, match="needs the column target, category, esc10"):
         esc50.list_clips(tmp_path)
 
 
@@ -177,10 +177,12 @@ def test_audioset_says_what_is_missing_or_wrong(tmp_path):
         audioset.list_clips(tree, splits=("train",))
     table = tree / "csv" / "eval_segments.csv"
     table.write_text(HEADER + 'ddddddddddd, 1.000, 11.000, "/m/0bt9lr,/m/none"\n')
-    with pytest.raises(InputError, match="ddddddddddd: /m/none is not in class_labels"):
+    with pytest.raises(InputError, match=r"eval_segments.csv, line 4: /m/none is not in class_labels"):
         audioset.list_clips(tree)
     table.write_text("ddddddddddd, 1.000\n")
-    with pytest.raises(InputError, match="a row should be YTID, start, end"):
+    with pytest.raises(
+        InputError, match=r"line 1: 2 cells in 4 columns .YTID, start_seconds, end_seconds, positive_labels"
+    ):
         audioset.list_clips(tree)
     (tree / "csv" / "class_labels_indices.csv").unlink()
     with pytest.raises(InputError, match=r"no class_labels_indices.csv below"):
@@ -338,16 +340,33 @@ def test_one_json_list_and_a_class_table_of_another_name(tmp_path):
     ("name", "content", "message"),
     [
         ("t.csv", "path,label\n1.wav,a\n", "needs the column file, labels: its columns are path, label"),
-        ("t.csv", "file,labels\n", "it has no rows"),
+        ("t.csv", "file,labels\n", "t.csv has no rows"),
         ("t.csv", "file,labels\n,a\n", "line 2: no file"),
         (
             "t.csv",
             "file,labels,split\n1.wav,a,train\n2.wav,a,\n",
             "2.wav: no split, while other files have one",
         ),
-        ("t.csv", "file,labels\n1.wav,a\n1.wav,b\n", "two clips are called"),
+        ("t.csv", "file,labels\n1.wav,a\n1.wav,b\n", "line 3: .*1.wav is listed twice, first in .*line 2"),
         ("t.csv", "file,labels,split\n1.wav,a,my-split\n", "split 'my-split'"),
-        ("t.csv", b"file,labels\n\xff\xfe.wav,a\n", "cannot be read as a CSV file"),
+        ("t.csv", b"file,labels\n1.wav,caf\xe9\n", "line 2: not UTF-8 text: save it as UTF-8"),
+        ("t.csv", "file,labels\n1.wav,a\n".encode("utf-16"), "is UTF-16 or UTF-32 text: save it as UTF-8"),
+        ("t.csv", "file,labels\n1.wav,a\0\n", "line 2: a zero byte"),
+        ("t.csv", "", "has no rows: it is empty"),
+        ("t.csv", "file,labels\n1.wav,a\n2.wav,b, c\n", "line 3: 3 cells in 2 columns .* stands in quotes"),
+        ("t.csv", "file,labels\n1.wav\n", "line 2: 1 cells in 2 columns"),
+        ("t.csv", 'file,labels\n1.wav,"a\n2.wav,b\n', "is a quote .* missing"),
+        ("t.csv", 'file,labels\n1.wav,"a\n2.wav,"b"\n', "line 3: .*is a quote .* missing"),
+        ("t.csv", 'file,labels\n1.wav,"a\n2.wav,b"\n', "line 3: a cell goes over several lines"),
+        ("t.csv", "file,labels\n1.wav,a;;b\n", "line 2: an empty label in 'a;;b'"),
+        ("t.csv", "file,labels\n1.wav,a;\n", "line 2: an empty label in 'a;'"),
+        ("t.csv", "file,labels,labels\n1.wav,a,b\n", "has 'labels' for several columns"),
+        (
+            "t.json",
+            '{"data": [{"wav": null, "labels": "/m/a"}]}',
+            "got wav None and labels '/m/a' in entry 1",
+        ),
+        ("t.json", '{"data": [{"wav": "1.wav", "labels": 3}]}', "got wav '1.wav' and labels 3 in entry 1"),
         ("t.json", "[]", "wanted .*, got TypeError"),
         ("t.json", '{"data": [{"wav": "1.wav"}]}', "got KeyError"),
         ("t.json", '{"data"', "got JSONDecodeError"),

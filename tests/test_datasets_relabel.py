@@ -117,8 +117,8 @@ def test_labels_are_replaced_by_id_and_counted(audioset, tmp_path, form):
             "id,labels\nnobody,Dog\n",
             r"1 of 1 ids are no clips of audioset balanced, the first is 'nobody'; ids there look like '-bbb",
         ),
-        ("t.csv", "file,label\na,b\n", r"no table of labels .*the row 'file,label'"),
-        ("t.csv", "", "no table of labels"),
+        ("t.csv", "file,label\na,b\n", r"2 cells in 4 columns .*; a table of labels is"),
+        ("t.csv", "", "has no rows: it is empty; a table of labels is"),
         ("t.json", '{"data": [{"wav": 1}]}', "no table of labels"),
         ("t.json", '{"data": []}', "has no rows"),
         (
@@ -126,7 +126,7 @@ def test_labels_are_replaced_by_id_and_counted(audioset, tmp_path, form):
             "id,labels\n-bbbbbbbbbb,Dog\n-bbbbbbbbbb,Speech\n",
             "is there twice, with different labels",
         ),
-        ("none.csv", None, "no table of labels .*No such file"),
+        ("none.csv", None, "none.csv cannot be read: no such file"),
     ],
 )
 def test_a_wrong_table_of_labels_is_told_in_a_sentence(audioset, tmp_path, name, text, message):

@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from sound_trees import class_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ast_jax"
@@ -21,8 +22,8 @@ FOLDERS = ("ast_jax", "benchmarks", "configs", "docs", "launch", "tests", ".ci")
 
 # A room may import from itself and from the rooms before it; every other module in ast_jax/ is "top".
 ORDER = (
-    *("errors", "tables", "settings", "config", "recipes", "features", "models", "objectives", "sharding"),
-    *("terminal", "datasets", "checkpoints", "weights", "evaluation", "training", "planning"),
+    *("errors", "system", "tables", "settings", "config", "recipes", "features", "models", "objectives"),
+    *("sharding", "terminal", "datasets", "checkpoints", "weights", "evaluation", "training", "planning"),
     *("inference", "commands", "top"),
 )
 
@@ -249,6 +250,40 @@ def test_every_module_can_be_imported():
         if path.stem != "__main__"
     ]
     assert "torch" not in loaded_by("\n".join(f"import {name.removesuffix('.__init__')}" for name in names))
+
+
+ELSEWHERE = """
+import os, sys
+sys.modules |= dict.fromkeys(("fcntl", "resource", "termios"))
+del os.sched_getaffinity
+"""
+
+
+def test_without_what_posix_alone_has_everything_is_imported_and_sounds_are_prepared(tmp_path):
+    """As on Windows, as far as that can be had here."""
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sources("ast_jax")
+        if path.stem != "__main__"
+    ]
+    tree = class_tree(tmp_path / "sounds", {"a": 30, "b": 30})
+    code = f"""
+from ast_jax.datasets.prepare import prepare
+from ast_jax.commands.serve import serve
+from ast_jax.errors import InputError
+found = prepare("folder", source_dir={str(tree)!r}, data_dir={str(tmp_path / "data")!r})
+print(found.num_examples(found.splits))
+try:
+    serve(model=["none"])
+except InputError as error:
+    print(error)
+"""
+    code = "\n".join([ELSEWHERE, *(f"import {name}" for name in names), code])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2] == "60"
+    assert "in WSL" in done.stdout.splitlines()[-1]
+    assert "is not locked on linux: start no second process on it" in done.stderr
 
 
 def test_every_module_says_what_it_is():

@@ -4,6 +4,7 @@ import contextlib
 import sys
 from typing import Annotated
 
+from ast_jax import system
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.models import AS_IT_IS, Stated, tagger
 from ast_jax.errors import InputError
@@ -29,6 +30,11 @@ def serve(
     Until Ctrl-C. Nothing sent is kept; nothing is loaded from anywhere else. /openapi.json describes the JSON
     endpoints. Needs `pip install fastapi uvicorn` (the extra `serve`).
     """
+    if not system.POSIX:
+        raise InputError(
+            "serve decodes what is sent in processes with limits, which this system lacks: on Windows start "
+            "it in WSL"
+        )
     try:
         import uvicorn
 

@@ -1,12 +1,12 @@
 """AudioSet: its segment tables, its table of classes, and a directory of clips named after their videos."""
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ast_jax.datasets.listing import Clip, Listing
-from ast_jax.datasets.scanning import read_class_labels, scan
+from ast_jax.datasets.scanning import SEGMENT, read_class_labels, scan
+from ast_jax.datasets.text_tables import labels_in, read_table
 from ast_jax.errors import InputError
 
 TABLES = {
@@ -32,10 +32,10 @@ def list_clips(
     InputError if a table asked for or the class table is missing, a row cannot be parsed, or a label is no
     class.
     """
-    sounds, others = scan(source_dir)
+    sounds, others, unopened = scan(source_dir)
     tables = {os.path.basename(path): Path(path) for path in reversed(others)}
     if clips_dir is not None:
-        sounds, _ = scan(clips_dir)
+        sounds, _, unopened = scan(clips_dir)
     wanted = (
         tuple(splits) if splits is not None else tuple(split for split in TABLES if TABLES[split] in tables)
     )
@@ -63,7 +63,7 @@ def list_clips(
                 "share": round(len(stems) / max(1, len(rows)), 6),
             }
     notes = {"coverage": coverage, "unlabeled": len(path_of.keys() - mentioned), "mids": list(index_of)}
-    return Listing("audioset", names, True, found, notes)
+    return Listing("audioset", names, True, found, notes, left_out=unopened)
 
 
 def _known(splits: Sequence[str]) -> Sequence[str]:
@@ -75,14 +75,9 @@ def _known(splits: Sequence[str]) -> Sequence[str]:
 def _segments(path: Path, index_of: dict[str, int]) -> dict[str, tuple[int, ...]]:
     """ytid -> labels, from rows `YTID, start, end, "mid,mid"`; lines that start with # are comments."""
     rows = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for row in csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True):
-            if not row:
-                continue
-            if len(row) != 4:
-                raise InputError(f'{path}: {row}: a row should be YTID, start, end, "label,label"')
-            mids = [mid.strip() for mid in row[3].split(",")]
-            if unknown := [mid for mid in mids if mid not in index_of]:
-                raise InputError(f"{path}: {row[0]}: {', '.join(unknown)} is not in {CLASSES}")
-            rows[row[0]] = tuple(sorted({index_of[mid] for mid in mids}))
+    for row in read_table(path, (), header=SEGMENT, comment="#"):
+        mids = labels_in(row, "positive_labels", ",")
+        if unknown := [mid for mid in mids if mid not in index_of]:
+            raise InputError(f"{row.where}: {', '.join(unknown)} is not in {CLASSES}")
+        rows[row["YTID"]] = tuple(sorted({index_of[mid] for mid in mids}))
     return rows

@@ -16,6 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from ast_jax import system
 from ast_jax.datasets.listing import num_bytes
 from ast_jax.terminal import Bar, write_whole
 
@@ -62,7 +63,7 @@ def _look(path: str) -> Look | None:
 
 
 def _digested(paths: Sequence[str]) -> Iterator[str]:
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(system.cores()) as pool:
         for start in range(0, len(paths), AT_ONCE):
             yield from pool.map(_digest, paths[start : start + AT_ONCE])
 

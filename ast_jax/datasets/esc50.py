@@ -3,12 +3,14 @@
 2,000 environmental sounds of 5 s, 50 classes, five folds (Piczak, ACM Multimedia 2015).
 """
 
-import csv
 import os
 from pathlib import Path
 
 from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.text_tables import read_table
 from ast_jax.errors import InputError
+
+COLUMNS = ("filename", "fold", "target", "category", "esc10")
 
 
 def list_clips(source_dir: str | os.PathLike, *, only_esc10: bool = False) -> Listing:
@@ -24,19 +26,14 @@ def list_clips(source_dir: str | os.PathLike, *, only_esc10: bool = False) -> Li
         raise InputError(
             f"no meta/esc50.csv in {source}: give the directory of ESC-50 that holds audio/ and meta/"
         )
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    missing = {"filename", "fold", "target", "category", "esc10"} - set(rows[0] if rows else ())
-    if missing:
-        raise InputError(
-            f"{table} has no rows or no column {', '.join(sorted(missing))}: it should be ESC-50's own table"
-        )
+    rows = read_table(table, COLUMNS)
     if only_esc10:
         rows = [row for row in rows if row["esc10"].strip().lower() == "true"]
-    names = {int(row["target"]): row["category"] for row in rows}
+    targets, folds = ([row.whole_number(column) for row in rows] for column in ("target", "fold"))
+    names = dict(zip(targets, (row["category"] for row in rows), strict=True))
     label_of = {target: label for label, target in enumerate(sorted(names))}
-    splits: dict[str, list[Clip]] = {f"fold{fold}": [] for fold in sorted({int(row["fold"]) for row in rows})}
-    for row in rows:
+    splits: dict[str, list[Clip]] = {f"fold{fold}": [] for fold in sorted(set(folds))}
+    for row, fold, target in zip(rows, folds, targets, strict=True):
         path = source / "audio" / row["filename"]
-        splits[f"fold{row['fold']}"].append(Clip(path.stem, str(path), (label_of[int(row["target"])],)))
+        splits[f"fold{fold}"].append(Clip(path.stem, str(path), (label_of[target],)))
     return Listing("esc50", [names[target] for target in label_of], False, splits)

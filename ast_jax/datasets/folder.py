@@ -1,5 +1,6 @@
 """Your own sounds: a directory per class, a CSV table, or the AST reference's JSON file lists."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,12 +14,12 @@ from ast_jax.datasets.scanning import (
     is_audio,
     read_class_labels,
     read_label_names,
-    read_table,
     scan,
     short_ids,
     subdirectories,
 )
-from ast_jax.errors import InputError
+from ast_jax.datasets.text_tables import Row, composed, labels_in, read_table, read_text
+from ast_jax.errors import InputError, printable
 
 SPLIT_NAME = re.compile(
     r"train(ing)?|valid(ation)?|val|dev(elopment)?|test(ing)?|eval(uation)?|hold[ _-]?out|fold[ _-]?\d+"
@@ -31,6 +32,16 @@ class _Row(NamedTuple):
     path: str
     labels: tuple[str, ...]
     split: str | None
+    # the table and its line
+    where: str = ""
+
+
+class _LeftOut(NamedTuple):
+    """A file, directory or link that gives no clip."""
+
+    path: str
+    reason: str
+    detail: str
 
 
 def list_clips(
@@ -65,7 +76,7 @@ def list_clips(
         raise InputError(f"no file or directory {source}")
     root = source if source.is_dir() else source.parent
     classes = _class_table(root, class_labels)
-    left_out: list[tuple[str, str, str]] = []
+    left_out: list[_LeftOut] = []
     if tables:
         rows = [
             row._replace(split=split)
@@ -76,6 +87,7 @@ def list_clips(
         rows, left_out = _directories(source, layout)
     else:
         rows = _read(source, classes)
+    _check_once(rows)
     rows = _with_splits(rows)
     names = _label_names(rows, root, label_names, classes)
     index_of = {name: i for i, name in enumerate(names)}
@@ -89,23 +101,41 @@ def list_clips(
         splits.setdefault(row.split or "train", []).append(Clip(id, row.path, labels))
     if multi_label is None:
         multi_label = any(len(row.labels) != 1 for row in rows)
-    return Listing("folder", names, multi_label, splits, left_out=left_out)
+    notes = {"told": told} if (told := _told(left_out)) else {}
+    return Listing("folder", names, multi_label, splits, notes, left_out=[*left_out])
 
 
-def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[tuple[str, str, str]]]:
+def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[_LeftOut]]:
     if layout not in (None, *LAYOUTS):
         raise InputError(f"layout {layout!r}: choose {' or '.join(LAYOUTS)}")
     folders = subdirectories(source)
     nested = (layout or _layout_of(source, folders)) == "split/class"
     groups = [(_split_called(name), name) for name in folders] if nested else [(None, ".")]
+    classes = [
+        (split, source / place / label) for split, place in groups for label in subdirectories(source / place)
+    ]
+    real = {directory: os.path.realpath(directory) for _, directory in classes}
+    own = {real[directory] for _, directory in classes if not directory.is_symlink()}
     rows, left_out = [], []
-    for split, place in groups:
-        for label in subdirectories(source / place):
-            sounds, others = scan(source / place / label)
-            rows += [_Row(path, (label,), split) for path in sounds]
-            left_out += [
-                (path, "other file", f"{Path(path).suffix or 'no'} extension: not tried") for path in others
-            ]
+    for place in {".", *(place for _, place in groups)}:
+        left_out += _loose(source / place)
+    for split, directory in classes:
+        if directory.is_symlink() and real[directory] in own:
+            left_out.append(
+                _LeftOut(os.fspath(directory), "link", f"not followed: {real[directory]} is read by itself")
+            )
+            continue
+        found = scan(directory, [path for path in real.values() if path != real[directory]])
+        rows += [_Row(path, (composed(directory.name),), split) for path in found.sounds]
+        left_out += [
+            _LeftOut(path, "other file", f"{Path(path).suffix or 'no'} extension: not tried")
+            for path in found.others
+        ]
+        left_out += [_LeftOut(*each) for each in found.unopened]
+        if not found.sounds and not found.unopened:
+            left_out.append(_LeftOut(os.fspath(directory), "empty", "a directory without sounds: no class"))
+    rows, links = _without_links(rows)
+    left_out += links
     if not rows:
         tables = ", ".join(sorted(p.name for p in source.iterdir() if p.suffix in (".csv", ".json")))
         hint = f"; to use a table, give its path ({tables} is there)" if tables else ""
@@ -113,6 +143,60 @@ def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[tup
             f"{source}: no sound files in directories named after their classes (DIR/class/file.wav){hint}"
         )
     return rows, left_out
+
+
+def _loose(directory: Path) -> list[_LeftOut]:
+    """Sounds that lie beside the directories of classes."""
+    with contextlib.suppress(PermissionError):
+        return [
+            _LeftOut(os.fspath(path), "no class", "lies beside the directories of classes")
+            for path in sorted(directory.iterdir())
+            if is_audio(path) and path.is_file() and not path.name.startswith(".")
+        ]
+    return []
+
+
+def _without_links(rows: list[_Row]) -> tuple[list[_Row], list[_LeftOut]]:
+    """Without links to files that are clips by themselves: they would be there twice, or in two classes."""
+    links = {row.path for row in rows if os.path.islink(row.path)}
+    if not links:
+        return rows, []
+    files = {os.path.realpath(row.path): row.path for row in rows if row.path not in links}
+    twice = {path: files[real] for path in links if (real := os.path.realpath(path)) in files}
+    left_out = [
+        _LeftOut(path, "link", f"to {twice[path]}, which is a clip by itself") for path in sorted(twice)
+    ]
+    return [row for row in rows if row.path not in twice], left_out
+
+
+def _told(left_out: Sequence[_LeftOut]) -> list[str]:
+    """What nobody would expect among what was left out, a line each kind."""
+    said = {
+        "unreadable": "{} could not be opened",
+        "link": "{} to what is read anyway: not followed",
+        "no class": "{} beside the directories of classes, in none of them",
+        "empty": "{} without sounds: no class",
+    }
+    things = {"no class": "sound", "link": "link"}
+    lines = []
+    for reason, sentence in said.items():
+        if paths := [each.path for each in left_out if each.reason == reason]:
+            thing = things.get(reason, "directory")
+            several = {"directory": "directories"}.get(thing, f"{thing}s")
+            count = f"{len(paths)} {thing if len(paths) == 1 else several}"
+            lines.append(f"{sentence.format(count)}: {printable(paths[0])}" + ", ..." * (len(paths) > 1))
+    return lines
+
+
+def _check_once(rows: list[_Row]) -> None:
+    """Raises InputError where tables list a file twice."""
+    seen: dict[str, _Row] = {}
+    for row in rows:
+        if (other := seen.setdefault(row.path, row)) is not row:
+            raise InputError(
+                f"{row.where}: {row.path} is listed twice, first in {other.where}: keep one row a file, with "
+                "all its labels, and in one split"
+            )
 
 
 def _split_called(directory: str) -> str:
@@ -179,18 +263,12 @@ def _read(table: Path, classes: Classes) -> list[_Row]:
 def _read_csv(table: Path, classes: Classes) -> list[_Row]:
     name_of = _mid_names(classes)
     rows = []
-    for number, row in enumerate(read_table(table, ("file", "labels")), start=2):
+    for row in read_table(table, ("file", "labels")):
         if not row["file"]:
-            raise InputError(f"{table}, line {number}: no file")
-        labels = [label.strip() for label in (row["labels"] or "").split(";") if label.strip()]
-        path = os.path.normpath(table.parent / row["file"].strip())
-        rows.append(
-            _Row(
-                path,
-                tuple(name_of.get(label, label) for label in labels),
-                (row.get("split") or "").strip() or None,
-            )
-        )
+            raise InputError(f"{row.where}: no file")
+        labels = tuple(name_of.get(label, label) for label in labels_in(row, "labels"))
+        path = os.path.normpath(table.parent / row["file"])
+        rows.append(_Row(path, labels, row.get("split") or None, row.where))
     return rows
 
 
@@ -200,21 +278,23 @@ def _read_json(table: Path, classes: Classes) -> list[_Row]:
             f"{table}: its labels need the class_labels_indices.csv that they index; "
             "put it beside, or give class_labels"
         )
+    wanted = f'{table}: wanted {{"data": [{{"wav": path, "labels": "mid,mid"}}]}}'
     try:
-        data = json.loads(table.read_text())["data"]
-        pairs = [(str(entry["wav"]), str(entry["labels"])) for entry in data]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f'{table}: wanted {{"data": [{{"wav": path, "labels": "mid,mid"}}]}}, '
-            f"got {type(error).__name__}: {error}"
-        ) from None
+        data = json.loads(read_text(table))["data"]
+        entries = [(entry["wav"], entry["labels"]) for entry in data]
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{wanted}, got {type(error).__name__}: {error}") from None
     name_of = _mid_names(classes)
     rows = []
-    for wav, labels in pairs:
-        mids = [mid.strip() for mid in labels.split(",") if mid.strip()]
-        rows.append(
-            _Row(os.path.normpath(table.parent / wav), tuple(name_of.get(mid, mid) for mid in mids), None)
-        )
+    for number, (wav, labels) in enumerate(entries, start=1):
+        where = f"{table}, entry {number}"
+        if not (isinstance(wav, str) and wav and isinstance(labels, str)):
+            raise InputError(f"{wanted}, got wav {wav!r} and labels {labels!r} in entry {number}")
+        mids = labels_in(Row({"labels": labels.strip()}, where), "labels", ",")
+        path = os.path.normpath(table.parent / wav)
+        rows.append(_Row(path, tuple(name_of.get(mid, mid) for mid in mids), None, where))
     return rows
 
 

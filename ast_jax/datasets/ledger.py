@@ -15,7 +15,7 @@ from ast_jax.datasets.extract import FEATURE_VERSION, Extraction, Record
 from ast_jax.datasets.listing import Clip, Listing, relative_to, source_root
 from ast_jax.datasets.prepared import CLIPS, METADATA, SKIPPED
 from ast_jax.datasets.workers import Outcome, Unreadable
-from ast_jax.errors import InputError
+from ast_jax.errors import InputError, printable
 
 
 @dataclass
@@ -165,8 +165,9 @@ class Ledger:
         Paths are relative to the source.
         """
         left_out = (("", path, *why) for path, *why in self.listing.left_out)
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(("id", "path", "reason", "detail"))
             for id, clip_path, *why in (*self.skipped, *self.notes, *left_out):
-                rows.writerow((id, clip_path and relative_to(clip_path, self.root), *why))
+                shown = printable(clip_path and relative_to(clip_path, self.root))
+                rows.writerow((id, shown, *(printable(word) for word in why)))

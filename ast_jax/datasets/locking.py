@@ -1,12 +1,12 @@
 """One process at a time: a lock on a file, which the kernel drops when the process that holds it dies."""
 
-import fcntl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from ast_jax import system
 from ast_jax.errors import InputError
 
 
@@ -21,18 +21,15 @@ def alone(path: Path, waiting: str = "") -> Iterator[None]:
         if not locked(file):
             if waiting:
                 print(waiting, file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            system.lock(file, wait=True)
         yield
 
 
 def locked(file: IO) -> bool:
     """Whether the lock on it could be had at once; closing the file gives it back."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return system.lock(file, wait=False)
     except OSError as error:
         raise InputError(
             f"{file.name} cannot be locked ({error}): prepare on a local disk and copy the result"
         ) from None
-    return True

@@ -251,6 +251,7 @@ def summary(prepared: PreparedSet, fresh: bool = True) -> list[str]:
         lines.append(f"{skipped} clips skipped{others}, with reasons in {directory / SKIPPED}")
     if noted := about.get("num_noted"):
         lines.append(f"{noted} clips were heard though their files say otherwise: see {directory / SKIPPED}")
+    lines += about["notes"].get("told", [])
     if about["num_short"]:
         frame_ms = 1000 * prepared.front_end.frame_length / prepared.front_end.sample_rate_hz
         lines.append(

@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int64
 
+from ast_jax import system
 from ast_jax.datasets.extract import from_int16, identity, sums
 from ast_jax.datasets.listing import num_bytes
 from ast_jax.errors import InputError
@@ -197,7 +198,7 @@ class PreparedSet:
         return kept[split]
 
     def _measured(self, split: str) -> list[int | float]:
-        source, front_end, cores = self.source(split), self.front_end, len(os.sched_getaffinity(0))
+        source, front_end, cores = self.source(split), self.front_end, system.cores()
 
         def total(positions: Iterable[int]) -> list[int | float]:
             waveforms = (from_int16(source[i]["waveform"]) for i in positions)

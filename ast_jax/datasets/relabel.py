@@ -8,7 +8,6 @@ PSLA's enhanced labels of AudioSet, for one, or your own corrections. A table of
 - a CSV file with the columns id and labels (several separated by `;`, identifiers or names of classes).
 """
 
-import csv
 import json
 import os
 import re
@@ -16,9 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ast_jax.datasets.prepared import PreparedSet
-from ast_jax.datasets.scanning import read_class_labels
+from ast_jax.datasets.scanning import SEGMENT, read_class_labels
+from ast_jax.datasets.text_tables import Row, labels_in, read_table, read_text
 from ast_jax.errors import InputError
 
+WANTED = (
+    'a table of labels is {"data": [{"wav", "labels"}]}, a CSV file with the columns id and labels, or '
+    "AudioSet's segment table"
+)
 # id -> labels as written.
 Rows = dict[str, list[str]]
 # How files of AudioSet are named: Y before the video, a start time behind.
@@ -69,12 +73,10 @@ def relabelled(
 def _read(path: Path) -> Rows:
     try:
         pairs = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(
-            f"{path}: no table of labels ({type(error).__name__}: {error}): "
-            'wanted {"data": [{"wav", "labels"}]}, a CSV file with '
-            "the columns id and labels, or AudioSet's segment table"
-        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: no table of labels ({type(error).__name__}: {error}); {WANTED}") from None
     rows: Rows = {}
     for id, labels in pairs:
         if sorted(rows.setdefault(id, labels)) != sorted(labels):
@@ -85,23 +87,24 @@ def _read(path: Path) -> Rows:
 
 
 def _read_json(path: Path) -> list[tuple[str, list[str]]]:
-    data = json.loads(path.read_text(encoding="utf-8"))["data"]
-    return [(Path(entry["wav"]).stem, _split(entry["labels"], ",")) for entry in data]
+    data = json.loads(read_text(path))["data"]
+    rows = (Row({"labels": entry["labels"].strip()}, f"{path}, entry {n}") for n, entry in enumerate(data, 1))
+    stems = (Path(entry["wav"]).stem for entry in data)
+    return [(stem, list(labels_in(row, "labels", ","))) for stem, row in zip(stems, rows, strict=True)]
 
 
 def _read_csv(path: Path) -> list[tuple[str, list[str]]]:
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line and line[0] != "#"]
-    table = list(csv.reader(lines, skipinitialspace=True))
-    if {"id", "labels"} <= set(table[0]):
-        where, what = table[0].index("id"), table[0].index("labels")
-        return [(row[where], _split(row[what], ";")) for row in table[1:]]
-    if wrong := [row for row in table if len(row) != 4]:
-        raise ValueError(f"the row {','.join(wrong[0])!r}")
-    return [(row[0], _split(row[3], ",")) for row in table]
-
-
-def _split(text: str, separator: str) -> list[str]:
-    return [label.strip() for label in text.split(separator) if label.strip()]
+    lines = (line for line in read_text(path).splitlines() if line.strip() and line[0] != "#")
+    if {"id", "labels"} <= {cell.strip() for cell in next(lines, "").split(",")}:
+        return [
+            (row["id"], list(labels_in(row, "labels")))
+            for row in read_table(path, ("id", "labels"), comment="#")
+        ]
+    try:
+        rows = read_table(path, (), header=SEGMENT, comment="#")
+    except InputError as error:
+        raise InputError(f"{error}; {WANTED}") from None
+    return [(row["YTID"], list(labels_in(row, "positive_labels", ","))) for row in rows]
 
 
 def _by_clip(rows: Rows, clips: set[str]) -> Rows:

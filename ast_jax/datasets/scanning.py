@@ -1,13 +1,15 @@
 """What the layouts of data sets have in common: files in directories, tables, class names, a split."""
 
-import csv
+import contextlib
 import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from ast_jax.errors import InputError
+from ast_jax.datasets.text_tables import composed, read_table, read_text
+from ast_jax.errors import InputError, printable
 
 # Some of them for a clear reason only: what cannot be decoded is told when it is read.
 AUDIO_SUFFIXES = {
@@ -16,6 +18,8 @@ AUDIO_SUFFIXES = {
 }  # fmt: skip
 
 
+# The columns of AudioSet's tables, which name them in a comment.
+SEGMENT = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 # What systems leave in directories, beside hidden entries.
 _OF_SYSTEMS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 
@@ -24,35 +28,71 @@ def is_audio(path: str | os.PathLike) -> bool:
     return os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES
 
 
-def scan(directory: str | os.PathLike) -> tuple[list[str], list[str]]:
-    """(sound files, other files) below `directory`, each sorted.
+class Found(NamedTuple):
+    """Sound files and other files, each sorted; and (path, reason, detail) of directories that were not
+    opened, and of links to what is read elsewhere.
+    """
 
-    One pass, links followed, hidden ones left alone. A directory named like a sound file counts as one: it
+    sounds: list[str]
+    others: list[str]
+    unopened: list[tuple[str, str, str]]
+
+
+def scan(directory: str | os.PathLike, elsewhere: Sequence[str] = ()) -> Found:
+    """What lies below `directory`.
+
+    One pass, links followed, hidden ones left alone. Directories that may not be read are passed over and
+    told; so are links to directories that lie in one of `elsewhere` (real paths, which are read by
+    themselves), hold one of them, or have been read. A directory named like a sound file counts as one: it
     fails when it is read, and is then listed with its reason.
     """
-    sounds: list[str] = []
-    others: list[str] = []
-    visited: set[str] = set()
-    for parent, folders, files in os.walk(os.fspath(directory), followlinks=True):
-        if (real := os.path.realpath(parent)) in visited:
-            folders.clear()  # a link back to where we have been
+    found, visited, start = Found([], [], []), set(), os.path.realpath(directory)
+
+    def unreadable(error: OSError) -> None:
+        path = os.fspath(error.filename)
+        found.unopened.append((path, "unreadable", f"not opened: {(error.strerror or str(error)).lower()}"))
+
+    for parent, folders, files in os.walk(os.fspath(directory), followlinks=True, onerror=unreadable):
+        real, place = os.path.realpath(parent), os.path.relpath(parent, directory)
+        linked = real != os.path.normpath(os.path.join(start, place))
+        if real in visited or (
+            linked and any(_within(real, other) or _within(other, real) for other in elsewhere)
+        ):
+            folders.clear()
+            found.unopened.append((parent, "link", f"not followed: {real} is read by itself"))
             continue
         visited.add(real)
-        sounds += [os.path.join(parent, name) for name in folders if is_audio(name)]
+        found.sounds.extend(os.path.join(parent, name) for name in folders if is_audio(name))
         folders[:] = [name for name in folders if not is_audio(name) and not name.startswith(".")]
+        # links last, so that what one leads to is read at its own place
+        folders.sort(key=lambda name: os.path.islink(os.path.join(parent, name)))
         for name in files:
             if not name.startswith("."):  # .DS_Store, and ._x.wav, which macOS leaves beside x.wav
-                (sounds if is_audio(name) else others).append(os.path.join(parent, name))
-    return sorted(sounds), sorted(others)
+                (found.sounds if is_audio(name) else found.others).append(os.path.join(parent, name))
+    for each in found:
+        each.sort()
+    return found
+
+
+def _within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
 
 
 def subdirectories(directory: Path) -> list[str]:
-    """Names of the directories in `directory`, sorted, without hidden ones and what systems leave."""
-    return sorted(
-        p.name
-        for p in directory.iterdir()
-        if p.is_dir() and not p.name.startswith(".") and p.name.lower() not in _OF_SYSTEMS and not is_audio(p)
-    )
+    """Names of the directories in `directory`, sorted, without hidden ones and what systems leave.
+
+    None where it may not be read: `scan` tells of it.
+    """
+    with contextlib.suppress(PermissionError):
+        return sorted(
+            p.name
+            for p in directory.iterdir()
+            if p.is_dir()
+            and not p.name.startswith(".")
+            and p.name.lower() not in _OF_SYSTEMS
+            and not is_audio(p)
+        )
+    return []
 
 
 def read_class_labels(path: Path) -> tuple[list[str], dict[str, int]]:
@@ -61,37 +101,23 @@ def read_class_labels(path: Path) -> tuple[list[str], dict[str, int]]:
     Returns the names in index order, and the index of each mid.
     """
     rows = read_table(path, ("index", "mid", "display_name"))
-    rows.sort(key=lambda row: int(row["index"]))
-    if [int(row["index"]) for row in rows] != list(range(len(rows))):
+    rows.sort(key=lambda row: row.whole_number("index"))
+    if [row.whole_number("index") for row in rows] != list(range(len(rows))):
         raise InputError(f"{path}: the column index should run from 0 to {len(rows) - 1} without gaps")
-    return [row["display_name"] for row in rows], {row["mid"]: int(row["index"]) for row in rows}
-
-
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header.
-
-    Raises InputError if it is missing, is not text, has no rows or lacks a column.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a CSV file: {error}") from None
-    lacking = [column for column in columns if column not in (rows[0] if rows else ())]
-    if lacking:
-        found = f"its columns are {', '.join(map(str, rows[0]))}" if rows else "it has no rows"
-        raise InputError(f"{path} needs the column {', '.join(lacking)}: {found}")
-    return rows
+    mids = {row["mid"]: row.whole_number("index") for row in rows}
+    if len(mids) != len(rows):
+        raise InputError(f"{path}: an identifier stands for several classes")
+    return [composed(row["display_name"]) for row in rows], mids
 
 
 def read_label_names(names: Sequence[str] | str | os.PathLike, root: Path) -> list[str]:
     """Class names in order: as given, or from a text file in `root` with a name a line."""
     if not isinstance(names, str | os.PathLike):
-        return list(names)
+        return [composed(name) for name in names]
     path = root / names
     if not path.is_file():
         raise InputError(f"no file {path}: it should hold the class names in order, a name a line")
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [composed(line.strip()) for line in read_text(path).splitlines() if line.strip()]
 
 
 def held_out(stems: Sequence[str], groups: Sequence[object], share: float = 0.2) -> list[bool]:
@@ -104,7 +130,7 @@ def held_out(stems: Sequence[str], groups: Sequence[object], share: float = 0.2)
         members[group].append(i)
     test = [False] * len(stems)
     for indices in members.values():
-        indices.sort(key=lambda i: (hashlib.sha256(stems[i].encode()).digest(), stems[i]))
+        indices.sort(key=lambda i: (hashlib.sha256(printable(stems[i]).encode()).digest(), stems[i]))
         count = max(1, round(share * len(indices))) if len(indices) > 1 else 0
         for i in indices[:count]:
             test[i] = True
@@ -116,8 +142,9 @@ def short_ids(paths: Sequence[str], root: str | os.PathLike) -> list[str]:
 
     These without the extension, if that does.
     """
-    relative = [os.path.relpath(path, root) for path in paths]
-    for ids in ([Path(path).stem for path in paths], [os.path.splitext(path)[0] for path in relative]):
+    relative = [printable(os.path.relpath(path, root)) for path in paths]
+    stems = [printable(Path(path).stem) for path in paths]
+    for ids in (stems, [os.path.splitext(path)[0] for path in relative]):
         if len(set(ids)) == len(ids):
             return ids
     return relative

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.scanning import read_label_names, scan, subdirectories
+from ast_jax.datasets.text_tables import read_text
 from ast_jax.errors import InputError
 
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
@@ -34,7 +35,7 @@ def list_clips(
             f"{source}: word {', '.join(unknown)} is not among the {len(names)} label names given"
         )
     split_of = {line: split for split, file in LISTS.items() for line in _listed(source / file)}
-    found = {f"{word}/{Path(path).name}" for word in words for path in scan(source / word)[0]}
+    found = {f"{word}/{Path(path).name}" for word in words for path in scan(source / word).sounds}
     expected = {line for line in split_of if line.split("/")[0] in words}
     splits: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
     for line in found | expected:
@@ -50,4 +51,4 @@ def _listed(path: Path) -> list[str]:
         raise InputError(
             f"no {path.name} in {path.parent}: give the directory that Speech Commands V2 was unpacked to"
         )
-    return path.read_text().split()
+    return read_text(path).split()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ast_jax import system
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.locking import alone
 from ast_jax.datasets.sounds import NAMES, record
@@ -72,7 +73,7 @@ def generate(
         _clear(root, {sound.path for sound in sounds})
         for folder in sorted({sound.path.parent for sound in sounds}):
             folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # NumPy lets other threads run
+        with ThreadPoolExecutor(system.cores()) as pool:  # NumPy lets other threads run
             list(pool.map(_write, sounds))
         partial = root / f"{MANIFEST}.part"
         partial.write_text(json.dumps(manifest, indent=1))

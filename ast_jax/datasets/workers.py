@@ -6,7 +6,6 @@ child. Here a decoder that crashes or hangs costs one clip, and children end wit
 ends.
 """
 
-import fcntl
 import os
 import queue
 import signal
@@ -21,6 +20,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import NamedTuple
 
+from ast_jax import system
 from ast_jax.datasets.extract import Extraction, Record, extract
 from ast_jax.datasets.listing import Clip
 from ast_jax.features import AudioError
@@ -52,13 +52,13 @@ def outcomes(
 ) -> Generator[tuple[Clip, Outcome], None, None]:
     """Each clip with its records, or with the reason why it cannot be read, in order.
 
-    `workers` processes do it, 1 being this one; None: as many as this one may use cores, unless there are few
-    clips. Close it (`contextlib.closing`) to end the children.
+    `workers` processes do it, 1 being this one, as on Windows always; None: as many as this one may use
+    cores, unless there are few clips. Close it (`contextlib.closing`) to end the children.
     """
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if len(clips) >= FEW else 1
+        workers = system.cores() if len(clips) >= FEW else 1
     # A front end of the caller's main module cannot be imported in a child.
-    if workers == 1 or type(how.front_end).__module__ == "__main__":
+    if workers == 1 or type(how.front_end).__module__ == "__main__" or not system.POSIX:
         return ((clip, attempt(clip, how)) for clip in clips)
     return _in_processes(clips, how, min(workers, len(clips)))
 
@@ -203,7 +203,7 @@ def _above_stderr(end: Connection) -> Connection:
 
     Where the caller has closed those, libraries write to them still.
     """
-    return Connection(fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+    return Connection(system.above_stderr(end.fileno()))
 
 
 def serve(file: int, parent: int) -> None:

@@ -208,6 +208,8 @@ def _check_header(sound: soundfile.SoundFile, name: str) -> None:
 
 def _regular_file(path: str | os.PathLike, name: str) -> io.FileIO:
     """Opened, unless that might wait for ever: on a pipe nobody writes to, on a device."""
+    if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+        raise _error(name, "unreadable", "a directory that may not be opened", "one that may be read")
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise _error(name, "unreadable", "a pipe, socket or device", "a sound file")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ast_jax.errors import printable
 from ast_jax.inference.windows import Heard
 
 
@@ -83,7 +84,7 @@ def writer(form: str, label_names: Sequence[str], top: int, thresholds: Sequence
     tell = json_line if form == "json" else text
 
     def write(name: str, tags: Tags) -> None:
-        print(tell({"file": name} | describe(tags, label_names, top, thresholds)), flush=True)
+        print(tell({"file": printable(name)} | describe(tags, label_names, top, thresholds)), flush=True)
 
     return write
 
@@ -169,7 +170,9 @@ def _csv_writer(label_names: Sequence[str]) -> Writer:
 
     def write(name: str, tags: Tags) -> None:
         for start, end, scores in zip(tags.times_s, tags.ends_s, tags.scores, strict=True):
-            out.writerow([name, _seconds(start), _seconds(end), *(f"{score:.4f}" for score in scores)])
+            out.writerow(
+                [printable(name), _seconds(start), _seconds(end), *(f"{score:.4f}" for score in scores)]
+            )
         sys.stdout.flush()
 
     return write
@@ -181,10 +184,12 @@ def plot_paths(plot: Path | None, files: Sequence[Path]) -> dict[str, Path]:
         return {}
     if len(files) == 1:
         return {str(files[0]): plot}
-    digits = len(str(len(files)))
+    digits, suffix = len(str(len(files))), plot.suffix or ".png"
+    # with a whole one, a name may be longer than the disk allows
+    stems = [printable(file.stem)[:100] for file in files]
     return {
-        str(file): plot.with_name(f"{plot.stem}-{number:0{digits}d}-{file.stem}{plot.suffix or '.png'}")
-        for number, file in enumerate(files, 1)
+        str(file): plot.with_name(f"{plot.stem}-{number:0{digits}d}-{stem}{suffix}")
+        for number, (file, stem) in enumerate(zip(files, stems, strict=True), 1)
     }
 
 

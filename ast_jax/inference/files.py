@@ -16,14 +16,16 @@ from ast_jax.terminal import Bar
 def sound_files(paths: Iterable[Path]) -> list[Path]:
     """Files as named, and every sound file below each directory, sorted.
 
-    Raises InputError for a directory without any.
+    Directories below that may not be read are among them: what they hold cannot be heard, and is told and
+    counted like a file. Raises InputError for a directory without any.
     """
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
             found.append(path)
             continue
-        inside, _ = scan(path)
+        inside, _, unopened = scan(path)
+        inside += [directory for directory, reason, _ in unopened if reason == "unreadable"]
         if not inside:
             raise InputError(
                 f"{path} holds no sound files (wav, flac, ogg, mp3 ...): name another directory, or files"

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from ast_jax.errors import InputError
+from ast_jax.errors import InputError, printable
 
 Kind = Literal["token", "mean", "frames"]
 KINDS = {
@@ -32,7 +32,7 @@ class Rows:
     @classmethod
     def join(cls, parts: Sequence["Rows"]) -> "Rows":
         return cls(
-            [name for part in parts for name in part.files],
+            [printable(name) for part in parts for name in part.files],
             np.concatenate([part.starts_s for part in parts]),
             np.concatenate([part.ends_s for part in parts]),
             np.concatenate([part.vectors for part in parts]),

@@ -94,6 +94,11 @@ class LoadedModel:
 
     def _logits(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B C"]:
         """Of the model as it is now: it may have been trained, or wrapped, since the last call."""
+        if np.ndim(fbank) != 3 or not all(np.shape(fbank)):
+            raise InputError(
+                f"features of shape {np.shape(fbank)}: wanted [batch, frames, mel bins], none 0 (a clip "
+                "alone is features[None])"
+            )
         graphdef, params, statistics = split(self.model)
         padded = fit_frames(fbank, self.model.config.num_frames, self.front_end.padding)
         return self._forward(graphdef, params | statistics, padded)

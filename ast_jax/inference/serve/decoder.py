@@ -8,10 +8,10 @@ Samples are float32 at RATE_HZ. Exit status: 0 done, 10 it cannot be heard or is
 """
 
 import os
-import resource
 import sys
 from typing import Any, BinaryIO, NoReturn
 
+from ast_jax import system
 from ast_jax.features.audio import AudioError, duration_s, stream_audio
 
 CANNOT, NO_SOUND, NO_MEMORY = 10, 11, 12
@@ -20,7 +20,7 @@ CANNOT, NO_SOUND, NO_MEMORY = 10, 11, 12
 def main() -> None:
     channels, rate_hz, seconds, memory, cpu_s = sys.argv[1], *map(float, sys.argv[2:])
     samples, words = _own_pipes()
-    _confine(int(memory), int(cpu_s))
+    system.limit(memory_bytes=int(memory), cpu_s=int(cpu_s))
 
     def refuse(line: str, status: int = CANNOT) -> NoReturn:
         os.write(words, line.encode())
@@ -57,16 +57,6 @@ def _own_pipes() -> tuple[BinaryIO, int]:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     return samples, words
-
-
-def _confine(memory: int, cpu_s: int) -> None:
-    """No more memory or processor time than that, no file written, no core dump."""
-    # macOS has no such limit.
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ import contextlib
 import functools
 import json
 import logging
-import os
-import resource
 import socket
 import time
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ast_jax import system
 from ast_jax.errors import InputError
 from ast_jax.inference.serve.limits import Limits, Shares
 
@@ -38,7 +37,7 @@ def settings(app, limits: Limits) -> uvicorn.Config:
         logging.getLogger(logger).addFilter(_SELDOM)
     # Of the files we may still open, half are for connections we talk to. An eighth may wait: asyncio accepts
     # all of them in one go, and again before the first are refused. Where no file is left it floods the log.
-    free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/dev/fd"))
+    free = system.free_descriptors()
     connections = Shares(max(2, min(limits.connections, free // 2)))
     return uvicorn.Config(
         app,
