@@ -124,6 +124,10 @@ class Model:
     strides: tuple[int, int] = (10, 10)
     # a distillation token beside the class token
     distilled: bool = True
+    # what is judged: clip, or frames (steps of time, which labels of clips teach too)
+    head: str = "clip"
+    # of frames to a clip: linear_softmax, attention, max, mean or noisy_or
+    pooling: str = "linear_softmax"
     # of the blocks' arithmetic: float32 or bfloat16
     dtype: str = "float32"
     # the backward pass recomputes: none; dots (all but linear layers); blocks (all, a third more time)

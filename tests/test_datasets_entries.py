@@ -18,8 +18,8 @@ from sound_trees import class_tree, write_wav
 
 from ast_jax.datasets import folder
 from ast_jax.datasets.prepare import prepare
-from ast_jax.datasets.text_tables import read_table
 from ast_jax.errors import InputError
+from ast_jax.text_tables import read_table
 
 
 def told(tmp_path: Path, tree: Path, capsys) -> tuple[dict[str, int], list[dict[str, str]], str]:

@@ -22,8 +22,29 @@ FOLDERS = ("ast_jax", "benchmarks", "configs", "docs", "launch", "tests", ".ci")
 
 # A room may import from itself and from the rooms before it; every other module in ast_jax/ is "top".
 ORDER = (
-    *("errors", "system", "tables", "settings", "config", "recipes", "features", "models", "objectives"),
-    *("sharding", "terminal", "datasets", "checkpoints", "weights", "evaluation", "training", "planning"),
+    *(
+        "errors",
+        "system",
+        "tables",
+        "text_tables",
+        "settings",
+        "config",
+        "recipes",
+        "features",
+        "models",
+        "objectives",
+    ),
+    *(
+        "sharding",
+        "terminal",
+        "events",
+        "datasets",
+        "checkpoints",
+        "weights",
+        "evaluation",
+        "training",
+        "planning",
+    ),
     *("inference", "commands", "top"),
 )
 

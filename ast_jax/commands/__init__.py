@@ -35,6 +35,10 @@ COMMANDS = {
         "tokens, operations, memory and the largest batch, for devices that need not be there",
     ),
     "predict": ("ast_jax.commands.predict", "tag sound files of any length, or a live sound"),
+    "score_events": (
+        "ast_jax.commands.events",
+        "a table of events against another: F1 by events and segments",
+    ),
     "embed": ("ast_jax.commands.embed", "embeddings of sound files -> .npz or .parquet"),
     "probe": ("ast_jax.commands.probe", "a classifier on embeddings of your classes, cross-validated"),
     "explain": (

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from ast_jax.commands.cli import Flag
+from ast_jax.commands.events import TAGS, EventFlags, listen_for_events, tell_events
 from ast_jax.commands.models import AS_IT_IS, Stated, WindowS, tagger
 from ast_jax.errors import InputError
 
@@ -36,6 +37,7 @@ def predict(
         bool, Flag("tag a stream as it comes: a WAV file, or raw little-endian samples")
     ] = False,
     rate: Annotated[int, Flag("of raw samples on stdin, Hz", least=1_000, most=1_000_000)] = 16_000,
+    when: EventFlags = TAGS,
     samples: Annotated[
         Literal["u8", "s16", "s24", "s32", "f32"], Flag("of raw samples on stdin: their type")
     ] = "s16",
@@ -44,6 +46,7 @@ def predict(
     """Tags sound files of any length and format.
 
       python -m ast_jax predict --model=RUN FILE_OR_DIRECTORY ... [--json | --csv] [--plot=out.png]
+      python -m ast_jax predict --model=RUN FILE_OR_DIRECTORY ... --events [--form=raven] [--out=FILE]
       arecord -q -t raw -f S16_LE -r 16000 | python -m ast_jax predict --model=RUN --stdin
 
     A file longer than the model's length is heard in overlapping windows, decoded as a stream. Files that
@@ -55,25 +58,36 @@ def predict(
         raise InputError("--plot needs files: a live sound has no end")
     if json and csv:
         raise InputError("--json and --csv are two forms of one answer: choose one")
+    if when != TAGS and not when.events:
+        raise InputError("--form, --out, --low, --median_s and --min_... are of events: give --events too")
+    if when.events and (json or csv or plot):
+        raise InputError("--events are told by --form and --out, without --json, --csv and --plot")
 
     from ast_jax.inference import answers
     from ast_jax.inference.files import Failures, batch_size_for, durations_s, sound_files
     from ast_jax.terminal import Bar
 
     models = tagger(model, stated)
+    heard_from = models.heard_from(threshold)
+    found = sound_files(files or [])
+    if when.events and not stdin:
+        tell_events(found, models, when, thresholds=heard_from, window_s=window_s, hop_s=hop_s)
+        return
     grid = models.grid(window_s=window_s, hop_s=hop_s)
     form = "json" if json else "csv" if csv else "text"
-    write = answers.writer(form, models.label_names, top, models.heard_from(threshold))
+    write = answers.writer(form, models.label_names, top, heard_from)
     if stdin:
         from ast_jax.inference.live import Pcm, live_blocks
 
         stream, raw = cast(io.BufferedIOBase, sys.stdin.buffer), Pcm(rate, stream_channels, samples)
         heard_at = grid.front_end.sample_rate_hz
         blocks = live_blocks(stream, raw, sample_rate_hz=heard_at, channels=grid.channels)
+        if when.events:
+            listen_for_events(blocks, models, when, thresholds=heard_from, window_s=window_s, hop_s=hop_s)
+            return
         for tags in models.listen(blocks, grid):
             write("<stdin>", tags)
         return
-    found = sound_files(files or [])
     durations = durations_s(found)
     if plot:
         plot.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.scanning import SEGMENT, read_class_labels, scan
-from ast_jax.datasets.text_tables import labels_in, read_table
 from ast_jax.errors import InputError
+from ast_jax.text_tables import labels_in, read_table
 
 TABLES = {
     "balanced": "balanced_train_segments.csv",

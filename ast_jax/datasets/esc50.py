@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from ast_jax.datasets.listing import Clip, Listing
-from ast_jax.datasets.text_tables import read_table
 from ast_jax.errors import InputError
+from ast_jax.text_tables import read_table
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10")
 

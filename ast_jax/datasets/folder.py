@@ -18,8 +18,8 @@ from ast_jax.datasets.scanning import (
     short_ids,
     subdirectories,
 )
-from ast_jax.datasets.text_tables import Row, composed, labels_in, read_table, read_text
 from ast_jax.errors import InputError, printable
+from ast_jax.text_tables import Row, composed, labels_in, read_table, read_text
 
 SPLIT_NAME = re.compile(
     r"train(ing)?|valid(ation)?|val|dev(elopment)?|test(ing)?|eval(uation)?|hold[ _-]?out|fold[ _-]?\d+"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.scanning import SEGMENT, read_class_labels
-from ast_jax.datasets.text_tables import Row, labels_in, read_table, read_text
 from ast_jax.errors import InputError
+from ast_jax.text_tables import Row, labels_in, read_table, read_text
 
 WANTED = (
     'a table of labels is {"data": [{"wav", "labels"}]}, a CSV file with the columns id and labels, or '

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ast_jax.datasets.text_tables import composed, read_table, read_text
 from ast_jax.errors import InputError, printable
+from ast_jax.text_tables import composed, read_table, read_text
 
 # Some of them for a clear reason only: what cannot be decoded is told when it is read.
 AUDIO_SUFFIXES = {

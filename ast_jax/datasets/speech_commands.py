@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.scanning import read_label_names, scan, subdirectories
-from ast_jax.datasets.text_tables import read_text
 from ast_jax.errors import InputError
+from ast_jax.text_tables import read_text
 
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from ast_jax.errors import InputError
 from ast_jax.evaluation.style import Png
+from ast_jax.events import Event, Rules
 from ast_jax.features.audio import AudioWarning, SoundSource
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.rows import Kind, Rows
@@ -29,6 +30,7 @@ from ast_jax.weights import LoadedModel, load_model
 if TYPE_CHECKING:
     from ast_jax.inference.explain import Explainer, Explanation
 
+SIMPLE = Rules(min_gap_s=0.2)
 Sound = SoundSource | BinaryIO | tuple[np.ndarray, float]
 
 
@@ -127,6 +129,27 @@ class Tagger:
         for note in heard.notes:
             warnings.warn(note, AudioWarning, stacklevel=2)
         return Tags.of(heard, grid.window_s, self.label_names)
+
+    def events(
+        self,
+        sound: Any,
+        *,
+        threshold: float | None = None,
+        rules: Rules = SIMPLE,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+    ) -> list[Event]:
+        """What is heard when in one sound, as `tag` takes it; `threshold` is as for `heard_from`.
+
+        A model that judges clips alone is heard in short windows (`frames.steps_of`).
+        """
+        from ast_jax.inference.frames import events_of, steps_of
+
+        steps = steps_of(self, window_s=window_s, hop_s=hop_s)
+        ((heard, found),) = events_of([as_source(sound)], self, steps, rules, self.heard_from(threshold))
+        if heard.error is not None:
+            raise heard.error
+        return found
 
     def plot(self, sound: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Png:
         """A picture of one sound, as `tag` takes it: its spectrogram over what was heard when."""

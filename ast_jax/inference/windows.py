@@ -8,7 +8,7 @@ held. S samples, t <= T frames, F mel bins, B windows a batch.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -152,6 +152,7 @@ def hear(
     *,
     batch_size: int = BATCH,
     advance: Callable[[float], None] = lambda seconds: None,
+    collect: Callable[["Heard"], Any] = lambda heard: [],
 ) -> Iterator[Heard]:
     """`forward` of every window of every file, one compiled shape for all; files come out in order, each when
     it is finished.
@@ -159,11 +160,13 @@ def hear(
     Args:
         forward: (features [B, T, F], frames of sound [B]) to an array [B, ...], which may still be computing.
         advance: told of every stretch of sound that was decoded, in seconds: for a progress bar.
+        collect: what takes the place of a file's list of answers (`append`, and a length).
     """
     batches = _Batches(grid, forward, batch_size)
     waiting: deque[Heard] = deque()
     for file in files:
         waiting.append(heard := Heard(file))
+        heard.answers = collect(heard)
         try:
             for window in cut(decoded(file, grid, heard.notes.append), grid):
                 advance(window.end_s - (heard.ends_s[-1] if heard.ends_s else 0))

@@ -23,6 +23,7 @@ from ast_jax.features.front_end import Kaldi
 from ast_jax.models.kernels import current
 from ast_jax.models.layers import linear, uniform_fan_in
 from ast_jax.models.patches import grid_shape, over_cells
+from ast_jax.models.pooling import POOLINGS
 from ast_jax.settings import Settings
 from ast_jax.tables import look_up
 
@@ -31,6 +32,8 @@ VARIANTS = {
     "small": {"width": 384, "depth": 12, "num_heads": 6},
     "base": {"width": 768, "depth": 12, "num_heads": 12},
 }
+
+HEADS = ("clip", "frames")
 
 # more are a damaged config
 MOST_BLOCKS = 1000
@@ -72,8 +75,18 @@ class ASTConfig:
     remat: str = "none"
     # rows, columns and single patches of the grid left out of each training clip
     patchout: tuple[int, int, int] = (0, 0, 0)
+    # what is judged: the clip, or its frames, which `pooling` (a key of POOLINGS) makes a clip's logits of
+    head: str = "clip"
+    pooling: str = "linear_softmax"
 
     def __post_init__(self):
+        if self.head not in HEADS or self.pooling not in POOLINGS:
+            raise InputError(
+                f"head {self.head!r} with pooling {self.pooling!r} is not offered: choose "
+                f"{' or '.join(HEADS)}, and one of {', '.join(POOLINGS)}"
+            )
+        if self.head == "frames" and any(self.patchout):
+            raise InputError("config.patchout leaves holes in time: give config.model.head=frames none")
         if self.remat not in REMAT:
             raise InputError(f"remat {self.remat!r} is not offered: choose one of {', '.join(REMAT)}")
         if self.width % self.num_heads:
@@ -125,7 +138,7 @@ class ASTConfig:
         if model.options:
             raise InputError(f"config.model.options {dict(model.options)}: the family ast has none")
         own = {key: getattr(model, key) for key in ("width", "depth", "num_heads")}
-        same = ("patch_shape", "strides", "distilled", "dtype", "remat")
+        same = ("patch_shape", "strides", "distilled", "dtype", "remat", "head", "pooling")
         return cls.variant(
             model.variant,
             num_classes=num_classes,
@@ -191,6 +204,8 @@ class AST(nnx.Module):
             precision=jax.lax.Precision.HIGHEST,
             rngs=rngs,
         )
+        if config.head == "frames" and config.pooling == "attention":
+            self.attend = nnx.Linear(width, config.num_classes, kernel_init=normal, rngs=rngs)
 
     def __call__(
         self,
@@ -209,6 +224,11 @@ class AST(nnx.Module):
 
         The last block computes its projection and MLP for the class and distillation tokens alone where only
         logits are read. Exact, and about 7 % of the forward pass saved (base, 10 s).
+
+        With `head="frames"` the head judges each step of time, the mean of its patches over frequency:
+        `out["frames"]` [B, t, C], in log-odds, pooled to the clip's. The class and distillation tokens, which
+        know the whole clip, are not added to it: with them labels of clips teach what and not when
+        (docs/events.md has figures).
         """
         del mask
         x = self._embed(x)
@@ -226,7 +246,16 @@ class AST(nnx.Module):
         out = {"embedding": embedding, "tokens": tokens, "sequence": steps[-1]["sequence"], "layers": steps}
         if attention:
             out["attention"] = jnp.stack(weights, axis=1)
+        if self.config.head == "frames":
+            logits, out["frames"] = self._judge(out["sequence"])
+            return logits, out
         return self.head(self.head_norm(embedding)), out
+
+    def _judge(self, steps: Float[Array, "B t D"]) -> tuple[Float[Array, "B C"], Float[Array, "B t C"]]:
+        heard = self.head_norm(steps)
+        frames = self.head(heard)
+        attend = self.attend(heard) if self.config.pooling == "attention" else None
+        return POOLINGS[self.config.pooling](frames, attend), frames
 
     def attention_maps(self, x: Float[Array, "B T F"]) -> tuple[Array, Array]:
         """How the class and distillation tokens (their mean) attend to each patch: head by head
@@ -279,7 +308,7 @@ class AST(nnx.Module):
         """What feeds the first block, each block, the final norm, the head."""
         blocks = [(f"blocks/{i}",) for i in range(self.config.depth)]
         below = ("patch_embed", "cls_token", "dist_token", "pos_embed")
-        return (below, *blocks, ("norm",), ("head_norm", "head"))
+        return (below, *blocks, ("norm",), ("head_norm", "head", "attend"))
 
     def _embed(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
         """Prefix tokens and patches with their positions: what the first block sees."""

@@ -89,6 +89,11 @@ def check(settings: Settings, activation: str, prepared: PreparedSet) -> None:
             f"{prepared.name} has clips with several labels, and loss {settings.objective.loss} wants one: "
             "set config.loss=bce"
         )
+    if activation == "softmax" and settings.model.head == "frames":
+        raise InputError(
+            f"config.model.head=frames judges each class by itself, and loss {settings.objective.loss} asks "
+            "which one it is: set config.loss=bce"
+        )
     for splits in (data.train, data.eval, data.test):
         if splits:
             prepared.num_examples(splits)  # raises for a split that is not there

@@ -72,7 +72,7 @@ def adapted(
         account.append("positions new")
     else:
         params["pos_embed"] = _positions(source, config, positions, account)
-    _head(source, config.num_classes, params, head, account)
+    _head(source, config, params, head, account)
     if config.norm_eps != source.model["norm_eps"]:
         account.append(f"LayerNorm eps {config.norm_eps:g} where the source has {source.model['norm_eps']:g}")
     return params, ", ".join(account)
@@ -140,7 +140,10 @@ def _axis_change(axis: str, old: int, new: int, mode: str) -> str:
     return f"{axis} cut" if new < old else f"{axis} {mode}"
 
 
-def _head(source: Source, classes: int, params: dict[str, np.ndarray], head: str, account: list[str]) -> None:
+def _head(
+    source: Source, config: ASTConfig, params: dict[str, np.ndarray], head: str, account: list[str]
+) -> None:
+    classes = config.num_classes
     if head == "new":
         account.append("head new")
         return
@@ -149,7 +152,9 @@ def _head(source: Source, classes: int, params: dict[str, np.ndarray], head: str
         raise InputError(
             f"{source.where} has {has}, the model {classes} classes: only a new head is possible"
         )
-    for path in _HEAD:
+    attends = config.head == "frames" and config.pooling == "attention"
+    attend = [path for path in source.arrays if path.startswith("attend/")] if attends else []
+    for path in (*_HEAD, *attend):
         params[path] = source.arrays[path]
 
 

@@ -23,6 +23,7 @@ _UNUSED_CLASSES = 1000
 def reference(loaded: LoadedModel, path: Path) -> list[str]:
     """As published, `module.` names and all, with our card inside. Raises InputError."""
     config = loaded.model.config
+    _judges_clips(config)
     if tuple(config.patch_shape) != (16, 16):
         raise InputError(f"the reference's class has 16 x 16 patches only, the model {config.patch_shape}")
     if not config.distilled:
@@ -49,6 +50,7 @@ def hugging_face(loaded: LoadedModel, path: Path) -> list[str]:
     from safetensors.numpy import save_file
 
     config = loaded.model.config
+    _judges_clips(config)
     if config.patch_shape[0] != config.patch_shape[1]:
         raise InputError(f"Hugging Face's AST has square patches only, the model {tuple(config.patch_shape)}")
     if not config.distilled:
@@ -66,6 +68,13 @@ def hugging_face(loaded: LoadedModel, path: Path) -> list[str]:
             f"instead of {config.head_norm_eps:g} in the head, logits differ by at most {difference:.1e}"
         )
     return [*lines, parity.with_transformers(loaded, path)]
+
+
+def _judges_clips(config: Any) -> None:
+    if config.head != "clip":
+        raise InputError(
+            "this form has no head for frames, the model has: choose onnx or stablehlo, or keep it as it is"
+        )
 
 
 def _model_config(loaded: LoadedModel) -> dict[str, Any]:

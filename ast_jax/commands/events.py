@@ -1,0 +1,270 @@
+"""`predict --events`: not only what, but when; and `score_events`: how well a table of events agrees with
+another.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+from ast_jax.commands.cli import Flag
+from ast_jax.errors import InputError, printable
+from ast_jax.events import FORMS, Event, Rules, read_events, table, write_events
+from ast_jax.terminal import write_whole
+
+# A file each: what a table of several would not say.
+OF_ONE_FILE = ("audacity", "raven")
+
+
+@dataclass(frozen=True)
+class EventFlags:
+    """When scores are events, and how these are told."""
+
+    events: Annotated[bool, Flag("events with their beginning and end, in place of tags")] = False
+    form: Annotated[
+        Literal["tsv", "csv", "json", "audacity", "raven"], Flag("of events: how they are written")
+    ] = "tsv"
+    out: Annotated[
+        Path | None,
+        Flag(
+            "of events: a file for them (audacity and raven: a directory); the same command again goes on "
+            "where it was stopped"
+        ),
+    ] = None
+    low: Annotated[
+        float, Flag("of events: the share of a label's threshold above which one goes on", above=0, most=1)
+    ] = 0.6
+    median_s: Annotated[float, Flag("of events: each score is the median of so many seconds", least=0)] = 0.0
+    min_duration_s: Annotated[float, Flag("of events: shorter ones are left out", least=0)] = 0.0
+    min_gap_s: Annotated[float, Flag("of events: closer ones are joined", least=0)] = 0.2
+
+    @property
+    def rules(self) -> Rules:
+        """What they say of scores."""
+        return Rules(self.median_s, self.low, self.min_duration_s, self.min_gap_s)
+
+
+TAGS = EventFlags()
+
+
+def tell_events(
+    files: Sequence[Path],
+    models: Any,
+    flags: EventFlags,
+    *,
+    thresholds: Sequence[float],
+    window_s: float | None,
+    hop_s: float | None,
+) -> None:
+    """Events of each file, to stdout or `flags.out`. Ends the program with status 1 if a file failed."""
+    from ast_jax.inference.files import Failures, batch_size_for, durations_s
+    from ast_jax.inference.frames import events_of, steps_of
+    from ast_jax.terminal import Bar
+
+    if flags.form in OF_ONE_FILE and flags.out is None and len(files) > 1:
+        raise InputError(
+            f"a table of {flags.form} is one file's: give --out=DIRECTORY for {len(files)} files"
+        )
+    steps = steps_of(models, window_s=window_s, hop_s=hop_s)
+    if steps.note:
+        print(steps.note, file=sys.stderr)
+    said = {"rules": asdict(flags.rules), "thresholds": list(thresholds), "step_s": steps.step_s}
+    said |= {"window_s": steps.grid.window_s, "hop": steps.grid.hop, "labels": list(models.label_names)}
+    said |= {"models": [_weights_digest(loaded) for loaded in models.models]}
+    with Progress.of(flags.out, said) as progress:
+        left = [file for file in files if str(file) not in progress.done]
+        if len(left) < len(files):
+            print(f"{len(files) - len(left)} files were heard before; {len(left)} are left", file=sys.stderr)
+        durations = durations_s(left)
+        failures = Failures(len(files), "heard")
+        with Bar(transient=True) as bar:
+            advance, size = (
+                bar.task("listening", sum(durations)).advance,
+                batch_size_for(durations, steps.grid),
+            )
+            found = events_of(left, models, steps, flags.rules, thresholds, batch_size=size, advance=advance)
+            pairs = _told(found, failures, bar)
+            if flags.out is None:
+                with bar.aside():
+                    _print(pairs, flags.form)
+            else:
+                for heard, events in pairs:
+                    progress.add(str(heard.file), events)
+        if flags.out is not None:
+            progress.write(flags.out, flags.form)
+    failures.exit_if_any()
+
+
+def listen_for_events(
+    blocks: Iterable,
+    models: Any,
+    flags: EventFlags,
+    *,
+    thresholds: Sequence[float],
+    window_s: float | None,
+    hop_s: float | None,
+) -> None:
+    """Events of a live sound, each told as soon as it has ended and nothing can change it any more."""
+    from ast_jax.inference.frames import live_events, steps_of
+
+    if flags.out is not None:
+        raise InputError("a live sound has no end: events go to stdout, without --out")
+    steps = steps_of(models, window_s=window_s, hop_s=hop_s)
+    late_s = steps.latency_s + flags.median_s / 2 + flags.min_gap_s
+    print(
+        *filter(None, [steps.note, f"an event is told {late_s:.1f} s after its end"]),
+        sep="\n",
+        file=sys.stderr,
+    )
+    print(table.header(flags.form), end="", flush=True)
+    for number, event in enumerate(live_events(blocks, models, steps, flags.rules, thresholds), 1):
+        print(table.line(event, flags.form, number), end="", flush=True)
+    print(table.footer(flags.form), end="", flush=True)
+
+
+def _told(found: Iterable, failures: Any, bar: Any) -> Iterator:
+    """The files that were heard, with their events."""
+    events_of_heard: dict[int, list[Event]] = {}
+
+    def kept() -> Iterator:
+        for heard, events in found:
+            events_of_heard[id(heard)] = events
+            yield heard
+
+    for heard in failures.reported(kept(), bar):
+        yield heard, events_of_heard.pop(id(heard))
+
+
+def _print(pairs: Iterable, form: str) -> None:
+    print(table.header(form), end="")
+    number = 0
+    for _, events in pairs:
+        for event in events:
+            number += 1
+            print(table.line(event, form, number), end="", flush=True)
+    print(table.footer(form), end="", flush=True)
+
+
+def _weights_digest(loaded: Any) -> str:
+    """Which model it is: of its arrays, so that another one never goes on with this one's work."""
+    from ast_jax.models import host_variables
+
+    digest = hashlib.blake2b(digest_size=8)
+    for path, array in sorted(host_variables(loaded.model).items()):
+        digest.update(path.encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+class Progress:
+    """What was heard so far, a line a file beside the output: what was done is not done again."""
+
+    def __init__(self, path: Path | None, said: dict[str, Any]):
+        self.path, self.said = path, said
+        self.done: dict[str, list[Event]] = {}
+        self._file: IO[str] | None = None
+
+    @classmethod
+    def of(cls, out: Path | None, said: dict[str, Any]) -> "Progress":
+        """That of an output; of none, nothing is kept."""
+        return cls(None if out is None else out.with_name(f"{out.name}.part"), said)
+
+    def __enter__(self) -> "Progress":
+        if self.path is None:
+            return self
+        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        told = json.dumps(self.said)
+        if lines and lines[0].decode() != told:
+            raise InputError(
+                f"{self.path} is of another model or other settings: give another --out, or delete it"
+            )
+        for line in lines[1:]:
+            row = json.loads(line)
+            self.done[os.fsdecode(row["file"].encode("utf-8", "surrogatepass"))] = [
+                Event(row["file"], *event) for event in row["events"]
+            ]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # without the line that was being written when it was stopped
+        write_whole(self.path, b"".join(line + b"\n" for line in lines or [told.encode()]))
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def add(self, file: str, events: list[Event]) -> None:
+        """A file is done."""
+        self.done[file] = events
+        assert self._file is not None
+        self._file.write(json.dumps({"file": file, "events": [list(event[1:]) for event in events]}) + "\n")
+        self._file.flush()
+
+    def write(self, out: Path, form: str) -> None:
+        """All of it, in the order of the files' names; what was kept on the way goes."""
+        assert self.path is not None
+        if form in OF_ONE_FILE:
+            out.mkdir(parents=True, exist_ok=True)
+            for number, (file, events) in enumerate(sorted(self.done.items())):
+                stem = printable(Path(file).stem)[:100]
+                name = f"{stem}{FORMS[form]}" if self._unique else f"{number:06d}-{stem}{FORMS[form]}"
+                write_whole(out / name, write_events(events, form))
+        else:
+            every = (event for _, events in sorted(self.done.items()) for event in events)
+            write_whole(out, write_events(every, form))
+        self.path.unlink()
+        print(out)
+
+    @property
+    def _unique(self) -> bool:
+        return len({printable(Path(file).stem)[:100] for file in self.done}) == len(self.done)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def score_events(
+    reference: Annotated[Path, Flag("a table of what is there")],
+    estimated: Annotated[Path, Flag("a table of what was found")],
+    *,
+    collar_s: Annotated[float, Flag("how far a beginning or end may be off", least=0)] = 0.2,
+    share: Annotated[float, Flag("the same for ends, as a share of the event's length", least=0)] = 0.2,
+    segment_s: Annotated[float, Flag("length of a segment", above=0)] = 1.0,
+    json: Annotated[bool, Flag("an object, in place of a table")] = False,
+) -> None:
+    """Scores events against events: event-based F1 (beginnings and ends within a collar), the lenient one
+    (half of both shared), and segment-based F1.
+
+      python -m ast_jax score_events REFERENCE.tsv FOUND.tsv
+
+    Tables are CSV, TSV, JSON, Audacity label tracks, Raven selection tables or RTTM; files are compared by
+    their names without directories.
+    """
+    from ast_jax.events import metrics
+    from ast_jax.terminal import markdown
+
+    truth, found = (_by_name(read_events(path)) for path in (reference, estimated))
+    ways = {
+        f"events, {collar_s:g} s": metrics.event_based(truth, found, collar_s=collar_s, share=share),
+        "events, half shared": metrics.overlap_based(truth, found),
+        f"segments of {segment_s:g} s": metrics.segment_based(truth, found, segment_s=segment_s),
+    }
+    labels = sorted({event.label for event in truth + found})
+    rows = [[label, *(scores.labels[label].f1 for scores in ways.values())] for label in labels]
+    rows.append(["mean of labels", *(scores.macro_f1 for scores in ways.values())])
+    rows.append(["all together", *(scores.micro.f1 for scores in ways.values())])
+    if json:
+        from ast_jax.evaluation.metrics import for_json
+        from ast_jax.inference.answers import json_line
+
+        print(
+            json_line({way: {str(row[0]): for_json(row[i]) for row in rows} for i, way in enumerate(ways, 1)})
+        )
+        return
+    shown = [[row[0], *("-" if value != value else f"{value:.3f}" for value in row[1:])] for row in rows]
+    print(markdown(["F1", *ways], shown), end="")
+
+
+def _by_name(events: list[Event]) -> list[Event]:
+    return [event._replace(file=Path(event.file).stem) for event in events]

@@ -1,0 +1,8 @@
+"""Sounds with a beginning and an end: tables of them, how they are read off scores, how well they are
+found.
+"""
+
+from ast_jax.events.decode import Decoder, Rules
+from ast_jax.events.table import FORMS, Event, read_events, write_events
+
+__all__ = ["FORMS", "Decoder", "Event", "Rules", "read_events", "write_events"]

@@ -1,0 +1,223 @@
+"""Events: off scores as a direct statement has them, whatever pieces they come in; metrics as sed_eval
+counts; tables of other programs there and back.
+"""
+
+import csv
+import io
+import math
+import sys
+import warnings
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import median_filter
+
+from ast_jax.errors import InputError
+from ast_jax.events import FORMS, Decoder, Event, Rules, read_events, write_events
+from ast_jax.events.decode import Stretch
+from ast_jax.events.metrics import event_based, overlap_based, segment_based
+
+STEP_S = 0.1
+
+
+def direct(scores: np.ndarray, thresholds: np.ndarray, rules: Rules) -> list[tuple[int, int, int, float]]:
+    """The same on the whole sound, class by class, run by run."""
+    found = []
+    for label, high in enumerate(thresholds):
+        s = median_filter(scores[:, label], 2 * (round(rules.median_s / STEP_S) // 2) + 1, mode="nearest")
+        above = np.concatenate([[False], s >= rules.low * high, [False]]).astype(int)
+        starts, ends = np.flatnonzero(np.diff(above) == 1), np.flatnonzero(np.diff(above) == -1)
+        runs = [[a, b, s[a:b].max()] for a, b in zip(starts, ends, strict=True) if s[a:b].max() >= high]
+        joined: list[list] = []
+        for run in runs:
+            if joined and run[0] - joined[-1][1] < round(rules.min_gap_s / STEP_S, 6):
+                joined[-1] = [joined[-1][0], run[1], max(joined[-1][2], run[2])]
+            else:
+                joined.append(run)
+        least = round(rules.min_duration_s / STEP_S, 6)
+        found += [(label, a, b, score) for a, b, score in joined if b - a >= least]
+    return sorted(found)
+
+
+def decoded(scores: np.ndarray, cuts: list[int], thresholds: np.ndarray, rules: Rules) -> list[Stretch]:
+    decoder = Decoder(rules, thresholds, STEP_S)
+    found = []
+    for piece in np.split(scores, cuts):
+        found += decoder.push(piece)
+    return found + list(decoder.end())
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    steps=st.integers(0, 60),
+    cuts=st.lists(st.integers(0, 60), max_size=8),
+    median=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9]),
+    low=st.sampled_from([0.3, 0.6, 1.0]),
+    duration=st.sampled_from([0.0, 0.2, 0.5]),
+    gap=st.sampled_from([0.0, 0.1, 0.3, 0.8]),
+)
+@settings(max_examples=400, deadline=None)
+def test_pieces_of_any_size_give_the_events_of_the_whole(seed, steps, cuts, median, low, duration, gap):
+    rng = np.random.default_rng(seed)
+    scores, thresholds = rng.random((steps, 2)) ** 2, np.array([0.3, 0.6])
+    rules = Rules(median, low, duration, gap)
+    wanted = direct(scores, thresholds, rules) if steps else []
+    pieces = sorted(min(cut, steps) for cut in cuts)
+    found = sorted((e.label, e.start, e.end, e.score) for e in decoded(scores, pieces, thresholds, rules))
+    assert found == wanted
+
+
+def test_an_event_is_given_back_before_the_sound_ends():
+    decoder = Decoder(Rules(min_gap_s=0.3), np.array([0.5]), STEP_S)
+    assert list(decoder.push(np.array([[0.0], [0.9], [0.9], [0.0], [0.0]]))) == []
+    assert list(decoder.push(np.array([[0.0]]))) == [Stretch(0, 1, 3, 0.9)]
+    assert list(decoder.end()) == []
+
+
+@pytest.mark.parametrize("rules", [{"low": 0.0}, {"low": 1.5}, {"low": math.nan}, {"median_s": -1.0}])
+def test_rules_that_make_no_sense_are_refused(rules):
+    with pytest.raises(InputError, match="wanted"):
+        Rules(**rules)
+
+
+EVENTS = [
+    Event("a.wav", 0.0, 1.25, "dog", 0.9123),
+    Event("a.wav", 0.5, 2.0, 'bird; "tit", great', 0.5),
+    Event("a.wav", 3.0, 3.001, "Hörner", 0.25),
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_is_read_back(form, tmp_path):
+    path = tmp_path / f"events{FORMS[form]}"
+    path.write_text(write_events(EVENTS, form), encoding="utf-8")
+    wanted = [event._replace(score=None) for event in EVENTS] if form == "audacity" else EVENTS
+    assert read_events(path, "a.wav") == wanted
+
+
+def test_raven_and_audacity_are_laid_out_as_their_manuals_say():
+    rows = list(csv.DictReader(io.StringIO(write_events(EVENTS, "raven")), delimiter="\t"))
+    assert rows[0]["Selection"] == "1"
+    assert (rows[1]["Begin Time (s)"], rows[1]["End Time (s)"]) == ("0.500", "2.000")
+    assert rows[1]["Label"] == 'bird; "tit", great'
+    assert write_events(EVENTS[:1], "audacity") == "0.000\t1.250\tdog\n"
+    assert write_events([], "json") == "[\n]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("dcase.tsv", "filename\tonset\toffset\tevent_label\na.wav\t0.5\t2\tdog\n"),
+        ("audioset.tsv", "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\na.wav\t0.5\t2.0\tdog\n"),
+        ("track.txt", "0.5\t2.0\tdog\n\\\t100.0\t2000.0\n"),
+        ("raven.txt", "Selection\tView\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\tS 1\t0.5\t2.0\tdog\n"),
+        ("speech.rttm", "SPEAKER a.wav 1 0.5 1.5 <NA> <NA> dog <NA> <NA>\n"),
+        ("own.csv", "label,offset,onset\n dog , 2.0,.5\n"),
+    ],
+)
+def test_tables_of_others_are_read(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_events(tmp_path / name, "a.wav") == [Event("a.wav", 0.5, 2.0, "dog")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.tsv", "file\tonset\toffset\tlabel\na\t2\t1\tdog\n", "line 2: 2 to 1: wanted seconds"),
+        ("t.tsv", "file\tonset\toffset\tlabel\na\tnan\t1\tdog\n", "line 2: nan to 1: wanted seconds"),
+        ("t.tsv", "file\tonset\toffset\tlabel\na\t0\t1\t\n", "line 2: an event without a label"),
+        ("t.csv", "file,onset,label\na,0,dog\n", "needs the column offset"),
+        ("t.txt", "0.5\t2.0\tdog\n1.0 2.0 cat\n", "line 2: wanted onset, offset and label by tabs"),
+        ("t.rttm", "SPEAKER a 1 x 1 <NA> <NA> dog\n", "line 1: wanted SPEAKER"),
+        ("t.json", "{}", "wanted a list of objects"),
+        ("t.json", '[{"onset_s": 1}]', "event 1: 1 to None"),
+        ("t.txt", "", "has no events"),
+    ],
+)
+def test_a_wrong_table_is_told_with_its_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_events(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def random_events(rng: np.random.Generator, count: int) -> list[Event]:
+    onsets, lengths = rng.random(count) * 20, 0.05 + rng.random(count) * 3
+    return [
+        Event(f"{rng.integers(3)}.wav", round(on, 2), round(on + length, 2), "abcd"[rng.integers(4)])
+        for on, length in zip(onsets, lengths, strict=True)
+    ]
+
+
+def shaken(rng: np.random.Generator, events: list[Event]) -> list[Event]:
+    moved = [
+        e._replace(onset_s=max(0, round(e.onset_s + rng.normal(0, 0.15), 2)))
+        for e in events
+        if rng.random() < 0.8
+    ]
+    return [e for e in moved if e.offset_s > e.onset_s] + random_events(rng, 5)
+
+
+def test_event_and_segment_based_counts_are_sed_evals(monkeypatch):
+    # which setuptools no longer has; dcase_util asks for it to find examples of its own
+    monkeypatch.setitem(sys.modules, "pkg_resources", ModuleType("pkg_resources"))
+    warnings.simplefilter("ignore")
+    sed_eval = pytest.importorskip("sed_eval", reason="sed_eval comes with requirements-parity.txt")
+    dcase_util = pytest.importorskip("dcase_util")
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        truth = random_events(rng, int(rng.integers(1, 30)))
+        found = shaken(rng, truth)
+        labels = sorted({e.label for e in truth + found})
+        theirs = {
+            "event": sed_eval.sound_event.EventBasedMetrics(labels, t_collar=0.2, percentage_of_length=0.2),
+            "segment": sed_eval.sound_event.SegmentBasedMetrics(labels, time_resolution=1.0),
+        }
+        for file in sorted({e.file for e in truth + found}):
+            lists = [
+                dcase_util.containers.MetaDataContainer(
+                    [
+                        {"filename": file, "event_label": e.label, "onset": e.onset_s, "offset": e.offset_s}
+                        for e in events
+                        if e.file == file
+                    ]
+                )
+                for events in (truth, found)
+            ]
+            for metric in theirs.values():
+                metric.evaluate(reference_event_list=lists[0], estimated_event_list=lists[1])
+        for ours, metric in ((event_based(truth, found), "event"), (segment_based(truth, found), "segment")):
+            overall = theirs[metric].results_overall_metrics()["f_measure"]
+            assert ours.micro.f1 == pytest.approx(overall["f_measure"], abs=1e-6)
+            assert ours.micro.precision == pytest.approx(overall["precision"], abs=1e-6)
+            classes = theirs[metric].results_class_wise_metrics()
+            for label in labels:
+                wanted = classes[label]["f_measure"]["f_measure"]
+                assert ours.labels[label].f1 == pytest.approx(0 if math.isnan(wanted) else wanted, abs=1e-6)
+
+
+def test_a_lenient_match_shares_half_of_both():
+    truth = [Event("a", 0.0, 2.0, "x"), Event("a", 5.0, 6.0, "x")]
+    found = [Event("a", 0.5, 2.4, "x"), Event("a", 5.6, 7.0, "x"), Event("a", 0.0, 2.0, "y")]
+    # 1.5 of 2.4 s, then .4 of 2 s; y is nowhere
+    counts = overlap_based(truth, found).labels
+    assert (counts["x"].found, counts["x"].reference, counts["x"].estimated) == (1, 2, 2)
+    assert (counts["y"].found, counts["y"].estimated) == (0, 1)
+    assert overlap_based(truth, found).macro_f1 == 0.5
+
+
+def test_one_event_is_found_once():
+    truth, twice = [Event("a", 1.0, 2.0, "x")], [Event("a", 1.0, 2.0, "x"), Event("a", 1.1, 2.0, "x")]
+    assert event_based(truth, twice).micro.precision == 0.5
+    # each fits one, but only if the first does not take the other's
+    truth, found = (
+        [Event("a", 1.0, 2, "x"), Event("a", 1.2, 2, "x")],
+        [
+            Event("a", 1.15, 2, "x"),
+            Event("a", 0.9, 2, "x"),
+        ],
+    )
+    assert event_based(truth, found).micro.found == 2
