@@ -66,9 +66,7 @@ def tell_events(
     from ast_jax.terminal import Bar
 
     if flags.form in OF_ONE_FILE and flags.out is None and len(files) > 1:
-        raise InputError(
-            f"a table of {flags.form} is one file's: give --out=DIRECTORY for {len(files)} files"
-        )
+        raise InputError(f"a table of {flags.form} is of one file: give --out=DIRECTORY for {len(files)}")
     steps = steps_of(models, window_s=window_s, hop_s=hop_s)
     if steps.note:
         print(steps.note, file=sys.stderr)

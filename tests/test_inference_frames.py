@@ -1,0 +1,257 @@
+"""When sounds are heard: steps put together over windows, models with and without them, long files, work that
+is stopped.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+from flax import nnx
+from safetensors.numpy import save_file
+
+from ast_jax.commands import invoke
+from ast_jax.errors import InputError
+from ast_jax.events import Decoder, Rules, read_events
+from ast_jax.features import REFERENCE
+from ast_jax.inference.frames import Steps, Track, events_of, live_events, steps_of
+from ast_jax.inference.predict import Tagger
+from ast_jax.inference.windows import Grid, Heard
+from ast_jax.models import AST, ASTConfig, host_variables, set_variables
+from ast_jax.weights import LoadedModel
+from ast_jax.weights.model_card import CARD
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ASTConfig(
+    num_classes=3,
+    num_frames=48,
+    width=8,
+    depth=1,
+    num_heads=1,
+    patch_shape=(128, 4),
+    strides=(1, 4),
+    head="frames",
+)
+RULES = Rules(low=1.0, min_gap_s=0.1)
+
+
+def model(seed: int = 0, **changes) -> LoadedModel:
+    """Weights at 2, so that scores differ from step to step."""
+    net, rng = AST(ASTConfig(**{**vars(CONFIG), **changes}), rngs=nnx.Rngs(seed)), np.random.default_rng(seed)
+    set_variables(net, {k: rng.normal(0, 2, v.shape).astype("f4") for k, v in host_variables(net).items()})
+    return LoadedModel(net, ["dog", "rain", "bell"], net.front_end.with_statistics(-4.0, 4.0), "sigmoid")
+
+
+def tagger(*models: LoadedModel) -> Tagger:
+    """Of models in memory."""
+    made = Tagger.__new__(Tagger)
+    made.models, made.label_names, made.thresholds = list(models), models[0].label_names, None
+    made.num_frames = models[0].model.config.num_frames
+    return made
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """That comes and goes."""
+    rng, size = np.random.default_rng(seed), round(16_000 * seconds)
+    loud = np.repeat(rng.random(size // 4000 + 1) ** 3, 4000)[:size]
+    return (0.3 * loud * rng.normal(size=size)).astype(np.float32)
+
+
+@pytest.mark.parametrize("hop_steps", [1, 5, 10])
+def test_windows_that_say_the_truth_give_it_back_whatever_their_hop(hop_steps):
+    rng, each, num, total = np.random.default_rng(0), 640, 10, 60
+    truth, thresholds = rng.random((total, 2)) ** 2, np.array([0.5, 0.3])
+    grid = Grid(num * each, hop_steps * each, 40, REFERENCE)
+    steps = Steps(grid, num, each, each / 2, lambda *_: None, lambda frames: num)
+    heard, wanted = Heard("a.wav"), Decoder(RULES, thresholds, steps.step_s)
+    track = Track(heard, steps, Decoder(RULES, thresholds, steps.step_s), ["x", "y"])
+    for start in range(0, total - num + 1, hop_steps):
+        heard.starts_s.append(start * each / 16_000)
+        heard.ends_s.append((start + num) * each / 16_000)
+        track.append(truth[start : start + num])
+    stretches = sorted([*wanted.push(truth), *wanted.end()], key=lambda s: (s.start, s.label))
+    found = [(e.label, round(e.onset_s / steps.step_s), e.score) for e in track.end()]
+    assert found == [("xy"[s.label], s.start, pytest.approx(s.score)) for s in stretches]
+
+
+def test_a_models_steps_are_where_its_patches_are():
+    steps = steps_of(tagger(model()))
+    # patches of 4 frames: 12 a window, 40 ms apart; the first one's middle is that of 4 frames of 25 ms
+    assert (steps.num, steps.step_s, steps.note) == (12, 0.04, "")
+    assert steps.first / 16_000 == pytest.approx((0.030 + 0.025) / 2)
+    assert steps.grid.hop % steps.each == 0
+    assert steps.heard(48) == 12
+    assert steps.heard(7) == 2
+
+
+def test_a_burst_is_found_where_it_is():
+    """By a model whose head measures loudness: the head reads the bias that loud patches leave."""
+    loaded = model()
+    arrays = {k: np.zeros_like(v) for k, v in host_variables(loaded.model).items()}
+    arrays["patch_embed/kernel"][..., 0] = 1 / 512
+    arrays["norm/scale"] += 1
+    arrays["head_norm/scale"] += 1
+    arrays["pos_embed"][..., 1] = 1.0
+    arrays["head/kernel"][0] = 5.0
+    set_variables(loaded.model, arrays)
+    sound = 1e-4 * np.random.default_rng(0).normal(size=16_000 * 6)
+    for start, end in ((1.0, 1.5), (3.2, 4.4)):
+        sound[round(16_000 * start) : round(16_000 * end)] *= 3000
+    events = tagger(loaded).events((sound, 16_000), threshold=0.9)
+    assert {e.label for e in events} == {"dog", "rain", "bell"}
+    times = sorted({(round(e.onset_s, 2), round(e.offset_s, 2)) for e in events})
+    assert len(times) == 2
+    for (onset, offset), (start, end) in zip(times, ((1.0, 1.5), (3.2, 4.4)), strict=True):
+        assert abs(onset - start) <= 0.04
+        assert abs(offset - end) <= 0.04
+
+
+def test_a_model_of_clips_is_heard_in_short_windows_and_says_so():
+    steps = steps_of(tagger(model(head="clip")), window_s=0.2, hop_s=0.05)
+    assert (steps.num, steps.step_s) == (1, 0.05)
+    assert "judges clips, not steps of time: heard in windows of 0.2 s, 0.05 s apart" in steps.note
+    events = tagger(model(head="clip")).events((noise(2.0), 16_000), window_s=0.2, hop_s=0.05)
+    assert events
+    assert all(0 <= e.onset_s < e.offset_s <= 2.0 for e in events)
+    with pytest.raises(InputError, match="between two windows would go unheard"):
+        steps_of(tagger(model(head="clip")), window_s=0.1, hop_s=0.3)
+
+
+def test_an_ensemble_hears_the_mean_of_its_models_steps():
+    models = [model(0), model(1)]
+    fbank = np.random.default_rng(0).normal(-4, 4, (2, 48, 128)).astype(np.float32)
+    alone = [np.asarray(steps_of(tagger(m)).forward(fbank, np.array([48, 48]))) for m in models]
+    both = steps_of(tagger(*models)).forward(fbank, np.array([48, 48]))
+    np.testing.assert_allclose(both, np.mean(alone, axis=0), atol=1e-6)
+    frames = models[0].model(models[0].front_end.normalise(jnp.asarray(fbank)))[1]["frames"]
+    np.testing.assert_allclose(alone[0], 1 / (1 + np.exp(-np.asarray(frames))), atol=1e-5)
+
+
+def test_a_live_sound_gives_the_same_events_as_its_file():
+    sound, made = noise(7.3), tagger(model())
+    steps, thresholds = steps_of(made), [0.5] * 3
+    blocks = np.split(sound, np.sort(np.random.default_rng(0).integers(0, len(sound), 20)))
+    live = sorted(live_events(iter(blocks), made, steps, RULES, thresholds))
+    whole = sorted(made.events((sound, 16_000), rules=RULES))
+    assert len(live) > 5
+    for ours, theirs in zip(live, whole, strict=True):
+        assert ours.label == theirs.label
+        assert ours[1:3] == pytest.approx(theirs[1:3], abs=1e-6)
+
+
+def test_memory_does_not_grow_with_a_file(tmp_path):
+    """Of NumPy and Python, beside the events themselves: of eight minutes as of two."""
+    made = tagger(model())
+    steps, peaks = steps_of(made), []
+    for minutes in (2, 8):
+        soundfile.write(tmp_path / "long.wav", noise(60 * minutes), 16_000, subtype="PCM_16")
+        tracemalloc.start()
+        ((heard, events),) = events_of([tmp_path / "long.wav"], made, steps, RULES, [2.0] * 3)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert heard.error is None
+        assert not events
+        assert len(heard.answers) > 100 * minutes
+    # two times and two lists' places a window
+    assert peaks[1] < peaks[0] + 1e6
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "frames"
+    loaded = model()
+    path.mkdir()
+    save_file(host_variables(loaded.model), path / "model.safetensors")
+    (path / CARD).write_text(json.dumps(loaded.card()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("many")
+    for number in range(150):
+        soundfile.write(root / f"{number:03d}.wav", noise(0.4, number), 16_000)
+    (root / "000b.wav").write_bytes(b"RIFF, and no more")
+    return root
+
+
+def test_the_command_writes_each_form(saved, many, tmp_path, capsys):
+    invoke("predict", ["--model", str(saved), str(many / "003.wav"), "--events", "--form=json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert {"file", "onset_s", "offset_s", "label", "score"} == set(rows[0])
+    for form in ("tsv", "csv", "raven", "audacity"):
+        out = tmp_path / f"out_{form}"
+        files = [str(many / f"{n:03d}.wav") for n in range(5)]
+        invoke("predict", ["--model", str(saved), *files, "--events", f"--form={form}", f"--out={out}"])
+        tables = sorted(out.iterdir()) if out.is_dir() else [out]
+        found = [event for table in tables for event in read_events(table)]
+        assert [e.label for e in found if "003" in e.file or form == "audacity"]
+        assert len(tables) == (5 if form in ("raven", "audacity") else 1)
+        assert not out.with_name(out.name + ".part").exists()
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--events", "--json"], "without --json, --csv and --plot"),
+        (["--low=0.5"], "are of events: give --events too"),
+        (["--events", "--form=raven"], "of one file: give --out=DIRECTORY for 151"),
+        (["--events", "--low=0"], "--low: got '0', wanted a number, above 0"),
+        (["--events", "--form=xml"], "invalid choice: 'xml'"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(saved, many, flags, message):
+    with pytest.raises(InputError, match=message):
+        invoke("predict", ["--model", str(saved), str(many), *flags])
+
+
+def test_work_that_is_killed_goes_on_and_has_every_file_once(saved, many, tmp_path):
+    def command(out: Path) -> list[str]:
+        flags = ["--model", str(saved), str(many), "--events", f"--out={out}"]
+        return [sys.executable, "-m", "ast_jax", "predict", *flags]
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    whole, out = tmp_path / "whole.tsv", tmp_path / "out.tsv"
+    # status 1: one of the files is no sound
+    first = subprocess.run(command(whole), env=environment, capture_output=True, text=True, check=False)
+    assert first.returncode == 1, first.stderr
+    process = subprocess.Popen(command(out), env=environment, stderr=subprocess.DEVNULL)
+    part = tmp_path / "out.tsv.part"
+    while process.poll() is None and not (part.exists() and part.read_bytes().count(b"\n") > 40):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.returncode == -signal.SIGKILL:
+        # as if in the middle of a line
+        part.write_bytes(part.read_bytes()[:-3])
+        done = part.read_bytes().count(b"\n") - 1
+        second = subprocess.run(command(out), env=environment, capture_output=True, text=True, check=False)
+        assert second.returncode == 1
+        assert f"{done} files were heard before; {151 - done} are left" in second.stderr
+    assert out.read_text() == whole.read_text()
+    assert not part.exists()
+    part.write_text(json.dumps({"other": "settings"}) + "\n")
+    third = subprocess.run(command(out), env=environment, capture_output=True, text=True, check=False)
+    assert third.returncode == 2
+    assert "is of another model or other settings: give another --out, or delete it" in third.stderr
+    assert out.read_text() == whole.read_text()
+
+
+def test_tables_are_scored_against_each_other(tmp_path, capsys):
+    rows = "file\tonset\toffset\tlabel\n/a/x.wav\t0\t1\tdog\n/a/x.wav\t2\t4\train\n"
+    (tmp_path / "true.tsv").write_text(rows)
+    (tmp_path / "found.tsv").write_text(rows.replace("/a/", "/b/").replace("2\t4", "2.1\t3.2"))
+    invoke("score_events", [str(tmp_path / "true.tsv"), str(tmp_path / "found.tsv")])
+    table = capsys.readouterr().out
+    assert "| dog | 1.000 | 1.000 | 1.000 |" in table
+    assert "| rain | 0.000 | 1.000 | 1.000 |" in table
+    assert "| all together | 0.500 | 1.000 | 1.000 |" in table
