@@ -38,6 +38,8 @@ class Row:
 
     loss: Callable[[Out, Batch, ObjectiveSettings], Float[Array, "B C"] | Float[Array, " B"]]
     activation: str = "sigmoid"
+    # whether a batch has to say what is heard at each step of time too
+    frames: bool = False
 
     def uniform(self, num_classes: int) -> float:
         """A label that says nothing: what smoothing pulls labels towards."""
@@ -93,6 +95,19 @@ def _soft_ce(out: Out, batch: Batch, settings: ObjectiveSettings) -> Float[Array
     return _ce(out, {"labels": shares}, settings) + jax.scipy.special.xlogy(shares, shares)
 
 
+def _frames_bce(out: Out, batch: Batch, settings: ObjectiveSettings) -> Float[Array, "B C"]:
+    """The cross-entropy of the clip, and of its steps of time where it is known what is heard in them, each a
+    half; of a clip with labels alone, and in evaluation, its own.
+    """
+    clip = _bce(out, batch, settings)
+    if "frames" not in batch:
+        return clip
+    known = batch["frames_known"][..., None]
+    steps = (optax.sigmoid_binary_cross_entropy(out["frames"], batch["frames"]) * known).sum(axis=1)
+    count = known.sum(axis=1)
+    return jnp.where(count > 0, (clip + steps / jnp.maximum(count, 1)) / 2, clip)
+
+
 OBJECTIVES: dict[str, Row] = {
     "bce": Row(_bce),
     "ce": Row(_ce, "softmax"),
@@ -100,6 +115,7 @@ OBJECTIVES: dict[str, Row] = {
     "asymmetric": Row(_asymmetric),
     "soft_bce": Row(_soft_bce),
     "soft_ce": Row(_soft_ce, "softmax"),
+    "frames_bce": Row(_frames_bce, frames=True),
 }
 
 

@@ -75,7 +75,7 @@ class Run:
 class Data:
     """Which sounds, how they are stored, which of them are for what."""
 
-    # audioset, esc50, speech_commands, folder, synthetic, or module:list_clips of your own
+    # audioset, esc50, speech_commands, folder, events, synthetic, or module:list_clips of your own
     name: str = ""
     # where the sound files are; needed once, until the shards are prepared
     source_dir: str = ""
@@ -152,8 +152,8 @@ class Start:
 class Objective:
     """What is minimised: a row of objectives.py."""
 
-    # bce (several labels a clip), ce (one label), focal, asymmetric, soft_bce, soft_ce, or module:name of
-    # your own
+    # bce (several labels a clip), ce (one label), focal, asymmetric, soft_bce, soft_ce, frames_bce (steps of
+    # time, of sets with events), or module:name of your own
     loss: str = "bce"
     # share of a label that is spread out
     label_smoothing: float = setting(0.0, least=0, most=1)

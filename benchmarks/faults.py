@@ -500,8 +500,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("patchout may leave nothing",
          "columns - time - 1, left - 1) < 0", "columns - time - 1, left) < 0"),
         ("the head's norm is a level of its own",
-         '("norm",), ("head_norm", "head"))', '("norm", "head_norm"), ("head",))'),
-        ("a recipe's remat forgotten", '"distilled", "dtype", "remat")', '"distilled", "dtype")'),
+         '("norm",), ("head_norm", "head", "attend"))', '("norm", "head_norm"), ("head", "attend"))'),
+        ("a recipe's remat forgotten", '"dtype", "remat", "head", "pooling")', '"dtype", "head", "pooling")'),
     )),
     "ast_jax/models/cost.py": ("models_cost training_profile", (
         ("an addition forgotten", "2 * size**3 / min(seconds)", "size**3 / min(seconds)"),

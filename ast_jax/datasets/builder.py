@@ -65,7 +65,7 @@ class SetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: 
         listing = clip_lister(dataset)(source_dir, **self.options)
         self._home = Path(data_dir) / self.name
         contents = digests([clip.path for clip in listing.clips], self._home)
-        self.ledger = Ledger(listing, source_dir, contents)
+        self.ledger = Ledger(listing, source_dir, contents, self.how.front_end.sample_rate_hz)
         name = set_name(listing, source_dir, self.how, contents)
         config = tfds.core.BuilderConfig(name=name, version=VERSION)
         super().__init__(data_dir=data_dir, config=config)

@@ -24,6 +24,9 @@ class _Split:
     labels: list[tuple[int, ...]] = field(default_factory=list)
     num_samples: list[int] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
+    # (example, onset, offset, label) of each event; examples of which events are known
+    events: list[tuple[int, float, float, int]] = field(default_factory=list)
+    known: list[bool] = field(default_factory=list)
     cells: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -32,8 +35,11 @@ class _Split:
 class Ledger:
     """Collects records and skipped clips of one listing, in the order they are written."""
 
-    def __init__(self, listing: Listing, source_dir: str | PathLike, contents: Mapping[str, str]):
-        """`contents`: each file's digest (`contents.digests`)."""
+    def __init__(
+        self, listing: Listing, source_dir: str | PathLike, contents: Mapping[str, str], rate_hz: int
+    ):
+        """`contents`: each file's digest (`contents.digests`); `rate_hz`: of the samples that are counted."""
+        self.rate_hz = rate_hz
         self.listing, self.contents = listing, contents
         # clips whose records come from a set prepared before
         self.num_kept = 0
@@ -60,7 +66,21 @@ class Ledger:
             return []
         for record in outcome:
             self.add(split, record, self._file_of[clip.path])
+            self._add_events(split, clip, record)
         return outcome
+
+    def _add_events(self, split: str, clip: Clip, record: Record) -> None:
+        """Of a piece of a clip those that reach into it, from its own beginning on."""
+        if self.listing.events is None:
+            return
+        books, own = self.splits[split], self.listing.events.get(clip.id)
+        start_s = float(record.id.removeprefix(f"{clip.id}@")) if record.id != clip.id else 0.0
+        length_s = record.num_samples / self.rate_hz
+        for onset_s, offset_s, label in own or ():
+            onset_s, offset_s = max(0.0, onset_s - start_s), min(length_s, offset_s - start_s)
+            if offset_s > onset_s:
+                books.events.append((len(books.known), onset_s, offset_s, label))
+        books.known.append(own is not None)
 
     def add(self, split: str, record: Record, file: int) -> None:
         books = self.splits[split]
@@ -156,6 +176,9 @@ class Ledger:
             )
             columns[f"{split}/num_samples"] = np.array(books.num_samples, np.int64)
             columns[f"{split}/files"] = np.array(books.files, np.int64)
+            if self.listing.events is not None:
+                columns[f"{split}/events"] = np.array(books.events, np.float64).reshape(-1, 4)
+                columns[f"{split}/events_known"] = np.array(books.known, bool)
         return columns
 
     def write_skipped(self, path: Path) -> None:

@@ -29,8 +29,11 @@ class Listing:
 
     `left_out` holds (path, reason, detail) of files that are nobody's fault, such as a text file in a class's
     folder: they are listed in skipped.csv but do not count towards `max_skipped`. `notes` goes into the
-    metadata as it is. Raises InputError for no clips, two clips of one id, a label out of range, several
-    labels in a single-label set.
+    metadata as it is. `events` has, by a clip's id, (onset, offset, label) in seconds of each event in it,
+    where that is known; a clip that is not there has labels alone.
+
+    Raises InputError for no clips, two clips of one id, a label out of range, several labels in a
+    single-label set.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Listing:
     splits: Mapping[str, Sequence[Clip]]
     notes: dict[str, Any] = field(default_factory=dict)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    events: Mapping[str, Sequence[tuple[float, float, int]]] | None = None
 
     def __post_init__(self):
         self.label_names = tuple(self.label_names)
@@ -68,7 +72,9 @@ class Listing:
         for split, clips in self.splits.items():
             for clip in clips:
                 held = num_bytes(clip.path) if contents is None else contents[clip.path]
-                row = (split, clip.id, relative_to(clip.path, root), held, clip.labels)
+                row: tuple = (split, clip.id, relative_to(clip.path, root), held, clip.labels)
+                if self.events is not None:
+                    row += (self.events.get(clip.id),)
                 digest.update(f"{row}\n".encode())
         return digest.hexdigest()[:12]
 

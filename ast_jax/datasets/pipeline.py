@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Generator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -216,12 +216,27 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return math.ceil(num_examples / batch_size)
 
 
+class FrameGrid(NamedTuple):
+    """Where a model's steps of time lie: their middles begin at `first_s`, `step_s` apart, `num` of them."""
+
+    first_s: float
+    step_s: float
+    num: int
+
+
 def fit(
-    example: dict[str, Any], *, kind: str, num_frames: int, num_classes: int, front_end: FrontEnd = REFERENCE
+    example: dict[str, Any],
+    *,
+    kind: str,
+    num_frames: int,
+    num_classes: int,
+    front_end: FrontEnd = REFERENCE,
+    grid: FrameGrid | None = None,
 ) -> Batch:
     """One example at the static shape: padded or cut at its end, labels as 0/1 [C].
 
-    An empty one is masked out.
+    With `grid` also `frames` [t, C], the same for each step of time, and `frames_known` [t], 0 where that is
+    not known, or past the end. An empty example is masked out.
     """
     labels = _hot(example, num_classes)
     batch: Batch = {
@@ -242,6 +257,14 @@ def fit(
     partner = example.get("partner", {})
     share = np.array(example.get("share", 1.0), np.float32)
     batch["labels"] = labels if share == 1 else share * labels + (1 - share) * _hot(partner, num_classes)
+    if grid is not None:
+        batch["frames"], batch["frames_known"] = _frames(example, num_classes, grid)
+        reached = grid.first_s + grid.step_s * np.arange(grid.num) < front_end.seconds(int(batch["length"]))
+        if partner and share < 1:
+            other, known = _frames(partner, num_classes, grid)
+            batch["frames"] = share * batch["frames"] + (1 - share) * other
+            batch["frames_known"] = batch["frames_known"] * known
+        batch["frames_known"] = batch["frames_known"] * reached.astype(np.float32)
     if "share" in example:
         batch["share"] = share
         batch["partner"], batch[partner_count] = pad(partner.get(stored))
@@ -249,6 +272,20 @@ def fit(
             frames = front_end.num_frames(int(batch[partner_count])) if partner else 0
             batch["partner_length"] = np.array(min(frames, num_frames), np.int32)
     return batch
+
+
+def _frames(example: dict[str, Any], num_classes: int, grid: FrameGrid) -> tuple[np.ndarray, np.ndarray]:
+    """1 where an event covers the middle of a step; one that is shorter than a step, the nearest."""
+    frames = np.zeros((grid.num, num_classes), np.float32)
+    events = example.get("events")
+    for onset_s, offset_s, label in () if events is None else events:
+        first, last = ((time - grid.first_s) / grid.step_s for time in (onset_s, offset_s))
+        start, end = math.ceil(max(0.0, first)), math.ceil(last)
+        if end <= start:
+            start = max(0, round((first + last) / 2))
+            end = start + 1
+        frames[start:end, int(label)] = 1
+    return frames, np.full(grid.num, events is not None, np.float32)
 
 
 def _hot(example: dict[str, Any], num_classes: int) -> np.ndarray:
@@ -279,6 +316,7 @@ def batches(
     num_frames: int,
     num_classes: int,
     front_end: FrontEnd = REFERENCE,
+    grid: FrameGrid | None = None,
     start_step: int = 0,
     num_threads: int = 4,
 ) -> Generator[Batch, None, None]:
@@ -286,7 +324,7 @@ def batches(
     import grain
 
     fitted = functools.partial(
-        fit, kind=kind, num_frames=num_frames, num_classes=num_classes, front_end=front_end
+        fit, kind=kind, num_frames=num_frames, num_classes=num_classes, front_end=front_end, grid=grid
     )
     dataset = grain.MapDataset.source(stream).map(fitted).batch(batch_size, drop_remainder=False)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)

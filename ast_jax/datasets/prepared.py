@@ -6,6 +6,7 @@ Letters: T frames, F mel bins, S samples, C classes, K labels of one clip.
 import contextlib
 import copy
 import hashlib
+import itertools
 import json
 import os
 import threading
@@ -43,7 +44,8 @@ class ClipSource:
 
     It can be pickled and shared by threads. `source[i]` is {'id': str, 'fbank': float16 [T, F] or 'waveform':
     int16 [S], 'labels': int64 [K]}, arrays read-only. `labels`, one array an example, take the place of the
-    stored ones.
+    stored ones; `events`, likewise, are beside them: 'events' [n, 3], onset and offset in seconds and label,
+    where they are known.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class ClipSource:
         directory: str | os.PathLike,
         splits: Sequence[str],
         labels: Sequence[np.ndarray] | None = None,
+        events: Sequence[np.ndarray | None] | None = None,
     ):
         self._directory, self._splits, self._labels = os.fspath(directory), tuple(splits), labels
+        self._events = events
         self._close()
 
     def _close(self) -> None:
@@ -82,13 +86,15 @@ class ClipSource:
         part = int(np.searchsorted(self._ends, i, side="right"))
         example = parts[part][i - (int(self._ends[part - 1]) if part else 0)]
         labels = example["labels"] if self._labels is None else self._labels[i]
-        return {**example, "id": example["id"].decode(), "labels": labels}
+        events = None if self._events is None else self._events[i]
+        own = {} if events is None else {"events": events}
+        return {**example, "id": example["id"].decode(), "labels": labels, **own}
 
     def __getstate__(self):
-        return self._directory, self._splits, self._labels
+        return self._directory, self._splits, self._labels, self._events
 
     def __setstate__(self, state):
-        self._directory, self._splits, self._labels = state
+        self._directory, self._splits, self._labels, self._events = state
         self._close()
 
     def __repr__(self) -> str:
@@ -148,9 +154,22 @@ class PreparedSet:
 
     def source(self, splits: str | Sequence[str]) -> ClipSource:
         """The examples of `splits`, one split after the other, each in the order of its listing."""
-        return ClipSource(
-            self.directory, self._known(splits), self.label_sets(splits) if self._relabelled else None
-        )
+        labels = self.label_sets(splits) if self._relabelled else None
+        return ClipSource(self.directory, self._known(splits), labels, self.events(splits))
+
+    def events(self, splits: str | Sequence[str]) -> list[np.ndarray | None] | None:
+        """Each example's events [n, 3] (onset and offset in seconds, label), in the order of
+        `source(splits)`; None for one of which they are not known, and for a set without any.
+        """
+        found: list[np.ndarray | None] = []
+        for split in self._known(splits):
+            if f"{split}/events" not in self._columns():
+                return None
+            events, known = self._column(split, "events"), self._column(split, "events_known")
+            ends = np.searchsorted(events[:, 0], np.arange(len(known) + 1))
+            pieces = (events[a:b, 1:] for a, b in itertools.pairwise(ends))
+            found += [own if sure else None for own, sure in zip(pieces, known.tolist(), strict=True)]
+        return found
 
     def with_labels(self, labels: Mapping[str, Sequence[Sequence[int]]]) -> "PreparedSet":
         """The same clips with other labels: {split: the labels of each of its clips, in the order of `ids`}.

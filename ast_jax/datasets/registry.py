@@ -21,6 +21,7 @@ DATASETS = {
     "speech_commands": "ast_jax.datasets.speech_commands:list_clips",
     "audioset": "ast_jax.datasets.audioset:list_clips",
     "folder": "ast_jax.datasets.folder:list_clips",
+    "events": "ast_jax.datasets.events:list_clips",
     "synthetic": "ast_jax.datasets.synthetic:list_clips",
 }
 

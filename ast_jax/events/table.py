@@ -46,8 +46,9 @@ _BAND = ("0.0", "8000.0")
 _RAVEN = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)")
 
 
-def read_events(path: Path, file: str = "") -> list[Event]:
-    """The events of a table, in its order; `file` is whose they are where the table does not say.
+def read_events(path: Path, file: str = "", *, empty: bool = False) -> list[Event]:
+    """The events of a table, in its order; `file` is whose they are where the table does not say. With
+    `empty` a row that has a file and nothing else, as DCASE lists files without events, is one of no label.
 
     Raises InputError, with the number of the line: a form that is none of those, times that are no numbers,
     an event that ends before it begins, no label.
@@ -75,7 +76,14 @@ def read_events(path: Path, file: str = "") -> list[Event]:
             "Audacity label track, a Raven selection table, or RTTM)"
         )
     rows = read_table(path, (), delimiter=delimiter)
-    return [_from_row(Row({k.lower(): v for k, v in row.items()}, row.where), known, file) for row in rows]
+    rows = [Row({name.lower(): cell for name, cell in row.items()}, row.where) for row in rows]
+    nothing = [known[key] or "" for key in ("onset", "offset", "label")]
+    return [
+        Event(row.get(known["file"] or "", file), 0.0, 0.0, "")
+        if empty and not any(row[name] for name in nothing)
+        else _from_row(row, known, file)
+        for row in rows
+    ]
 
 
 def write_events(events: Iterable[Event], form: str) -> str:

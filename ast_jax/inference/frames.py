@@ -1,6 +1,6 @@
 """When sounds are heard: scores of short steps of time, put together over windows, and the events in them.
 
-A model that judges steps (`out["frames"]`) is heard in windows that overlap by half; one that judges clips
+What is called a tagger here is a `predict.Tagger`. A model that judges steps (`out["frames"]`) is heard in windows that overlap by half; one that judges clips
 alone is heard in short windows close to each other. B windows a batch, T frames, F mel bins, t steps of a
 window, C classes.
 """
@@ -17,9 +17,9 @@ from ast_jax import objectives
 from ast_jax.events import Decoder, Event, Rules
 from ast_jax.features.audio import SoundSource, name_of
 from ast_jax.inference.embed import steps_with_sound
-from ast_jax.inference.predict import Tagger
 from ast_jax.inference.windows import BATCH, Forward, Grid, Heard, cut, hear
 from ast_jax.models import kernels_on, merge, split, using
+from ast_jax.models.base import judges_steps
 
 # Of models that judge clips: seconds heard at once, and from one window to the next.
 CLIP_WINDOW_S, CLIP_HOP_S = 1.0, 0.2
@@ -57,12 +57,12 @@ class Steps:
         return self.first / self.grid.front_end.sample_rate_hz - self.step_s / 2
 
 
-def steps_of(tagger: Tagger, *, window_s: float | None = None, hop_s: float | None = None) -> Steps:
+def steps_of(tagger: Any, *, window_s: float | None = None, hop_s: float | None = None) -> Steps:
     """The steps of these models. `window_s` and `hop_s` are as for `Tagger.grid`; of a model of clips, one
     second and a fifth of one unless they are given. Raises InputError.
     """
     tagger.check_heads()
-    if not all(_judges_steps(loaded) for loaded in tagger.models):
+    if not all(judges_steps(loaded.model) for loaded in tagger.models):
         return _by_windows(tagger, window_s, hop_s)
     models = tagger.models
     front_end, (size, stride, num) = models[0].front_end, models[0].model.time_steps
@@ -74,7 +74,7 @@ def steps_of(tagger: Tagger, *, window_s: float | None = None, hop_s: float | No
     return Steps(grid, num, each, first, _of_models([_framewise(loaded) for loaded in models]), heard)
 
 
-def _by_windows(tagger: Tagger, window_s: float | None, hop_s: float | None) -> Steps:
+def _by_windows(tagger: Any, window_s: float | None, hop_s: float | None) -> Steps:
     longest = tagger.grid().window_s
     window_s = min(CLIP_WINDOW_S, longest) if window_s is None else window_s
     hop_s = min(CLIP_HOP_S, window_s) if hop_s is None else hop_s
@@ -85,13 +85,6 @@ def _by_windows(tagger: Tagger, window_s: float | None, hop_s: float | None) -> 
     )
     forward: Forward = lambda fbank, lengths: np.asarray(tagger.scores(fbank, lengths))[:, None]
     return Steps(grid, 1, grid.hop, grid.window / 2, forward, lambda frames: 1, note)
-
-
-def _judges_steps(loaded: Any) -> bool:
-    """Whether its call gives frames; found by its shapes alone."""
-    config = loaded.model.config
-    clip = jax.ShapeDtypeStruct((1, config.num_frames, loaded.front_end.num_mel_bins), np.float32)
-    return "frames" in jax.eval_shape(lambda x: loaded.model(x)[1], clip)
 
 
 def _framewise(loaded: Any) -> Callable[[np.ndarray], Any]:
@@ -185,7 +178,7 @@ class Track:
 
 def events_of(
     files: Iterable[SoundSource],
-    tagger: Tagger,
+    tagger: Any,
     steps: Steps,
     rules: Rules,
     thresholds: Sequence[float],
@@ -209,7 +202,7 @@ def events_of(
 
 def live_events(
     blocks: Iterable[Float[np.ndarray, " _"]],
-    tagger: Tagger,
+    tagger: Any,
     steps: Steps,
     rules: Rules,
     thresholds: Sequence[float],

@@ -185,6 +185,14 @@ def misfits(wanted: Arrays, arrays: Arrays) -> list[str]:
     ]
 
 
+def judges_steps(model: Any) -> bool:
+    """Whether its call gives `frames`; found by shapes alone."""
+    graphdef, params, statistics = split(model)
+    clip = jax.ShapeDtypeStruct((1, model.config.num_frames, model.front_end.num_mel_bins), jnp.float32)
+    call = lambda arrays, clip: merge(graphdef, arrays)(clip)[1]
+    return "frames" in jax.eval_shape(call, params | statistics, clip)
+
+
 def level_of(levels: tuple[tuple[str, ...], ...], path: str) -> int:
     """The level that a parameter belongs to: 0 reads the input, the last one is the head."""
     for level, beginnings in enumerate(levels):

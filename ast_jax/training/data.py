@@ -7,6 +7,7 @@ import jax
 
 from ast_jax.datasets.pipeline import (
     Draws,
+    FrameGrid,
     Mixup,
     RoundRobinDraws,
     TrainStream,
@@ -19,8 +20,10 @@ from ast_jax.datasets.relabel import relabelled
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import abstract
-from ast_jax.models.base import config_from
+from ast_jax.models.base import config_from, judges_steps
+from ast_jax.objectives import OBJECTIVES
 from ast_jax.settings import Data, Settings
+from ast_jax.tables import look_up
 
 
 def opened(settings: Settings, beam: BeamRun | None = None) -> PreparedSet:
@@ -94,6 +97,11 @@ def check(settings: Settings, activation: str, prepared: PreparedSet) -> None:
             f"config.model.head=frames judges each class by itself, and loss {settings.objective.loss} asks "
             "which one it is: set config.loss=bce"
         )
+    if look_up(OBJECTIVES, settings.objective.loss, "loss").frames and prepared.events(data.train) is None:
+        raise InputError(
+            f"{prepared.name} has no events, and loss {settings.objective.loss} is of steps of time: set "
+            "config.loss=bce (labels of clips teach frames too), or config.dataset.name=events"
+        )
     for splits in (data.train, data.eval, data.test):
         if splits:
             prepared.num_examples(splits)  # raises for a split that is not there
@@ -126,9 +134,28 @@ def _draws(settings: Settings, prepared: PreparedSet) -> Draws:
     return Draws(prepared.num_examples(splits), **same)
 
 
-def clip_shape(settings: Settings, prepared: PreparedSet) -> dict[str, Any]:
+def frame_grid(settings: Settings, model: Any) -> FrameGrid | None:
+    """Where the model's steps lie, if the objective asks what is heard in each. Raises InputError."""
+    if not look_up(OBJECTIVES, settings.objective.loss, "loss").frames:
+        return None
+    if not judges_steps(model):
+        raise InputError(
+            f"loss {settings.objective.loss} is of steps of time, which this model does not judge: set "
+            "config.model.head=frames"
+        )
+    if settings.augment.roll or settings.augment.time_shift:
+        raise InputError(
+            "config.roll and config.time_shift move sounds in time, and events do not follow: set both to 0"
+        )
+    size, stride, num = model.time_steps
+    front_end = model.front_end
+    return FrameGrid(front_end.span(size) / front_end.sample_rate_hz / 2, front_end.seconds(stride), num)
+
+
+def clip_shape(settings: Settings, prepared: PreparedSet, grid: FrameGrid | None = None) -> dict[str, Any]:
     """What `fit` and `batches` bring every clip to."""
     return {
+        "grid": grid,
         "kind": prepared.kind,
         "num_frames": settings.run.num_frames,
         "num_classes": len(prepared.label_names),

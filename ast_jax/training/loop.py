@@ -212,7 +212,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             # ---- Steps: every one that is left
             if step and step % epoch_steps == 0 and not (record["last"] and record["last"]["step"] == step):
                 end_epoch()  # stopped before its evaluation was done
-            clip_shape = data.clip_shape(settings, prepared)
+            clip_shape = data.clip_shape(settings, prepared, program.grid)
             if step == 0 and hosts.writes():
                 workdir.write_examples(root, stream, program.what, **clip_shape)
             rows, count = program.rows["index"].size, jax.process_count()

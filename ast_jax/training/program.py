@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ast_jax.datasets.pipeline import fit
+from ast_jax.datasets.pipeline import FrameGrid, fit
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import abstract, split
 from ast_jax.models.base import config_from
@@ -23,6 +23,7 @@ from ast_jax.objectives import Objective, objective
 from ast_jax.settings import Settings
 from ast_jax.sharding import Layout, make_layout
 from ast_jax.training import augment, optim
+from ast_jax.training.data import frame_grid
 from ast_jax.training.step import State, Step, init_state, train_step
 
 
@@ -44,6 +45,8 @@ class Program:
     state: Any
     # the same of a batch, over all hosts
     rows: dict[str, jax.ShapeDtypeStruct]
+    # steps of time that a batch speaks of
+    grid: FrameGrid | None = None
 
     def initial_state(self, model: Any) -> State:
         """The state before step 0, from a model's weights, in its place."""
@@ -86,6 +89,7 @@ def train_program(
         frozen=frozenset(path for path, factor in factors.items() if factor == 0),
         mixes_features=run.mixup > 0 and run.mixup_of == "features",
     )
+    grid = frame_grid(settings, model)
     initial = functools.partial(init_state, optimizer=optimizer, ema=what.ema > 0)
     state = jax.eval_shape(lambda *arrays: initial(*arrays), params, statistics)
     step = functools.partial(
@@ -100,7 +104,8 @@ def train_program(
         what=what,
         step=layout.train(step, state),
         state=placed_shapes(state, layout.shardings(state)),
-        rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout, what.front_end)),
+        rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout, what.front_end, grid)),
+        grid=grid,
     )
 
 
@@ -112,7 +117,11 @@ def placed_shapes(tree: Any, shardings: Any) -> Any:
 
 
 def batch_shapes(
-    settings: Settings, num_classes: int, layout: Layout, front_end: FrontEnd
+    settings: Settings,
+    num_classes: int,
+    layout: Layout,
+    front_end: FrontEnd,
+    grid: FrameGrid | None = None,
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of a batch as the pipeline gives it, filled up to what the devices take."""
     run = settings.run
@@ -123,6 +132,7 @@ def batch_shapes(
         num_frames=run.num_frames,
         num_classes=num_classes,
         front_end=front_end,
+        grid=grid,
     )
     rows = layout.num_rows(run.batch_size, run.accumulate)
     return {key: jax.ShapeDtypeStruct((rows, *np.shape(value)), value.dtype) for key, value in row.items()}

@@ -1,0 +1,220 @@
+"""Tables of events as a data set: what is known of which file, what becomes of pieces and mixtures, and a
+model taught by events finds them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ast_jax.datasets import events
+from ast_jax.datasets.pipeline import FrameGrid, fit
+from ast_jax.datasets.prepare import prepare
+from ast_jax.errors import InputError
+from ast_jax.events import Event
+from ast_jax.events.metrics import overlap_based
+from ast_jax.inference.predict import Tagger
+from ast_jax.recipes import parse
+from ast_jax.training.loop import train
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAD = "file\tonset\toffset\tlabel\n"
+GRID = FrameGrid(first_s=0.05, step_s=0.1, num=10)
+
+
+def put(path: Path, seconds: float = 1.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=round(16_000 * seconds)), 16_000)
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    for name in ("a", "b", "c", "d", "deep/e"):
+        put(tmp_path / f"{name}.wav")
+    (tmp_path / "train.tsv").write_text(HEAD + "a.wav\t0.2\t0.5\tdog\na.wav\t0.4\t0.9\train\nb.wav\t\t\t\n")
+    (tmp_path / "test.tsv").write_text(HEAD + "c.wav\t0\t1\train\n")
+    return tmp_path
+
+
+def test_events_files_without_any_and_files_in_no_table(tree):
+    listing = events.list_clips(tree, tables={"train": "train.tsv", "test": "test.tsv"})
+    assert listing.label_names == ("dog", "rain")
+    assert listing.events == {"a": [(0.2, 0.5, 0), (0.4, 0.9, 1)], "b": [], "c": [(0.0, 1.0, 1)]}
+    assert [(clip.id, clip.labels) for clip in listing.splits["train"]] == [("a", (0, 1)), ("b", ())]
+    assert sorted(Path(path).name for path, *_ in listing.left_out) == ["d.wav", "e.wav"]
+    assert listing.notes["told"] == [
+        "3 files with events, 1 of them with none",
+        "2 sound files are in no table: left out",
+    ]
+    both = events.list_clips(tree, tables={"train": "train.tsv"}, negatives=True)
+    assert {clip.id: clip.labels for clip in both.splits["train"]} == {
+        "a": (0, 1), "b": (), "c": (), "d": (), "e": ()
+    }  # fmt: skip
+
+
+def test_files_of_which_only_the_labels_are_known(tree):
+    (tree / "weak.csv").write_text("file,labels\nd.wav,dog;rain\ndeep/e.wav,rain\n")
+    listing = events.list_clips(tree, tables={"train": "train.tsv"}, weak={"train": "weak.csv"})
+    assert {clip.id: clip.labels for clip in listing.splits["train"]}["d"] == (0, 1)
+    assert set(listing.events) == {"a", "b"}
+    prepared = prepare(
+        "events",
+        source_dir=tree,
+        data_dir=tree / "data",
+        options={"tables": {"train": "train.tsv"}, "weak": {"train": "weak.csv"}},
+    )
+    by_id = dict(zip(prepared.ids("train"), prepared.events("train"), strict=True))
+    assert by_id["d"] is None
+    assert by_id["b"].shape == (0, 3)
+    assert by_id["a"].tolist() == [[0.2, 0.5, 0], [0.4, 0.9, 1]]
+    examples = {example["id"]: example for example in prepared.source("train")}
+    assert "events" not in examples["d"]
+    assert examples["a"]["events"].tolist() == by_id["a"].tolist()
+
+
+def test_a_table_beside_each_sound(tmp_path):
+    for number in range(6):
+        put(tmp_path / f"x{number}.wav")
+        (tmp_path / f"x{number}.txt").write_text("0.1\t0.4\tdog\n")
+    listing = events.list_clips(tmp_path)
+    assert {split: len(clips) for split, clips in listing.splits.items()} == {"train": 5, "test": 1}
+    assert listing.events["x3"] == [(0.1, 0.4, 0)]
+    (tmp_path / "x0.selections.txt").write_text("0.1\t0.4\tdog\n")
+    with pytest.raises(InputError, match=r"x0.wav has several tables: x0.selections.txt, x0.txt"):
+        events.list_clips(tmp_path)
+
+
+def test_events_change_what_a_set_is_known_by(tree):
+    def directory():
+        return prepare(
+            "events", source_dir=tree / "train.tsv", data_dir=tree / "data", progress=False
+        ).directory
+
+    (tree / "train.tsv").write_text(HEAD + "a.wav\t0.2\t0.5\tdog\nb.wav\t0\t1\tdog\n")
+    before = directory()
+    (tree / "train.tsv").write_text(HEAD + "a.wav\t0.2\t0.6\tdog\nb.wav\t0\t1\tdog\n")
+    assert directory() != before
+
+
+def test_pieces_have_the_events_that_reach_into_them(tmp_path):
+    put(tmp_path / "long.wav", 3.0)
+    put(tmp_path / "other.wav", 1.0)
+    rows = "long.wav\t0.5\t1.5\tdog\nlong.wav\t2.2\t2.4\train\nother.wav\t0\t1\tdog\n"
+    (tmp_path / "t.tsv").write_text(HEAD + rows)
+    prepared = prepare(
+        "events",
+        source_dir=tmp_path,
+        data_dir=tmp_path / "data",
+        options={"tables": {"train": "t.tsv"}, "cut_s": 1.0},
+    )
+    by_id = dict(zip(prepared.ids("train"), prepared.events("train"), strict=True))
+    found = {id: [[round(x, 6) for x in event] for event in own.tolist()] for id, own in by_id.items()}
+    assert found == {
+        "long@0": [[0.5, 1.0, 0]],
+        "long@1": [[0.0, 0.5, 0]],
+        "long@2": [[0.2, 0.4, 1]],
+        "other": [[0.0, 1.0, 0]],
+    }
+
+
+def direct(own: list, num_classes: int) -> np.ndarray:
+    """1 where the middle of a step lies in an event."""
+    middles = GRID.first_s + GRID.step_s * np.arange(GRID.num)
+    frames = np.zeros((GRID.num, num_classes))
+    for onset, offset, label in own:
+        frames[(middles >= onset - 1e-9) & (middles < offset - 1e-9), label] = 1
+    return frames
+
+
+def test_a_step_has_the_labels_of_what_covers_its_middle():
+    own = [(0.12, 0.38, 0), (0.3, 0.95, 1)]
+    example = {
+        "index": 0,
+        "labels": [0, 1],
+        "fbank": np.zeros((90, 128), np.float16),
+        "events": np.array(own),
+    }
+    shape = {"kind": "log_mel", "num_frames": 100, "num_classes": 3, "grid": GRID}
+    batch = fit(example, **shape)
+    np.testing.assert_array_equal(batch["frames"], direct(own, 3))
+    # .9 s of sound: the tenth step's middle is past its end
+    assert batch["frames_known"].tolist() == [1] * 9 + [0]
+    short = fit({**example, "events": np.array([(0.31, 0.33, 2)])}, **shape)
+    assert np.argwhere(short["frames"]).tolist() == [[3, 2]]
+    vague = fit({key: value for key, value in example.items() if key != "events"}, **shape)
+    assert not vague["frames_known"].any()
+    assert not fit({"index": 1}, **shape)["frames_known"].any()
+
+
+def test_a_mixture_has_both_ones_events_by_their_shares():
+    one, two = [(0.0, 0.5, 0)], [(0.3, 0.8, 1)]
+    clip = {"labels": [0], "fbank": np.zeros((100, 128), np.float16), "events": np.array(one)}
+    partner = {"labels": [1], "fbank": np.zeros((100, 128), np.float16), "events": np.array(two)}
+    mixed = {**clip, "index": 0, "partner": partner, "share": 0.7}
+    shape = {"kind": "log_mel", "num_frames": 100, "num_classes": 2, "grid": GRID}
+    wanted = 0.7 * direct(one, 2) + 0.3 * direct(two, 2)
+    np.testing.assert_allclose(fit(mixed, **shape)["frames"], wanted, atol=1e-6)
+    vague = {**mixed, "partner": {key: value for key, value in partner.items() if key != "events"}}
+    assert not fit(vague, **shape)["frames_known"].any()
+
+
+def flags(**changes) -> list[str]:
+    own = {
+        "model.width": 32,
+        "model.depth": 1,
+        "model.num_heads": 2,
+        "model.patch_shape": (128, 4),
+        "model.strides": (128, 4),
+        "num_frames": 96,
+        "epochs": 14,
+        "batch_size": 8,
+        "lr": 3e-3,
+        "lr_warmup": "linear",
+        "lr_warmup_steps": 10,
+        "freq_mask": 0,
+        "dataset.options": "{'tables': {'train': 'train.tsv', 'test': 'test.tsv'}}",
+    } | changes
+    return [
+        f"--config={ROOT / 'configs/events.py'}:cpu,seconds=1",
+        *(f"--config.{key}={value}" for key, value in own.items()),
+    ]
+
+
+def test_a_model_taught_by_events_finds_them(tmp_path):
+    rng, rows = np.random.default_rng(0), {"train": HEAD, "test": HEAD}
+    truth = []
+    for number in range(60):
+        split = "test" if number % 3 == 0 else "train"
+        wave, name = 0.01 * rng.normal(size=16_000), f"{number}.wav"
+        for label, pitch in (("low", 400), ("high", 3000)):
+            if rng.random() < 0.6:
+                onset, length = rng.uniform(0, 0.6), rng.uniform(0.2, 0.4)
+                span = slice(round(16_000 * onset), round(16_000 * (onset + length)))
+                wave[span] += 0.3 * np.sin(2 * np.pi * pitch * np.arange(span.stop - span.start) / 16_000)
+                rows[split] += f"{name}\t{onset:.3f}\t{onset + length:.3f}\t{label}\n"
+                truth += [Event(name, onset, onset + length, label)] if split == "test" else []
+        rows[split] += "" if name in rows[split] else f"{name}\t\t\t\n"
+        soundfile.write(tmp_path / name, wave, 16_000)
+    for split, text in rows.items():
+        (tmp_path / f"{split}.tsv").write_text(text)
+    places = {"dataset.source_dir": tmp_path, "dataset.data_dir": tmp_path / "data"}
+    train(parse(flags(**places))[0], tmp_path / "run")
+    made = Tagger(tmp_path / "run")
+    found = [
+        event._replace(file=path.name)
+        for path in tmp_path.glob("*.wav")
+        if int(path.stem) % 3 == 0
+        for event in made.events(path, threshold=0.5)
+    ]
+    assert overlap_based(truth, found).micro.f1 > 0.8
+    with pytest.raises(InputError, match=r"this model does not judge: set config.model.head=frames"):
+        train(parse(flags(**places, **{"model.head": "clip"}))[0], tmp_path / "other")
+    with pytest.raises(InputError, match=r"events do not follow: set both to 0"):
+        train(parse(flags(**places, roll=10))[0], tmp_path / "other")
+    with pytest.raises(InputError, match=r"has no events, and loss frames_bce"):
+        train(
+            parse(flags(**places, **{"dataset.name": "synthetic", "dataset.options": "{}"}))[0],
+            tmp_path / "x",
+        )
