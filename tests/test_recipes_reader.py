@@ -96,7 +96,10 @@ def test_a_mistaken_setting_is_one_line(flags, message):
         ("esc5:fold=1", "no recipe at 'esc5': name a file, or an installed one by its name: esc50"),
         ("configs/nothing.py", "no recipe at 'configs/nothing.py'"),
         (str(CONFIGS), "no recipe at"),
-        ("zzz", "ablations, audioset, esc50, events, folder, panns, psla, quickstart, speech_commands, table_one"),
+        (
+            "zzz",
+            "ablations, audioset, esc50, events, folder, panns, psla, quickstart, speech_commands, table_one",
+        ),
         (str(CONFIGS.parent / "README.md"), "is no recipe: wanted a Python file"),
         ("esc50:fold=1.5", "fold=1.5 in the suffix: wanted a value like 1"),
         ("esc50:fold=6", "fold=6: choose one of 1 to 5"),

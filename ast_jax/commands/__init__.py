@@ -35,6 +35,7 @@ COMMANDS = {
         "tokens, operations, memory and the largest batch, for devices that need not be there",
     ),
     "predict": ("ast_jax.commands.predict", "tag sound files of any length, or a live sound"),
+    "count_events": ("ast_jax.commands.events", "a table of events: how often, how long, by day and hour"),
     "score_events": (
         "ast_jax.commands.events",
         "a table of events against another: F1 by events and segments",

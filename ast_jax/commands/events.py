@@ -1,5 +1,5 @@
-"""`predict --events`: not only what, but when; and `score_events`: how well a table of events agrees with
-another.
+"""`predict --events`: not only what, but when; `score_events`: how well a table of events agrees with
+another; `count_events`: what it comes to.
 """
 
 import hashlib
@@ -262,6 +262,50 @@ def score_events(
         return
     shown = [[row[0], *("-" if value != value else f"{value:.3f}" for value in row[1:])] for row in rows]
     print(markdown(["F1", *ways], shown), end="")
+
+
+def count_events(
+    table: Annotated[Path, Flag("a table of events, as `predict --events --out` writes it")],
+    *,
+    hours: Annotated[float | None, Flag("of sound that was listened to: events an hour too", above=0)] = None,
+    calendar: Annotated[
+        Path | None, Flag("a picture (PNG): events by day and hour, of files named by date", output=True)
+    ] = None,
+    json: Annotated[bool, Flag("an object, in place of a table")] = False,
+) -> None:
+    """Counts events: how many, how long and in how many files each label was heard; and when, where files are
+    named by the moment they begin (SITE_YYYYMMDD_HHMMSS.wav).
+
+      python -m ast_jax count_events found.tsv [--hours=48] [--calendar=when.png]
+    """
+    from ast_jax.events.summary import by_hour, totals
+    from ast_jax.terminal import markdown
+
+    events = read_events(table)
+    counts, rows = by_hour(events), [row._asdict() for row in totals(events)]
+    for row in rows:
+        row["seconds"] = round(row["seconds"], 3)
+        row |= {} if hours is None else {"an_hour": round(row["events"] / hours, 3)}
+    if calendar is not None:
+        if not counts:
+            raise InputError(f"{table}: no file is named by its date (SITE_YYYYMMDD_HHMMSS.wav): no calendar")
+        from ast_jax.inference.calendar import calendar as picture
+
+        calendar.parent.mkdir(parents=True, exist_ok=True)
+        calendar.write_bytes(picture(counts))
+    if json:
+        from ast_jax.inference.answers import json_line
+
+        days = [
+            {"label": label, "day": day, "hour": hour, "events": count}
+            for (label, day, hour), count in sorted(counts.items())
+        ]
+        print(json_line({"labels": rows, "by_hour": days}))
+        return
+    print(markdown([name.replace("_", " ") for name in rows[0]], ([*row.values()] for row in rows)), end="")
+    undated = len(events) - counts.total()
+    if counts and undated:
+        print(f"{undated} events are of files without a date in their names", file=sys.stderr)
 
 
 def _by_name(events: list[Event]) -> list[Event]:

@@ -1,8 +1,8 @@
 """When sounds are heard: scores of short steps of time, put together over windows, and the events in them.
 
-What is called a tagger here is a `predict.Tagger`. A model that judges steps (`out["frames"]`) is heard in windows that overlap by half; one that judges clips
-alone is heard in short windows close to each other. B windows a batch, T frames, F mel bins, t steps of a
-window, C classes.
+A model that judges steps (`out["frames"]`) is heard in windows that overlap by half; one that judges clips
+alone is heard in short windows close to each other. What is called a tagger here is a `predict.Tagger`. B
+windows a batch, T frames, F mel bins, t steps of a window, C classes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
