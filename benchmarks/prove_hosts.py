@@ -1,12 +1,14 @@
 r"""Two processes of four CPU devices each, joined on loopback, against one process with eight: the same
 training.
 
-  python -m benchmarks.prove_hosts [--work=DIR]
+  python -m benchmarks.prove_hosts [--parallel=jit] [--fsdp=1] [--work=DIR]
 
 Four runs on the built-in sounds: (1) one process with eight devices; (2) the pair; (3) the pair under `python
 -m ast_jax group`, sent SIGTERM, gone on with, and one of its processes killed; (4) a pair without `group`,
 one of whose processes is killed, to see how long the other one lives. (2) must have (1)'s metrics to 1e-5 and
-its evaluation counts exactly, (3) must end in (2)'s bits. Writes docs/proofs/hosts.json.
+its evaluation counts exactly, (3) must end in (2)'s bits. With --fsdp parameters and optimiser state are
+split over so many devices, and before (3) goes on, one host's piece of its newest checkpoint is damaged: it
+must be passed over by both. Writes docs/proofs/hosts.json (hosts_fsdp2.json, ...).
 """
 
 import argparse
@@ -47,10 +49,12 @@ HEARTBEAT_S = 30
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.prove_hosts", description=__doc__)
     parser.add_argument("--parallel", default="jit", help="jit or pmap")
+    parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--work", type=Path, help="keeps the runs there, so that a stopped proof goes on")
     args = parser.parse_args()
     work = (args.work or Path(tempfile.mkdtemp())).absolute()
     flags = ["--config=configs/quickstart.py:short", f"--config.parallel={args.parallel}"]
+    flags += [f"--config.fsdp={args.fsdp}"]
     flags += [f"--config.{key}={value}" for key, value in SETTINGS.items()]
     flags += [f"--config.dataset.data_dir={work / 'data'}"]
     for name in ("killed", "orphan"):
@@ -59,8 +63,10 @@ def main() -> None:
     for name, devices, command in (("one", 8, ["ast_jax.main"]), ("pair", 4, GROUP)):
         if not (work / name / "results.json").is_file():  # of a proof that was stopped
             finish(start(devices, *command, *flags, f"--workdir={work / name}"))
-    figures = {"parallel": args.parallel, **against_one(work / "pair", work / "one")}
+    figures = {"parallel": args.parallel, "fsdp": args.fsdp, **against_one(work / "pair", work / "one")}
     figures["stopped_pair"] = stopped_under_group(flags, work / "killed")
+    if args.fsdp > 1:
+        figures["damaged"] = damaged(work / "killed")
     said = killed_under_group(flags, work / "killed")
     figures |= {"killed_pair": {**compare(work / "killed", work / "pair"), "said": said}}
     figures |= {"orphan": orphan(flags, work / "orphan")}
@@ -74,8 +80,9 @@ def main() -> None:
         <= HEARTBEAT_S + 10  # the heartbeat's own interval and a loaded machine
     )
     name = "hosts" if args.parallel == "jit" else f"hosts_{args.parallel}"
+    name += f"_fsdp{args.fsdp}" if args.fsdp > 1 else ""
     record = {
-        "command": f"python -m benchmarks.prove_hosts --parallel={args.parallel}",
+        "command": f"python -m benchmarks.prove_hosts --parallel={args.parallel} --fsdp={args.fsdp}",
         **figures,
         **machine(),
     }
@@ -135,6 +142,17 @@ def stopped_under_group(flags: list[str], workdir: Path) -> dict[str, Any]:
     return {"status": process.returncode, "seconds": round(time.monotonic() - began, 1), "said": stopped}
 
 
+def damaged(workdir: Path) -> str:
+    """Flips a byte in the middle of the largest file that the second host wrote of the newest checkpoint."""
+    checkpoint = workdir / "checkpoints" / str(newest(workdir))
+    pieces = [path for path in checkpoint.rglob("*") if path.is_file() and "process_1" in str(path)]
+    piece = max(pieces or checkpoint.rglob("d/*"), key=lambda path: path.stat().st_size)
+    held = bytearray(piece.read_bytes())
+    held[len(held) // 2] ^= 0x40
+    piece.write_bytes(held)
+    return str(piece.relative_to(workdir))
+
+
 def killed_under_group(flags: list[str], workdir: Path) -> list[str]:
     """The pair goes on, and one of it is killed; what the launcher and the next life say."""
     process = start(4, *GROUP, *flags, f"--workdir={workdir}")
@@ -143,7 +161,7 @@ def killed_under_group(flags: list[str], workdir: Path) -> list[str]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
     said = finish(process).replace(str(workdir), "RUN").splitlines()
-    return [line for line in said if line.startswith(("process ", "resuming"))]
+    return [line for line in said if line.startswith(("process ", "resuming", "checkpoint"))]
 
 
 def orphan(flags: list[str], workdir: Path) -> dict[str, Any]:

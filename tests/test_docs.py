@@ -57,6 +57,17 @@ def test_relative_links_lead_somewhere(page):
     assert broken_links(page) == []
 
 
+def test_every_test_that_a_page_names_is_there():
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    there = {
+        name
+        for path in (ROOT / "tests").glob("*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    assert named
+    assert sorted(named - there) == []
+
+
 def test_a_broken_link_is_found(tmp_path):
     (tmp_path / "there.md").write_text("# One `x_y` heading\n\n## One x_y heading\n")
     good = "[a](there.md) [b](there.md#one-x_y-heading-1) [c](https://example.org/no) `[d](no.md)` [e](#here)"

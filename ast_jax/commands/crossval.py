@@ -15,8 +15,10 @@ def crossval(
     recipe: Recipe,
     *,
     workdir: Annotated[Path, Flag("where the runs and the table lie")],
-    folds: Annotated[tuple[int, ...], Flag("by commas", least=1)] = (1, 2, 3, 4, 5),
-    seeds: Annotated[int, Flag("runs of each fold, with config.seed, config.seed + 1, ...", least=1)] = 1,
+    folds: Annotated[tuple[int, ...], Flag("by commas", least=1, most=1000)] = (1, 2, 3, 4, 5),
+    seeds: Annotated[
+        int, Flag("runs of each fold, with config.seed, config.seed + 1, ...", least=1, most=1000)
+    ] = 1,
     devices: Annotated[tuple[str, ...], Flag("CUDA devices to run folds on side by side, by commas")] = (),
 ) -> None:
     """Cross-validation: runs what is missing, prints the table, writes crossval.json, .md and .png.

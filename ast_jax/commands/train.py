@@ -13,7 +13,9 @@ def train(
     recipe: Recipe,
     *,
     workdir: Annotated[Path | None, Flag("where the run lies (default: runs/ and the recipe's name)")] = None,
-    seeds: Annotated[int | None, Flag("runs with config.seed, config.seed + 1, ...", least=1)] = None,
+    seeds: Annotated[
+        int | None, Flag("runs with config.seed, config.seed + 1, ...", least=1, most=1000)
+    ] = None,
     coordinator_address: Annotated[
         str | None,
         Flag(

@@ -9,17 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
-from ast_jax import objectives
 from ast_jax.events import Decoder, Event, Rules
 from ast_jax.features.audio import SoundSource, name_of
 from ast_jax.inference.embed import steps_with_sound
 from ast_jax.inference.windows import BATCH, Forward, Grid, Heard, cut, hear
-from ast_jax.models import kernels_on, merge, split, using
-from ast_jax.models.base import judges_steps
 
 # Of models that judge clips: seconds heard at once, and from one window to the next.
 CLIP_WINDOW_S, CLIP_HOP_S = 1.0, 0.2
@@ -62,7 +58,7 @@ def steps_of(tagger: Any, *, window_s: float | None = None, hop_s: float | None 
     second and a fifth of one unless they are given. Raises InputError.
     """
     tagger.check_heads()
-    if not all(judges_steps(loaded.model) for loaded in tagger.models):
+    if not all(loaded.judges_steps for loaded in tagger.models):
         return _by_windows(tagger, window_s, hop_s)
     models = tagger.models
     front_end, (size, stride, num) = models[0].front_end, models[0].model.time_steps
@@ -71,7 +67,7 @@ def steps_of(tagger: Any, *, window_s: float | None = None, hop_s: float | None 
     grid = replace(grid, hop=max(1, grid.hop // each) * each)
     first = (front_end.frame_shift * (size - 1) + front_end.frame_length) / 2
     heard = lambda frames: int(steps_with_sound(models[0].model, np.int64(frames)))
-    return Steps(grid, num, each, first, _of_models([_framewise(loaded) for loaded in models]), heard)
+    return Steps(grid, num, each, first, _framewise(models), heard)
 
 
 def _by_windows(tagger: Any, window_s: float | None, hop_s: float | None) -> Steps:
@@ -87,23 +83,10 @@ def _by_windows(tagger: Any, window_s: float | None, hop_s: float | None) -> Ste
     return Steps(grid, 1, grid.hop, grid.window / 2, forward, lambda frames: 1, note)
 
 
-def _framewise(loaded: Any) -> Callable[[np.ndarray], Any]:
-    graphdef, params, statistics = split(loaded.model)
-    front_end, forms = loaded.front_end, kernels_on(jax.devices()[0])
-    activation = objectives.activation(loaded.activation)
-
-    @jax.jit
-    def forward(arrays, fbank):
-        with using(forms):
-            return activation(merge(graphdef, arrays)(front_end.normalise(fbank))[1]["frames"])
-
-    return lambda fbank: forward(params | statistics, fbank)
-
-
-def _of_models(each: Sequence[Callable[[np.ndarray], Any]]) -> Forward:
+def _framewise(models: Sequence[Any]) -> Forward:
     def forward(fbank: np.ndarray, lengths: Any) -> Any:
         del lengths
-        scores = [model(fbank) for model in each]
+        scores = [loaded.frame_scores(fbank) for loaded in models]
         return scores[0] if len(scores) == 1 else np.mean([np.asarray(s) for s in scores], axis=0)
 
     return forward

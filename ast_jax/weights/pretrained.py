@@ -5,7 +5,7 @@ D width, B batch, T frames, F mel bins, C classes.
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,7 @@ from ast_jax.models import (
     split,
     using,
 )
-from ast_jax.models.base import variables
+from ast_jax.models.base import judges_steps, variables
 from ast_jax.weights.families import starter
 from ast_jax.weights.model_card import model_card
 from ast_jax.weights.recognise import read_source
@@ -81,6 +81,15 @@ class LoadedModel:
         """
         return objectives.activation(self.activation)(self._logits(fbank))
 
+    def frame_scores(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B t C"]:
+        """The same of each step of time, of a model that judges them (`models.base.judges_steps`)."""
+        return objectives.activation(self.activation)(self._called(self._frames, fbank))
+
+    @cached_property
+    def judges_steps(self) -> bool:
+        """Whether it has scores of steps."""
+        return judges_steps(self.model)
+
     def card(self) -> dict[str, Any]:
         """What model_card.json says."""
         return model_card(
@@ -99,17 +108,27 @@ class LoadedModel:
                 f"features of shape {np.shape(fbank)}: wanted [batch, frames, mel bins], none 0 (a clip "
                 "alone is features[None])"
             )
+        return self._called(self._forward, fbank)
+
+    def _called(self, forward: Callable, fbank: np.ndarray) -> jax.Array:
         graphdef, params, statistics = split(self.model)
         padded = fit_frames(fbank, self.model.config.num_frames, self.front_end.padding)
-        return self._forward(graphdef, params | statistics, padded)
+        return forward(graphdef, params | statistics, padded)
 
     @cached_property
     def _forward(self):
+        return self._compiled(lambda logits, out: logits)
+
+    @cached_property
+    def _frames(self):
+        return self._compiled(lambda logits, out: out["frames"])
+
+    def _compiled(self, take: Callable) -> Callable:
         forms = kernels_on(jax.devices()[0])
 
         def forward(graphdef, arrays, fbank):
             with using(forms):
-                return merge(graphdef, arrays)(self.front_end.normalise(fbank))[0]
+                return take(*merge(graphdef, arrays)(self.front_end.normalise(fbank)))
 
         return jax.jit(forward, static_argnums=0)
 

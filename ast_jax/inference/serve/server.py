@@ -27,7 +27,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"--port={port}: wanted 0 to 65535, 0 for any free one")
     try:
         return socket.create_server((host, port), backlog=128)
-    except OSError as error:
+    # of a name that is no text, too
+    except (OSError, TypeError, ValueError) as error:
         raise InputError(f"{host}:{port} cannot be listened on ({error}): choose another --port") from error
 
 
