@@ -40,7 +40,8 @@ def direct(loss: str, z: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Each clip's loss, at the default settings."""
     p, log_p = 1 / (1 + np.exp(-z)), log_softmax(z, axis=1)
     bce = -(y * np.log(p) + (1 - y) * np.log(1 - p))
-    if loss == "bce":
+    # of a clip without steps, frames_bce is its own
+    if loss in ("bce", "frames_bce"):
         return bce.mean(1)
     if loss == "ce":
         return -(y * log_p).sum(1)
@@ -66,6 +67,25 @@ def test_every_row_is_its_formula(loss):
     y = labels_for(loss)
     got = objective(Objective(loss=loss)).per_clip(*given(LOGITS, y))
     np.testing.assert_allclose(got, direct(loss, LOGITS, y), rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_steps_that_are_known_count_as_much_as_the_clip_and_others_not_at_all():
+    rng = np.random.default_rng(3)
+    y, steps = labels_for("bce"), rng.normal(size=(len(LOGITS), 5, CLASSES))
+    frames = (rng.random(steps.shape) < 0.5).astype(float)
+    known = (rng.random(steps.shape[:2]) < 0.7).astype(float)
+    known[0] = 0
+    out, batch = given(LOGITS, y)
+    out, more = out | {"frames": jnp.float32(steps)}, {"frames": frames, "frames_known": known}
+    got = objective(Objective(loss="frames_bce")).training(out, batch | jax.tree.map(jnp.float32, more))
+    p = 1 / (1 + np.exp(-steps))
+    each = -(frames * np.log(p) + (1 - frames) * np.log(1 - p)).mean(2)
+    clip = direct("bce", LOGITS, y)
+    wanted = [
+        (own + each[i][known[i] > 0].mean()) / 2 if known[i].any() else own for i, own in enumerate(clip)
+    ]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    assert got[0] == pytest.approx(clip[0], rel=1e-5)
 
 
 def test_the_cross_entropies_are_optaxs():
