@@ -123,6 +123,15 @@ def reason(source, **kw) -> str:
     return caught.value.reason
 
 
+def test_half_a_macintosh_file_in_the_working_directory_is_named(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.mp3", 0.1 * np.sin(np.arange(16_000) * 0.1), 16_000)
+    monkeypatch.chdir(tmp_path)
+    assert len(load_audio(tmp_path / "a.mp3")) > 15_000
+    (tmp_path / "._").touch()
+    with pytest.raises(AudioError, match=r"a file '\._' in the working directory.*delete it"):
+        load_audio(tmp_path / "a.mp3")
+
+
 def test_missing_files_and_directories_are_unreadable(tmp_path):
     assert reason(tmp_path / "none.wav") == "unreadable"
     assert reason(tmp_path) == "unreadable"

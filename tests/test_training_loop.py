@@ -126,6 +126,9 @@ def test_a_run_leaves_what_was_promised(whole):
     assert (results["epoch"], results["step"], results["num_examples"]) == (EPOCHS, EPOCHS * STEPS, 5)
     assert (whole / "labels.txt").read_text().split() == ["high", "low"]
     assert len(list((whole / "plots").glob("*.png"))) >= 4
+    # two pitches: a mean spectrum tells them apart
+    assert results["easy"]["logistic_regression"]["accuracy"] == 1.0
+    assert results["easy"]["majority"]["accuracy"] < 1.0
     with np.load(whole / "predictions.npz") as predictions:
         assert predictions["ids"].tolist() == [f"test{i}" for i in range(5)]
         assert predictions["scores"].shape == (5, 2)

@@ -121,6 +121,8 @@ def test_a_kept_program_that_is_damaged_is_told_once_and_made_again(tmp_path):
         own = {
             "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            # `plan`, run here before, sets it for its own process
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
             "PYTHONPATH": str(Path(__file__).parents[1]),
         }
         done = subprocess.run(

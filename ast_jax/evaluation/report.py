@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ast_jax.evaluation import metrics
+from ast_jax.evaluation import easy, metrics
 from ast_jax.evaluation.plots import metric_names, pictures
 from ast_jax.evaluation.report_scores import CLASS_COLUMNS, classes_of, clips_of, mixed_up, stored_classes
 from ast_jax.evaluation.run_files import RunFiles, entry, is_figure, read_run
@@ -87,12 +87,14 @@ def facts(run: RunFiles) -> list[str]:
     """What was trained on what, for the line under the page's title."""
     dataset = entry(run.config, "dataset").get("name")
     clips, seconds = run.results.get("num_examples"), run.results.get("seconds")
+    beaten, metric = entry(run.results, "easy"), str(run.config.get("metric", ""))
     known = [
         f"data set {dataset}" if dataset else "",
         model_name(run.config, run.card),
         f"{len(run.labels)} classes" if run.labels else "",
         f"{clips:,} clips evaluated" if is_figure(clips) else "",
         f"took {duration_text(seconds)}" if is_figure(seconds) else "",
+        easy.told(beaten, metric) if easy.answers(beaten, metric) else "",
     ]
     return [fact for fact in known if fact]
 

@@ -180,12 +180,12 @@ def _from_json(text: str, path: Path, file: str) -> list[Event]:
 
 
 def _checked(file: str, onset: str, offset: str, label: str, where: str, score: float | None = None) -> Event:
-    times = [_number(onset), _number(offset)]
-    if None in times or times[0] < 0 or times[1] <= times[0]:  # type: ignore[operator]
+    starts, ends = _number(onset), _number(offset)
+    if starts is None or ends is None or starts < 0 or ends <= starts:
         raise InputError(f"{where}: {onset} to {offset}: wanted seconds, the end after the beginning")
     if not label.strip():
         raise InputError(f"{where}: an event without a label")
-    return Event(file, float(times[0]), float(times[1]), composed(label.strip()), score)  # type: ignore[arg-type]
+    return Event(file, starts, ends, composed(label.strip()), score)
 
 
 def _number(text: str) -> float | None:

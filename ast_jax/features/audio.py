@@ -38,6 +38,8 @@ _UNKNOWN = 1 << 62
 _LOUDEST = float(1 << 24)
 # Of the mean of channels that cancel, against theirs, in energy: -40 dB.
 _CANCELLED = 1e-4
+# The other half of an old Macintosh file; looked for beside whatever is not known by its first bytes.
+_FORK = "._"
 WANTED = (
     "a wav, flac, ogg, mp3, aiff, au, caf, w64 or sphere file (of others `ffmpeg -i FILE NEW.wav` makes one)"
 )
@@ -176,6 +178,11 @@ def _opened(
             try:
                 sound = _Straight(handle, closefd=False)
             except soundfile.LibsndfileError as error:
+                if os.path.exists(_FORK):
+                    got = (
+                        f"a file {_FORK!r} in the working directory, which the decoder takes for a part of it"
+                    )
+                    raise _error(name, "unreadable", got, "none there: delete it") from error
                 raise _error(name, *_verdict(error), WANTED) from error
             with sound:
                 _check_header(sound, name)

@@ -22,7 +22,7 @@ from ast_jax.checkpoints import Store, load_variables, saved_steps
 from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
 from ast_jax.datasets.registry import sounds_dir
 from ast_jax.errors import Diverged
-from ast_jax.evaluation import metrics
+from ast_jax.evaluation import easy, metrics
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.evaluation.report_sounds import write_sounds
 from ast_jax.evaluation.scoring import Scorer
@@ -133,6 +133,10 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
         share_of_peak, clock = PeakShare(program), Clock()
         stop = at_exit.enter_context(contextlib.closing(hosts.StopRequest()))
         greet(journal, root, settings, program, record, step, total_steps)
+        if not step and hosts.writes():
+            found_easy = easy.easy(prepared, splits.train, splits.eval, metric=run.metric)
+            record["easy"] = metrics.for_json(found_easy)
+            journal.say(easy.told(found_easy, run.metric))
         unseen: list[tuple[int, Mapping[str, Array]]] = []
 
         def seen() -> dict[str, float]:
@@ -204,6 +208,10 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
                     workdir.write_card(root, card, predictions)
             journal.write({"kind": "eval", **row})
             journal.show({"kind": "eval", **row}, total_steps=total_steps)
+            if epoch in (math.ceil(run.epochs / 3), run.epochs) and record.get("easy"):
+                better = metric.higher_is_better
+                for line in easy.doubts(record["easy"], run.metric, row[run.metric], higher_is_better=better):
+                    journal.say(line)
             record.update(last=row, best=best, averaged=count)
             save(row[run.metric])
             clock.restart()
@@ -253,7 +261,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             store.wait()
 
             # ---- Results: what is evaluated once, then results.json, plots and report
-            found: dict[str, Any] = {key: record[key] for key in ("last", "best", "init")}
+            found: dict[str, Any] = {key: record.get(key) for key in ("last", "best", "init", "easy")}
             if epochs.num_averaged(settings.averages, run.epochs):
                 first, last = settings.averages.average_epochs
                 predictions = evaluate(standing.averages["average"], splits.eval)

@@ -1,0 +1,147 @@
+"""What is easy about a data set: the figures of answers that hear next to nothing, which a model has to beat.
+
+N clips, M held-out clips, C classes, F mel bins.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ast_jax.datasets.extract import from_int16
+from ast_jax.datasets.prepared import PreparedSet
+from ast_jax.evaluation.predictions import Predictions
+
+# Clips that are read, at most, of each side: seconds, whatever the set's size.
+MOST = 3000
+# Above, one least-squares fit takes the place of a logistic regression a class.
+MOST_CLASSES = 64
+# Inverse weights of the L2 term, as scikit-learn has it.
+STRENGTHS = (0.01, 0.1, 1.0)
+
+
+def easy(
+    prepared: PreparedSet,
+    train: Sequence[str],
+    held_out: Sequence[str],
+    *,
+    metric: str = "accuracy",
+    most: int = MOST,
+) -> dict[str, Any]:
+    """Figures of two answers on the held-out clips, fitted to training clips alone:
+
+    - `majority`: each class's share of the training clips, the same for every clip;
+    - `logistic_regression` on mean and deviation over time of each mel bin, its strength chosen inside the
+      training clips (of more than 64 classes `least_squares` in its place).
+
+    Figures are those of the table of metrics and `metric`. `train_clips` and `clips` say how many clips that
+    was: at most `most` of each, drawn by a fixed seed.
+    """
+    x, y = described(prepared, train, most)
+    held_x, held_y = described(prepared, held_out, most)
+    told = ["loss", "num_examples"]  # of no model's loss
+
+    def figures(scores: np.ndarray) -> dict[str, Any]:
+        found = Predictions([""] * len(held_y), scores, held_y, 0.0).summary(also=metric)
+        return {name: value for name, value in found.items() if name not in told}
+
+    fitted = _fitted(x, y, held_x, prepared.multi_label)
+    name = "logistic_regression" if y.shape[1] <= MOST_CLASSES else "least_squares"
+    return {
+        "train_clips": len(y),
+        "clips": len(held_y),
+        "majority": figures(np.broadcast_to(y.mean(axis=0, dtype=np.float32), held_y.shape).copy()),
+        name: figures(fitted),
+    }
+
+
+def described(
+    prepared: PreparedSet, splits: Sequence[str], most: int = MOST
+) -> tuple[Float[np.ndarray, "N _"], Float[np.ndarray, "N C"]]:
+    """Mean and deviation over time of each clip's features [N, 2 F], and its labels as 0 and 1."""
+    source, front_end = prepared.source(splits), prepared.front_end
+    chosen = np.arange(len(source))
+    if len(chosen) > most:
+        chosen = np.sort(np.random.default_rng(0).choice(len(chosen), most, replace=False))
+    rows, labels = [], np.zeros((len(chosen), len(prepared.label_names)), np.float32)
+    for place, position in enumerate(chosen.tolist()):
+        example = source[position]
+        if "fbank" in example:
+            features = example["fbank"].astype(np.float32)
+        else:
+            features = front_end.features(from_int16(example["waveform"]))
+        rows.append(np.concatenate([features.mean(axis=0), features.std(axis=0)]))
+        labels[place, example["labels"]] = 1
+    return np.stack(rows), labels
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, several: bool) -> Float[np.ndarray, "M C"]:
+    mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
+    x, held_x = (x - mean) / deviation, (held_x - mean) / deviation
+    if y.shape[1] > MOST_CLASSES:
+        own = x.T @ x + len(x) * np.eye(x.shape[1], dtype=np.float32)
+        return (held_x @ np.linalg.solve(own, x.T @ (y - y.mean(axis=0))) + y.mean(axis=0)).clip(0, 1)
+    # a fifth of the training clips chooses the strength
+    inside = np.arange(len(x)) % 5 > 0
+    if inside.all() or len(x) < 10:
+        return _scores(x, y, held_x, several, STRENGTHS[1])
+    loss = {}
+    for strength in STRENGTHS:
+        p = np.clip(_scores(x[inside], y[inside], x[~inside], several, strength), 1e-6, 1 - 1e-6)
+        loss[strength] = -(y[~inside] * np.log(p) + (1 - y[~inside]) * np.log(1 - p)).mean()
+    return _scores(x, y, held_x, several, min(loss, key=lambda key: loss[key]))
+
+
+def _scores(
+    x: np.ndarray, y: np.ndarray, held_x: np.ndarray, several: bool, strength: float
+) -> Float[np.ndarray, "M C"]:
+    from sklearn.linear_model import LogisticRegression
+
+    def fit(target: np.ndarray) -> np.ndarray:
+        """The chance of each value of the target that occurs, by its place among them."""
+        with warnings.catch_warnings():
+            # close enough for what is easy
+            warnings.simplefilter("ignore")
+            return LogisticRegression(C=strength, max_iter=300).fit(x, target).predict_proba(held_x)
+
+    scores = np.broadcast_to(y.mean(axis=0), (len(held_x), y.shape[1])).astype(np.float32)
+    if not several:
+        target = y.argmax(axis=1)
+        if len(there := np.unique(target)) > 1:
+            scores[:] = 0
+            scores[:, there] = fit(target)
+        return scores
+    for label in range(y.shape[1]):
+        if 0 < y[:, label].sum() < len(y):
+            scores[:, label] = fit(y[:, label] > 0)[:, 1]
+    return scores
+
+
+def told(found: dict[str, Any], metric: str) -> str:
+    """In a line: what a model has to beat, by one metric."""
+    shares = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in answers(found, metric).items()]
+    return f"what is easy, {metric}: {', '.join(shares)}"
+
+
+def answers(found: dict[str, Any], metric: str) -> dict[str, float]:
+    """{answer: its figure}, of those that have one."""
+    own = {name: value.get(metric) for name, value in found.items() if isinstance(value, dict)}
+    return {name: v for name, v in own.items() if isinstance(v, int | float) and math.isfinite(v)}
+
+
+def doubts(found: dict[str, Any], metric: str, value: float, *, higher_is_better: bool) -> list[str]:
+    """What to say of a model that answers no better than what is easy, and what to do."""
+    sign = 1 if higher_is_better else -1
+    beaten_by = {name: other for name, other in answers(found, metric).items() if sign * (value - other) <= 0}
+    if not beaten_by:
+        return []
+    listed = ", ".join(f"{name.replace('_', ' ')} {other:.4f}" for name, other in beaten_by.items())
+    return [
+        f"{metric} {value:.4f} is no better than what is easy ({listed}): look at labels and sounds, start "
+        "from pretrained weights (config.init_from), or try a linear warm-up (config.lr_warmup=linear), "
+        "config.clip_norm=1, a lower config.lr, patches of whole columns (config.model.patch_shape=(128,4), "
+        "config.model.strides=(128,4))"
+    ]

@@ -1,0 +1,85 @@
+"""What is easy about a set: figures of the majority and of a regression, and the word of a run below them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from sklearn.linear_model import LogisticRegression
+
+from ast_jax.datasets.prepare import prepare
+from ast_jax.evaluation.easy import STRENGTHS, described, doubts, easy, told
+from ast_jax.evaluation.predictions import Predictions
+
+
+def noise(path: Path, rng: np.random.Generator, colour: float) -> None:
+    """White, or with its upper half quieter."""
+    wave = rng.normal(size=8000)
+    spectrum = np.fft.rfft(wave)
+    spectrum[len(spectrum) // 2 :] *= colour
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.05 * np.fft.irfft(spectrum), 16_000)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> Path:
+    root, rng = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
+    for split, counts in (("train", (20, 10)), ("test", (6, 6))):
+        for label, colour, count in zip(("bright", "dull"), (1.0, 0.6), counts, strict=True):
+            for number in range(count):
+                noise(root / split / label / f"{split}_{label}{number}.wav", rng, colour)
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(sounds, tmp_path_factory):
+    return prepare("folder", source_dir=sounds, data_dir=tmp_path_factory.mktemp("data"), progress=False)
+
+
+def test_figures_are_the_majoritys_and_a_regressions(prepared):
+    found = easy(prepared, ("train",), ("test",))
+    assert (found["train_clips"], found["clips"]) == (30, 12)
+    # everything is called what two thirds of the training clips are
+    assert found["majority"]["accuracy"] == 0.5
+    x, y = described(prepared, ("train",))
+    held_x, held_y = described(prepared, ("test",))
+    scaled = [(rows - x.mean(0)) / (x.std(0) + 1e-6) for rows in (x, held_x)]
+    figures = [
+        LogisticRegression(C=c, max_iter=300).fit(scaled[0], y.argmax(1)).predict_proba(scaled[1])
+        for c in STRENGTHS
+    ]
+    wanted = [Predictions([""] * 12, scores, held_y, 0.0).summary()["mAP"] for scores in figures]
+    assert found["logistic_regression"]["mAP"] in [pytest.approx(value, abs=1e-6) for value in wanted]
+    assert found["logistic_regression"]["accuracy"] == 1.0
+    assert told(found, "accuracy") == "what is easy, accuracy: majority 0.5000, logistic regression 1.0000"
+
+
+def test_described_are_mean_and_deviation_over_time(prepared):
+    x, y = described(prepared, ("test",), most=5)
+    assert x.shape == (5, 256)
+    assert y.sum(axis=1).tolist() == [1.0] * 5
+    whole, _ = described(prepared, ("test",))
+    first = prepared.source("test")[0]["fbank"].astype(np.float32)
+    np.testing.assert_allclose(whole[0], np.concatenate([first.mean(0), first.std(0)]), rtol=1e-5)
+    assert all(any(np.array_equal(row, other) for other in whole) for row in x)
+
+
+def test_waveforms_of_the_same_clips_say_the_same(sounds, prepared, tmp_path):
+    other = prepare("folder", source_dir=sounds, data_dir=tmp_path, kind="waveform", progress=False)
+    np.testing.assert_allclose(described(other, ("test",))[0], described(prepared, ("test",))[0], atol=0.02)
+
+
+def test_who_is_below_is_told_by_whom_and_what_to_do():
+    found = {
+        "clips": 3,
+        "majority": {"accuracy": 0.25},
+        "logistic_regression": {"accuracy": 0.66, "mAP": None},
+    }
+    assert doubts(found, "accuracy", 0.7, higher_is_better=True) == []
+    (line,) = doubts(found, "accuracy", 0.3, higher_is_better=True)
+    assert "accuracy 0.3000 is no better than what is easy (logistic regression 0.6600)" in line
+    assert "config.lr_warmup=linear" in line
+    (line,) = doubts(found, "accuracy", 0.25, higher_is_better=True)
+    assert "majority 0.2500, logistic regression 0.6600" in line
+    assert doubts(found, "mAP", 0.0, higher_is_better=True) == []
+    assert len(doubts({"a": {"eer": 0.1}}, "eer", 0.2, higher_is_better=False)) == 1
