@@ -311,6 +311,8 @@ class Settings:
 
     def __post_init__(self):
         optimizer, averages = self.optimizer, self.averages
+        _one_of("dataset.kind", self.data.kind, ("log_mel", "waveform"))
+        _one_of("dataset.channels", self.data.channels, ("mean", "first"))
         _one_of("sampling", self.run.sampling, ("shuffle", "balanced", "round_robin"))
         _one_of("mixup_of", self.run.mixup_of, ("sounds", "features"))
         _one_of("parallel", self.run.parallel, ("jit", "pmap"))

@@ -375,6 +375,8 @@ BESIDE = {
 def ctrl_c(scale: float) -> dict[str, Any]:
     """Long commands stopped at random moments: 130 within 3 s, no child left, what there was is whole."""
     rng, ends, cases = random.Random(0), Counter[str](), []
+    # a shell's background job ignores it, and so would the children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}

@@ -202,7 +202,7 @@ def test_the_command_writes_each_form(saved, many, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--events", "--json"], "without --json, --csv and --plot"),
+        (["--events", "--json"], "without --json and --csv"),
         (["--low=0.5"], "are of events: give --events too"),
         (["--events", "--form=raven"], "of one file: give --out=DIRECTORY for 151"),
         (["--events", "--low=0"], "--low: got '0', wanted a number, above 0"),
@@ -244,6 +244,21 @@ def test_work_that_is_killed_goes_on_and_has_every_file_once(saved, many, tmp_pa
     assert third.returncode == 2
     assert "is of another model or other settings: give another --out, or delete it" in third.stderr
     assert out.read_text() == whole.read_text()
+
+
+def test_events_are_drawn_under_their_spectrograms(saved, many, tmp_path, capsys):
+    files = [str(many / f"{n:03d}.wav") for n in range(2)]
+    invoke("predict", ["--model", str(saved), *files, "--events", f"--plot={tmp_path / 'e.png'}"])
+    assert capsys.readouterr().out.startswith("file\tonset")
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["e-1-000.png", "e-2-001.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
+    # nothing heard at all is a picture too
+    invoke(
+        "predict",
+        ["--model", str(saved), files[0], "--events", "--threshold=1.5", f"--plot={tmp_path / 'n.png'}"],
+    )
+    assert (tmp_path / "n.png").exists()
 
 
 def test_tables_are_scored_against_each_other(tmp_path, capsys):

@@ -59,8 +59,12 @@ def tell_events(
     thresholds: Sequence[float],
     window_s: float | None,
     hop_s: float | None,
+    plot: Path | None = None,
 ) -> None:
-    """Events of each file, to stdout or `flags.out`. Ends the program with status 1 if a file failed."""
+    """Events of each file, to stdout or `flags.out`, and pictures of them to `plot`. Ends the program with
+    status 1 if a file failed.
+    """
+    from ast_jax.inference.answers import plot_paths
     from ast_jax.inference.files import Failures, batch_size_for, durations_s
     from ast_jax.inference.frames import events_of, steps_of
     from ast_jax.terminal import Bar
@@ -85,7 +89,7 @@ def tell_events(
                 batch_size_for(durations, steps.grid),
             )
             found = events_of(left, models, steps, flags.rules, thresholds, batch_size=size, advance=advance)
-            pairs = _told(found, failures, bar)
+            pairs = _drawn(_told(found, failures, bar), plot_paths(plot, left), steps.grid)
             if flags.out is None:
                 with bar.aside():
                     _print(pairs, flags.form)
@@ -135,6 +139,18 @@ def _told(found: Iterable, failures: Any, bar: Any) -> Iterator:
 
     for heard in failures.reported(kept(), bar):
         yield heard, events_of_heard.pop(id(heard))
+
+
+def _drawn(pairs: Iterable, paths: dict[str, Path], grid: Any) -> Iterator:
+    """The same, each with its picture where one is wanted."""
+    for heard, events in pairs:
+        if paths:
+            from ast_jax.inference.timeline import events_picture
+
+            path = paths[str(heard.file)]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(events_picture(heard.file, events, grid))
+        yield heard, events
 
 
 def _print(pairs: Iterable, form: str) -> None:

@@ -60,8 +60,8 @@ def predict(
         raise InputError("--json and --csv are two forms of one answer: choose one")
     if when != TAGS and not when.events:
         raise InputError("--form, --out, --low, --median_s and --min_... are of events: give --events too")
-    if when.events and (json or csv or plot):
-        raise InputError("--events are told by --form and --out, without --json, --csv and --plot")
+    if when.events and (json or csv):
+        raise InputError("--events are told by --form and --out, without --json and --csv")
 
     from ast_jax.inference import answers
     from ast_jax.inference.files import Failures, batch_size_for, durations_s, sound_files
@@ -71,7 +71,7 @@ def predict(
     heard_from = models.heard_from(threshold)
     found = sound_files(files or [])
     if when.events and not stdin:
-        tell_events(found, models, when, thresholds=heard_from, window_s=window_s, hop_s=hop_s)
+        tell_events(found, models, when, thresholds=heard_from, window_s=window_s, hop_s=hop_s, plot=plot)
         return
     grid = models.grid(window_s=window_s, hop_s=hop_s)
     form = "json" if json else "csv" if csv else "text"

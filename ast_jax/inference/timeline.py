@@ -4,10 +4,14 @@ seconds.
 T frames, F mel bins, K columns of the picture, W windows, C classes.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
 from ast_jax.evaluation.style import LIGHT, Png, Theme, paper_to_accent, sheet, shortened
+from ast_jax.events import Event
 from ast_jax.features import duration_s
 from ast_jax.features.audio import SoundSource
 from ast_jax.inference.answers import Tags
@@ -26,12 +30,7 @@ def picture(sound: SoundSource, tags: Tags, grid: Grid, *, theme: Theme = LIGHT,
         if title:
             figure.suptitle(title, size=11, weight="bold", x=0.01, ha="left")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 0.35 * len(shown)])
-        low, high = np.percentile(columns, [1, 99.5])
-        extent = (0, len(columns) * column_s, 0, columns.shape[1])
-        above.imshow(
-            columns.T, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent
-        )
-        above.set_ylabel("mel bin")
+        _spectrogram(above, columns, column_s)
         image = below.pcolormesh(
             cell_edges(tags),
             np.arange(len(shown) + 1),
@@ -50,6 +49,34 @@ def picture(sound: SoundSource, tags: Tags, grid: Grid, *, theme: Theme = LIGHT,
         for axes in (above, below):
             axes.spines[:].set_visible(False)
         return png()
+
+
+def events_picture(sound: SoundSource, events: Sequence[Event], grid: Grid, *, theme: Theme = LIGHT) -> Png:
+    """The picture of one sound with its events: a row a label, in the order of their first events."""
+    columns, column_s = strip(sound, grid)
+    labels = list(dict.fromkeys(event.label for event in events))
+    with sheet(theme, 10.0, 2.4 + 0.26 * max(1, len(labels))) as (figure, png):
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 0.35 * max(1, len(labels))])
+        _spectrogram(above, columns, column_s)
+        for event in events:
+            row = labels.index(event.label)
+            below.barh(
+                row, event.offset_s - event.onset_s, left=event.onset_s, height=0.7, color=theme.measured
+            )
+        below.set_yticks(np.arange(len(labels)), [shortened(label) for label in labels], size=9)
+        below.set_ylim(max(1, len(labels)) - 0.5, -0.5)
+        below.set_xlabel("seconds" if events else "seconds (nothing is heard)")
+        below.set_xlim(0, len(columns) * column_s)
+        for axes in (above, below):
+            axes.spines[:].set_visible(False)
+        return png()
+
+
+def _spectrogram(axes: Any, columns: Float[np.ndarray, "K F"], column_s: float) -> None:
+    low, high = np.percentile(columns, [1, 99.5])
+    extent = (0, len(columns) * column_s, 0, columns.shape[1])
+    axes.imshow(columns.T, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent)
+    axes.set_ylabel("mel bin")
 
 
 def cell_edges(tags: Tags) -> Float[np.ndarray, " _"]:
