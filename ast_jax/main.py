@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import sysconfig
+import threading
 import time
 import traceback
 import warnings
@@ -26,6 +27,8 @@ from typing import Any, NoReturn
 from ast_jax.errors import Diverged, InputError
 
 DAMAGED = re.compile("Error reading persistent compilation cache entry for '([^']+)'")
+# Functions that run while garbage is collected: jax's own, and what objects do at their end.
+COLLECTING = ("_xla_gc_callback", "__del__")
 INTERRUPTED = "interrupted (training: the same command goes on from the last checkpoint)"
 
 
@@ -137,9 +140,13 @@ def drop_what_stdout_holds() -> None:
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Ctrl-C. In the midst of an import it ends the program at once, else it raises KeyboardInterrupt.
 
-    A library that is being loaded may swallow the exception, make another one of it, or crash.
+    A library that is being loaded may swallow the exception, make another one of it, or crash. Python itself
+    swallows what is raised while garbage is collected: there the signal comes once more when that is over.
     """
     while frame is not None:
+        if frame.f_code.co_name in COLLECTING:
+            threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
+            return
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, f"{INTERRUPTED}\n".encode())
             os._exit(130)

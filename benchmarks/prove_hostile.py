@@ -411,7 +411,7 @@ def ctrl_c(scale: float) -> dict[str, Any]:
                     stderr=subprocess.PIPE,
                     text=True,
                 )
-                time.sleep(rng.uniform(0.05, 6))
+                time.sleep(rng.uniform(0.05, 4))
                 early = process.poll()
                 began = time.monotonic()
                 if early is None:
@@ -427,6 +427,8 @@ def ctrl_c(scale: float) -> dict[str, Any]:
                 told = process.stderr.read() if process.stderr else ""
                 how = "traceback" if "Traceback" in told else f"{how}, late" if late else how
                 # it may have ended by itself at the same moment
+                # ended by the signal itself, before Python was there to hear it: 130 to a shell
+                how = "status 130" if how == "status -2" else how
                 fine = how in ("status 130", "ended before", "status 0")
                 left = subprocess.run(
                     ["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False

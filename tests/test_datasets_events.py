@@ -74,6 +74,50 @@ def test_files_of_which_only_the_labels_are_known(tree):
     assert examples["a"]["events"].tolist() == by_id["a"].tolist()
 
 
+def test_desed_in_its_own_layout(tmp_path):
+    for name in ("train/weak/w1", "train/synthetic21_train/soundscapes/s1", "validation/validation/v1"):
+        put(tmp_path / f"audio/{name}.wav")
+    head = "filename\tonset\toffset\tevent_label\n"
+    tables = {
+        "train/weak.tsv": "filename\tevent_labels\nw1.wav\tSpeech,Dog\n",
+        "train/synthetic21_train/soundscapes.tsv": head + "s1.wav\t0.1\t0.5\tDog\n",
+        "validation/validation.tsv": head + "v1.wav\t0.2\t0.9\tSpeech\n",
+    }
+    for name, text in tables.items():
+        path = tmp_path / "metadata" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    options = parse([f"--config={ROOT / 'configs/desed.py'}"])[0].dataset.options
+    listing = events.list_clips(tmp_path, **options.to_dict())
+    assert listing.label_names == ("Dog", "Speech")
+    found = {split: {clip.id: clip.labels for clip in clips} for split, clips in listing.splits.items()}
+    assert found == {"train": {"s1": (0,), "w1": (0, 1)}, "test": {"v1": (1,)}}
+    assert listing.events == {"s1": [(0.1, 0.5, 0)], "v1": [(0.2, 0.9, 1)]}
+
+
+def test_audiosets_strong_labels_in_their_own_layout(tmp_path):
+    head = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+    for split, name in (("train", "b0RFKhbpFJA_30000"), ("eval", "-0RWZT-miFs_420000")):
+        put(tmp_path / f"audio/{name}.wav")
+        (tmp_path / f"audioset_{split}_strong.tsv").write_text(head + f"{name}\t0.0\t0.8\t/m/0bt9lr\n")
+    options = parse([f"--config={ROOT / 'configs/audioset_strong.py'}"])[0].dataset.options
+    listing = events.list_clips(tmp_path, **options.to_dict())
+    assert listing.label_names == ("/m/0bt9lr",)
+    assert listing.events["b0RFKhbpFJA_30000"] == [(0.0, 0.8, 0)]
+    assert [clip.id for clip in listing.splits["test"]] == ["-0RWZT-miFs_420000"]
+
+
+def test_files_in_two_places_are_refused(tree):
+    with pytest.raises(InputError, match=r"a.wav is in several splits"):
+        events.list_clips(tree, tables={"train": "train.tsv", "test": "train.tsv"})
+    with pytest.raises(InputError, match=r"both name .*a.wav"):
+        events.list_clips(tree, tables={"train": ["train.tsv", "train.tsv"]})
+    with pytest.raises(InputError, match=r"sounds_dir names no directory for train.tsv"):
+        events.list_clips(tree, tables={"train": "train.tsv"}, sounds_dir=[("x", "y")])
+    with pytest.raises(InputError, match=r"no directory .*nowhere"):
+        events.list_clips(tree, tables={"train": "train.tsv"}, sounds_dir="nowhere")
+
+
 def test_a_table_beside_each_sound(tmp_path):
     for number in range(6):
         put(tmp_path / f"x{number}.wav")

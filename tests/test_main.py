@@ -156,6 +156,27 @@ def test_ctrl_c_ends_a_program_whose_import_swallows_it(tmp_path, statement):
         assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
+def test_ctrl_c_while_garbage_is_collected_comes_when_that_is_over():
+    """Python swallows what is raised in there: a command would go on as if nobody had asked it to stop."""
+    code = (
+        "import gc, os, signal, time\n"
+        "from ast_jax.main import run\n"
+        "def _xla_gc_callback(*_):\n"
+        "    gc.callbacks.clear()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    sum(range(10))\n"
+        "def command(_):\n"
+        "    gc.callbacks.append(_xla_gc_callback)\n"
+        "    gc.collect()\n"
+        "    time.sleep(5)\n"
+        "    print('went on')\n"
+        "run(command, [])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{main.INTERRUPTED}\n")
+
+
 def test_training_has_two_names_with_the_same_flags():
     other, one = program("--help", module="ast_jax.main"), program("train", "--help")
     names = lambda text: {word.strip("[],") for word in text.split() if word.startswith(("--", "[--"))}
