@@ -111,6 +111,9 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         command(argv)
         # Here, where a full disk or a reader that has gone is still told as what it is.
         print(end="", flush=True)
+        # From now on Ctrl-C just ends the program: what libraries clear up at exit would show tracebacks.
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     except BrokenPipeError:
         # Whoever read the output has enough: `| head`.
         drop_what_stdout_holds()

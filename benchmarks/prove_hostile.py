@@ -411,7 +411,7 @@ def ctrl_c(scale: float) -> dict[str, Any]:
                     stderr=subprocess.PIPE,
                     text=True,
                 )
-                time.sleep(rng.uniform(0.05, 4))
+                time.sleep(rng.uniform(0.05, 2.5))
                 early = process.poll()
                 began = time.monotonic()
                 if early is None:

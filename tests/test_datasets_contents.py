@@ -65,6 +65,14 @@ def test_sounds_replaced_in_place_are_prepared_again_and_only_they(tree, tmp_pat
     assert "no file changed since" in capsys.readouterr().err
 
 
+def test_files_that_came_and_went_are_counted_apart(tree, tmp_path, capsys):
+    prepare("folder", source_dir=tree, data_dir=tmp_path / "data")
+    put(tree / "dog/dog8.wav", 800), put(tree / "dog/dog9.wav", 900)
+    (tree / "rain/rain0.wav").unlink()
+    prepare("folder", source_dir=tree, data_dir=tmp_path / "data")
+    assert "2 files new, 1 file gone: only these are prepared again" in capsys.readouterr().err
+
+
 def test_a_new_time_alone_or_another_place_is_no_change(tree, tmp_path, capsys):
     first = prepare("folder", source_dir=tree, data_dir=tmp_path / "data")
     os.utime(tree / "dog/dog0.wav")

@@ -156,12 +156,16 @@ def random_events(rng: np.random.Generator, count: int) -> list[Event]:
 
 
 def shaken(rng: np.random.Generator, events: list[Event]) -> list[Event]:
+    """Some of them, their beginnings and ends moved, and five others."""
+    kept = [event for event in events if rng.random() < 0.8]
     moved = [
-        e._replace(onset_s=max(0, round(e.onset_s + rng.normal(0, 0.15), 2)))
-        for e in events
-        if rng.random() < 0.8
+        event._replace(
+            onset_s=max(0, round(event.onset_s + rng.normal(0, 0.15), 2)),
+            offset_s=round(event.offset_s + rng.normal(0, 0.3), 2),
+        )
+        for event in kept
     ]
-    return [e for e in moved if e.offset_s > e.onset_s] + random_events(rng, 5)
+    return [event for event in moved if event.offset_s > event.onset_s] + random_events(rng, 5)
 
 
 def test_event_and_segment_based_counts_are_sed_evals(monkeypatch):
@@ -210,6 +214,9 @@ def test_a_lenient_match_shares_half_of_both():
     assert (counts["x"].found, counts["x"].reference, counts["x"].estimated) == (1, 2, 2)
     assert (counts["y"].found, counts["y"].estimated) == (0, 1)
     assert overlap_based(truth, found).macro_f1 == 0.5
+    # all of it is covered, by an event three times as long
+    long = overlap_based([Event("a", 1.0, 2.0, "x")], [Event("a", 0.0, 3.0, "x")])
+    assert long.micro.found == 0
 
 
 def test_one_event_is_found_once():
