@@ -402,7 +402,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the last block is pooled", "kernel, last_pool = 2, 3, 1", "kernel, last_pool = 2, 3, 2"),
         ("attention over classes", "-10, 10), axis=1)", "-10, 10), axis=2)"),
     )),
-    "ast_jax/models/kernels.py": ("models_attention models_layers", (
+    "ast_jax/models/kernels.py": ("models_attention models_layers models_ast", (
         ("Ampere is left out", "float(capability) >= 8", "float(capability) > 8"),
         ("batches of several devices are told apart",
          "return Kernels(attend=form, batch_axis=batch_axis)", "return Kernels(attend=form)"),
@@ -578,7 +578,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "(mel - left) / (centre - left), (right - mel) / (right - centre)",
          "(mel - left) / (right - centre), (right - mel) / (centre - left)"),
     )),
-    "ast_jax/features/audio.py": ("features_audio", (
+    "ast_jax/features/audio.py": ("features_audio features_containers", (
         ("the second channel counts twice", "for channel in block.T[2:]:", "for channel in block.T[1:]:"),
         ("mean of two", "np.float32(1 / block.shape[1])", "np.float32(1 / 2)"),
         ("the last channel for the first",
