@@ -25,7 +25,8 @@ from ast_jax.features import REFERENCE
 from ast_jax.inference.frames import Steps, Track, events_of, live_events, steps_of
 from ast_jax.inference.predict import Tagger
 from ast_jax.inference.windows import Grid, Heard
-from ast_jax.models import AST, ASTConfig, host_variables, set_variables
+from ast_jax.models import AST, ASTConfig, build, host_variables, set_variables
+from ast_jax.models.base import family
 from ast_jax.weights import LoadedModel
 from ast_jax.weights.model_card import CARD
 
@@ -123,6 +124,24 @@ def test_a_model_of_clips_is_heard_in_short_windows_and_says_so():
     assert all(0 <= e.onset_s < e.offset_s <= 2.0 for e in events)
     with pytest.raises(InputError, match="between two windows would go unheard"):
         steps_of(tagger(model(head="clip")), window_s=0.1, hop_s=0.3)
+
+
+@pytest.mark.parametrize(("name", "num"), [("cnn14_decision_att", 4), ("cnn6", 1)])
+def test_other_families_are_heard_by_their_own_steps_or_in_windows(name, num):
+    kind = family(name).Config
+    channels = (4,) * len(kind(num_classes=3).channels)
+    net = build(name, kind(num_classes=3, num_frames=130, channels=channels))
+    made = tagger(LoadedModel(net, ["dog", "rain", "bell"], net.front_end, "sigmoid"))
+    steps = steps_of(made)
+    clip = np.zeros((1, 130, steps.grid.front_end.num_mel_bins), np.float32)
+    assert np.asarray(steps.forward(clip, np.array([130]))).shape == (1, num, 3)
+    # 32 frames of 10 ms a step; windows of clips are .2 s apart
+    assert (steps.num, steps.step_s) == (num, pytest.approx(0.32 if num > 1 else 0.2))
+    assert bool(steps.note) == (num == 1)
+    events = made.events((noise(4.0), 16_000), threshold=0.0)
+    assert {(e.label, e.onset_s, round(e.offset_s, 2)) for e in events} == {
+        (label, 0.0, 4.0) for label in ("dog", "rain", "bell")
+    }
 
 
 def test_an_ensemble_hears_the_mean_of_its_models_steps():
