@@ -263,14 +263,17 @@ def test_models_need_jax_and_flax_only():
     }
 
 
-def test_every_module_can_be_imported():
-    """With the packages of requirements.txt alone: what is optional is asked for inside functions."""
-    names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+def modules() -> list[str]:
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in sources("ast_jax")
         if path.stem != "__main__"
     ]
-    assert "torch" not in loaded_by("\n".join(f"import {name.removesuffix('.__init__')}" for name in names))
+
+
+def test_every_module_can_be_imported():
+    """With the packages of requirements.txt alone: what is optional is asked for inside functions."""
+    assert "torch" not in loaded_by("\n".join(f"import {name}" for name in modules()))
 
 
 ELSEWHERE = """
@@ -282,11 +285,6 @@ del os.sched_getaffinity
 
 def test_without_what_posix_alone_has_everything_is_imported_and_sounds_are_prepared(tmp_path):
     """As on Windows, as far as that can be had here."""
-    names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in sources("ast_jax")
-        if path.stem != "__main__"
-    ]
     tree = class_tree(tmp_path / "sounds", {"a": 30, "b": 30})
     code = f"""
 from ast_jax.datasets.prepare import prepare
@@ -299,7 +297,7 @@ try:
 except InputError as error:
     print(error)
 """
-    code = "\n".join([ELSEWHERE, *(f"import {name}" for name in names), code])
+    code = "\n".join([ELSEWHERE, *(f"import {name}" for name in modules()), code])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2] == "60"

@@ -89,13 +89,16 @@ def tell_events(
                 batch_size_for(durations, steps.grid),
             )
             found = events_of(left, models, steps, flags.rules, thresholds, batch_size=size, advance=advance)
-            pairs = _drawn(_told(found, failures, bar), plot_paths(plot, left), steps.grid)
+            heard = failures.reported((heard for heard, _ in found), bar)
+            # what was heard keeps its events
+            told = ((one, one.answers.events) for one in heard)
+            pairs = _drawn(told, plot_paths(plot, left), steps.grid)
             if flags.out is None:
                 with bar.aside():
-                    _print(pairs, flags.form)
+                    _print((event for _, events in pairs for event in events), flags.form)
             else:
-                for heard, events in pairs:
-                    progress.add(str(heard.file), events)
+                for one, events in pairs:
+                    progress.add(str(one.file), events)
         if flags.out is not None:
             progress.write(flags.out, flags.form)
     failures.exit_if_any()
@@ -122,23 +125,7 @@ def listen_for_events(
         sep="\n",
         file=sys.stderr,
     )
-    print(table.header(flags.form), end="", flush=True)
-    for number, event in enumerate(live_events(blocks, models, steps, flags.rules, thresholds), 1):
-        print(table.line(event, flags.form, number), end="", flush=True)
-    print(table.footer(flags.form), end="", flush=True)
-
-
-def _told(found: Iterable, failures: Any, bar: Any) -> Iterator:
-    """The files that were heard, with their events."""
-    events_of_heard: dict[int, list[Event]] = {}
-
-    def kept() -> Iterator:
-        for heard, events in found:
-            events_of_heard[id(heard)] = events
-            yield heard
-
-    for heard in failures.reported(kept(), bar):
-        yield heard, events_of_heard.pop(id(heard))
+    _print(live_events(blocks, models, steps, flags.rules, thresholds), flags.form)
 
 
 def _drawn(pairs: Iterable, paths: dict[str, Path], grid: Any) -> Iterator:
@@ -153,13 +140,11 @@ def _drawn(pairs: Iterable, paths: dict[str, Path], grid: Any) -> Iterator:
         yield heard, events
 
 
-def _print(pairs: Iterable, form: str) -> None:
-    print(table.header(form), end="")
-    number = 0
-    for _, events in pairs:
-        for event in events:
-            number += 1
-            print(table.line(event, form, number), end="", flush=True)
+def _print(events: Iterable[Event], form: str) -> None:
+    """Each as soon as it is there."""
+    print(table.header(form), end="", flush=True)
+    for number, event in enumerate(events, 1):
+        print(table.line(event, form, number), end="", flush=True)
     print(table.footer(form), end="", flush=True)
 
 
@@ -219,19 +204,16 @@ class Progress:
         assert self.path is not None
         if form in OF_ONE_FILE:
             out.mkdir(parents=True, exist_ok=True)
-            for number, (file, events) in enumerate(sorted(self.done.items())):
-                stem = printable(Path(file).stem)[:100]
-                name = f"{stem}{FORMS[form]}" if self._unique else f"{number:06d}-{stem}{FORMS[form]}"
-                write_whole(out / name, write_events(events, form))
+            stems = {file: printable(Path(file).stem)[:100] for file in sorted(self.done)}
+            unique = len(set(stems.values())) == len(stems)
+            for number, (file, stem) in enumerate(stems.items()):
+                name = f"{stem}{FORMS[form]}" if unique else f"{number:06d}-{stem}{FORMS[form]}"
+                write_whole(out / name, write_events(self.done[file], form))
         else:
             every = (event for _, events in sorted(self.done.items()) for event in events)
             write_whole(out, write_events(every, form))
         self.path.unlink()
         print(out)
-
-    @property
-    def _unique(self) -> bool:
-        return len({printable(Path(file).stem)[:100] for file in self.done}) == len(self.done)
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:

@@ -7,6 +7,7 @@ windows a batch, T frames, F mel bins, t steps of a window, C classes.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,12 @@ class Track:
                 self.events.append(event)
 
 
+def _track(
+    heard: Heard, steps: Steps, rules: Rules, thresholds: Sequence[float], names: Sequence[str]
+) -> Track:
+    return Track(heard, steps, Decoder(rules, np.asarray(thresholds), steps.step_s), names)
+
+
 def events_of(
     files: Iterable[SoundSource],
     tagger: Any,
@@ -173,14 +180,11 @@ def events_of(
     length.
     """
 
-    def track(heard: Heard) -> Track:
-        decoder = Decoder(rules, np.asarray(thresholds, np.float64), steps.step_s)
-        return Track(heard, steps, decoder, tagger.label_names)
-
+    track = partial(_track, steps=steps, rules=rules, thresholds=thresholds, names=tagger.label_names)
     for heard in hear(
         files, steps.grid, steps.forward, batch_size=batch_size, advance=advance, collect=track
     ):
-        yield heard, heard.answers.end()  # type: ignore[attr-defined]
+        yield heard, heard.answers.end()
 
 
 def live_events(
@@ -192,8 +196,7 @@ def live_events(
 ) -> Iterator[Event]:
     """Events of a live waveform, each as soon as it has ended and nothing can change it."""
     heard = Heard("<stdin>")
-    decoder = Decoder(rules, np.asarray(thresholds, np.float64), steps.step_s)
-    track = Track(heard, steps, decoder, tagger.label_names)
+    track = _track(heard, steps, rules, thresholds, tagger.label_names)
     for window in cut(blocks, steps.grid):
         fbank = steps.grid.empty(1)
         fbank[0, : len(window.fbank)] = window.fbank

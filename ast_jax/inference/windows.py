@@ -134,7 +134,8 @@ class Heard:
     file: SoundSource
     starts_s: list[float] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
-    answers: list[np.ndarray] = field(default_factory=list)
+    # a list of arrays, or what `collect` gave in its place
+    answers: Any = field(default_factory=list)
     # what is odd about the file, a line each
     notes: list[str] = field(default_factory=list)
     error: AudioError | None = None

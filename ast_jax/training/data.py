@@ -21,9 +21,8 @@ from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import abstract
 from ast_jax.models.base import config_from, judges_steps
-from ast_jax.objectives import OBJECTIVES
+from ast_jax.objectives import Objective
 from ast_jax.settings import Data, Settings
-from ast_jax.tables import look_up
 
 
 def opened(settings: Settings, beam: BeamRun | None = None) -> PreparedSet:
@@ -79,7 +78,7 @@ def statistics(data: Data, prepared: PreparedSet, model: Any) -> FrontEnd:
     return model.front_end.with_statistics(mean, std)
 
 
-def check(settings: Settings, activation: str, prepared: PreparedSet) -> None:
+def check(settings: Settings, objective: Objective, prepared: PreparedSet) -> None:
     """Raises InputError for settings that do not fit the data."""
     data = settings.data
     if len(prepared.label_names) < 2 and not prepared.multi_label:
@@ -87,17 +86,17 @@ def check(settings: Settings, activation: str, prepared: PreparedSet) -> None:
             f"{prepared.name} has one class alone ({', '.join(prepared.label_names)}): there is nothing to "
             "tell it from; give sounds of another one too (is the directory one level too low?)"
         )
-    if activation == "softmax" and prepared.multi_label:
+    if objective.activation == "softmax" and prepared.multi_label:
         raise InputError(
             f"{prepared.name} has clips with several labels, and loss {settings.objective.loss} wants one: "
             "set config.loss=bce"
         )
-    if activation == "softmax" and settings.model.head == "frames":
+    if objective.activation == "softmax" and settings.model.head == "frames":
         raise InputError(
             f"config.model.head=frames judges each class by itself, and loss {settings.objective.loss} asks "
             "which one it is: set config.loss=bce"
         )
-    if look_up(OBJECTIVES, settings.objective.loss, "loss").frames and prepared.events(data.train) is None:
+    if objective.row.frames and prepared.events(data.train) is None:
         raise InputError(
             f"{prepared.name} has no events, and loss {settings.objective.loss} is of steps of time: set "
             "config.loss=bce (labels of clips teach frames too), or config.dataset.name=events"
@@ -134,9 +133,9 @@ def _draws(settings: Settings, prepared: PreparedSet) -> Draws:
     return Draws(prepared.num_examples(splits), **same)
 
 
-def frame_grid(settings: Settings, model: Any) -> FrameGrid | None:
+def frame_grid(settings: Settings, objective: Objective, model: Any) -> FrameGrid | None:
     """Where the model's steps lie, if the objective asks what is heard in each. Raises InputError."""
-    if not look_up(OBJECTIVES, settings.objective.loss, "loss").frames:
+    if not objective.row.frames:
         return None
     if not judges_steps(model):
         raise InputError(

@@ -79,7 +79,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
 
         # ---- Data
         prepared = data.open_data(splits, outline.model.front_end)
-        data.check(settings, outline.what.objective.activation, prepared)
+        data.check(settings, outline.what.objective, prepared)
         if hosts.writes():
             print(*data.overview(splits, prepared), sep="\n", file=sys.stderr)
         stream = data.train_stream(settings, prepared)
