@@ -188,7 +188,9 @@ def test_lwlrap_is_scikit_learns_with_clips_weighed_by_their_labels(kind):
     some = targets.any(axis=1)
     assert not some.all()
     wanted = sk.label_ranking_average_precision_score(
-        targets[some], scores[some], sample_weight=targets[some].sum(axis=1)
+        targets[some],
+        scores[some].astype(np.float64),
+        sample_weight=targets[some].astype(np.float64).sum(axis=1),
     )
     assert metrics.summary(scores, targets)["lwlrap"] == pytest.approx(wanted, abs=EXACT)
 
