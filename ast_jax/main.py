@@ -119,7 +119,8 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         drop_what_stdout_holds()
         sys.exit(141)  # as a shell counts SIGPIPE
     except KeyboardInterrupt:
-        leave(130, INTERRUPTED)
+        # What libraries do at exit is not waited for: threads stopped halfway print tracebacks, or crash.
+        leave(130, INTERRUPTED, at_once=True)
     except Diverged as error:
         leave(3, f"error: {error}")
     except InputError as error:
@@ -157,7 +158,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def leave(status: int, line: str) -> NoReturn:
+def leave(status: int, line: str, *, at_once: bool = False) -> NoReturn:
     """Ends the program with one line on stderr, whatever bytes a name in it is made of."""
     if os.environ.get("AST_JAX_TRACEBACK") == "1":
         traceback.print_exc()
@@ -165,7 +166,8 @@ def leave(status: int, line: str) -> NoReturn:
     print(line, file=sys.stderr, flush=True)
     hosts = sys.modules.get("ast_jax.training.hosts")
     # One of a group would wait in JAX for the others at its end, and they for it.
-    if hosts is not None and hosts.joined():
+    if at_once or (hosts is not None and hosts.joined()):
+        drop_what_stdout_holds()
         os._exit(status)
     sys.exit(status)
 

@@ -107,7 +107,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The model's shape. Keys from `variant` to `distilled` are the AST's; another family has `options`."""
+    """The model's shape. Keys from `variant` to `drop_path` are the AST's; another family has `options`."""
 
     # ast, or module:Class of your own
     family: str = "ast"
@@ -124,6 +124,8 @@ class Model:
     strides: tuple[int, int] = (10, 10)
     # a distillation token beside the class token
     distilled: bool = True
+    # how often the last block is left out for a training clip, those before it less (stochastic depth)
+    drop_path: float = setting(0.0, least=0, most=1 - 1e-9)
     # what is judged: clip, or frames (steps of time, which labels of clips teach too)
     head: str = "clip"
     # of frames to a clip: linear_softmax, attention, max, mean or noisy_or

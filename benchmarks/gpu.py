@@ -126,6 +126,9 @@ class Bench:
             f"infer {infer_less}": call(self.infer, infer_less),
             f"train {main}, torch sdpa": call(self.beside, main, "sdpa", training=True),
             f"train {main}, torch eager": call(self.beside, main, "eager", training=True),
+            "16-bit residual": call(
+                self.variant, forms=dataclasses.replace(self.forms, residual=lambda x: x.astype("bfloat16"))
+            ),
             "plain attention": call(self.variant, forms=dataclasses.replace(self.forms, attend=PLAIN.attend)),
             "remat dots": call(self.variant, remat="dots"),
             "remat blocks": call(self.variant, remat="blocks"),
@@ -143,7 +146,7 @@ class Bench:
             "copy_gb_s": measured[1] / 1e9,
             "rates": rates,
             **{f"train {batch}": predict(batch, training=True) for batch in train},
-            f"train {train[0]}, float32 residual": predict(train[0], training=True, residual=4),
+            f"train {train[0]}, 16-bit residual": predict(train[0], training=True, residual=2),
             **{f"infer {batch}": predict(batch, training=False) for batch in infer},
         }
 

@@ -430,17 +430,21 @@ def ctrl_c(scale: float) -> dict[str, Any]:
                 # ended by the signal itself, before Python was there to hear it: 130 to a shell
                 how = "status 130" if how == "status -2" else how
                 fine = how in ("status 130", "ended before", "status 0")
-                left = subprocess.run(
-                    ["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False
-                )
-                how = "child left" if left.stdout.strip() else how
+                # what it was just starting may take a moment to hear the signal
+                left = children(process.pid) and (time.sleep(1) or children(process.pid))
+                how = "child left" if left else how
                 ends[how] += 1
-                if not fine or left.stdout.strip():
+                if not fine or left:
                     cases.append(f"{name}: {how}: {told.strip().splitlines()[-1:]}")
                     print(cases[-1], flush=True)
         check = run([sys.executable, "-m", "ast_jax", "predict", "--model=run", str(sounds_dir)])
         assert check.returncode == 0, check.stderr
     return {"tried": ends.total(), "ends": dict(ends), "cases": cases}
+
+
+def children(group: int) -> str:
+    """The processes of a group."""
+    return subprocess.run(["pgrep", "-g", str(group)], capture_output=True, text=True, check=False).stdout
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def parameters(config: ASTConfig) -> float:
 
 
 def predict(
-    config: ASTConfig, batch: int, rates: dict[str, tuple[float, float]], *, training: bool, residual: int = 2
+    config: ASTConfig, batch: int, rates: dict[str, tuple[float, float]], *, training: bool, residual: int = 4
 ) -> dict[str, Any]:
     """Clips/s, expected and at most. `residual`: bytes a number of the residual stream."""
     count = flops(config)

@@ -314,12 +314,40 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(model, x):
     half = AST(dataclasses.replace(TINY, dtype="bfloat16"), rngs=nnx.Rngs(0))
     set_variables(half, host_variables(model))
     assert {value.dtype for value in host_variables(half).values()} == {np.dtype(np.float32)}
-    seen = set()
-    with using(Kernels(residual=lambda y: seen.add(y.dtype) or y)):
+    stream, products = set(), set()
+    product = lambda a, b, *rest, **more: (
+        products.add((a.dtype, b.dtype)) or jax.lax.dot_general(a, b, *rest, **more)
+    )
+    with using(Kernels(residual=lambda y: stream.add(y.dtype) or y, linear=product)):
         logits, out = half(x)
-    assert seen == {jnp.dtype(jnp.bfloat16)}
+    assert stream == {jnp.dtype(jnp.float32)}
+    assert products == {(jnp.dtype(jnp.bfloat16),) * 2}
     assert logits.dtype == out["embedding"].dtype == out["tokens"].dtype == jnp.float32
     assert 0 < float(jnp.abs(logits - model(x)[0]).max()) < 0.1  # bfloat16 has 8 bits: 0.4 % an operation
+
+
+def test_drop_path_leaves_each_half_of_a_block_out_and_makes_up_for_it(x):
+    config = dataclasses.replace(TINY, depth=3, drop_path=0.5)
+    model = AST(config, rngs=nnx.Rngs(0))
+    assert [block.drop_path for block in model.blocks] == [0.0, 0.25, 0.5]
+    block, tokens = model.blocks[2], jax.random.normal(jax.random.key(0), (16, 7, TINY.width))
+    attended = tokens + 2 * block.attention(block.norm1(tokens))
+    whole = attended + 2 * block.mlp(block.norm2(attended))
+    ways = [tokens, attended, tokens + 2 * block.mlp(block.norm2(tokens)), whole]
+    found = block(tokens, None, jax.random.split(jax.random.key(1), 16))
+    nearest = [int(np.argmin([jnp.abs(found[i] - way[i]).max() for way in ways])) for i in range(16)]
+    # of 16 clips each way is taken by about 4
+    assert set(nearest) == {0, 1, 2, 3}
+    for i, way in enumerate(nearest):
+        np.testing.assert_allclose(found[i], ways[way][i], rtol=1e-5, atol=1e-5)
+    keys = jax.random.split(jax.random.key(2), len(x))
+    assert np.array_equal(model(x)[0], model(x)[0])
+    assert not np.array_equal(model(x, key=keys)[0], model(x)[0])
+    for remat in ("dots", "blocks"):
+        again = AST(dataclasses.replace(config, remat=remat), rngs=nnx.Rngs(0))
+        np.testing.assert_allclose(again(x, key=keys)[0], model(x, key=keys)[0], rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="drop_path 1"):
+        dataclasses.replace(TINY, drop_path=1.0)
 
 
 def test_initial_weights_are_the_references():
