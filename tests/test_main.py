@@ -44,7 +44,6 @@ def ended(error: BaseException, capsys, argv: tuple[str, ...] = ()) -> tuple[int
         (InputError("got, wanted, do"), 2, "error: got, wanted, do"),
         (InputError("a name\nof two lines, \udcff"), 2, r"error: a name of two lines, \udcff"),
         (Diverged("at step 3"), 3, "error: at step 3"),
-        (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "free some space"),
         (
             PermissionError(errno.EACCES, "Permission denied", "out/x.npz"),
@@ -62,6 +61,21 @@ def test_what_the_user_can_mend_is_one_line(error, status, line, capsys):
     assert found == status
     assert line in told
     assert told.count("\n") == 1
+
+
+def test_ctrl_c_waits_for_nothing_that_libraries_do_at_exit():
+    code = (
+        "import atexit\nfrom ast_jax import main\natexit.register(lambda: 1 / 0)\n"
+        "def stopped(argv):\n    print('half an answer')\n    raise KeyboardInterrupt\n"
+        "main.run(stopped, [])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert found.returncode == 130
+    assert found.stdout == "half an answer\n"
+    assert found.stderr.startswith("interrupted")
+    assert found.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
