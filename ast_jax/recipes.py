@@ -74,10 +74,11 @@ class Recipe:
 
     def config(self) -> ConfigDict:
         """The locked settings. Raises InputError: no such file or setting, a mistake in it, another type."""
-        path, (_, colon, suffix) = self.path, self.spec.partition(":")
+        path, words = self.path, self.spec.partition(":")[2].split(",")
+        suffix = ",".join(word for word in words if word != "float32")
         try:
             get_config = runpy.run_path(str(path)).get("get_config", lambda *_: None)
-            config = get_config(*([suffix] if colon else []))
+            config = get_config(*([suffix] if suffix else []))
         except InputError:
             raise
         except Exception as error:
@@ -86,6 +87,8 @@ class Recipe:
             raise InputError(
                 f"{path} is no recipe: wanted a function get_config(suffix) that returns base() changed"
             )
+        if "float32" in words:  # of every recipe
+            config.model.dtype = "float32"
         for key in dict.fromkeys(key for key, _ in self.changes):
             _change(config, key, [value for other, value in self.changes if other == key])
         return config.lock()

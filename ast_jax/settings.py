@@ -130,8 +130,9 @@ class Model:
     head: str = "clip"
     # of frames to a clip: linear_softmax, attention, max, mean or noisy_or
     pooling: str = "linear_softmax"
-    # of the blocks' arithmetic: float32 or bfloat16
-    dtype: str = "float32"
+    # of products: float32, bfloat16, or auto: bfloat16 on TPUs and on NVIDIA from Ampere on, else float32; a
+    # run goes on with what it began with
+    dtype: str = "auto"
     # the backward pass recomputes: none; dots (all but linear layers); blocks (all, a third more time)
     remat: str = "none"
 
@@ -318,6 +319,7 @@ class Settings:
         _one_of("sampling", self.run.sampling, ("shuffle", "balanced", "round_robin"))
         _one_of("mixup_of", self.run.mixup_of, ("sounds", "features"))
         _one_of("parallel", self.run.parallel, ("jit", "pmap"))
+        _one_of("model.dtype", self.model.dtype, ("auto", "float32", "bfloat16"))
         _one_of("lr_warmup", optimizer.lr_warmup, ("repo", "linear"))
         if averages.average_epochs:
             span = averages.average_epochs

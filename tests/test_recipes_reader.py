@@ -1,11 +1,15 @@
 """The one reader of recipe flags: every order and spelling, and one line for every mistake."""
 
 from pathlib import Path
+from unittest import mock
 
+import jax
 import pytest
 
 from ast_jax.errors import InputError
+from ast_jax.models import settled
 from ast_jax.recipes import Recipe, parse, split
+from ast_jax.settings import Settings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ESC50 = str(CONFIGS / "esc50.py")
@@ -144,3 +148,35 @@ def test_a_recipe_is_changed_without_touching_the_original():
     assert Recipe.of(again).config() == changed.config()
     assert rest == []
     assert recipe == Recipe("esc50:P,fold=9", (("seed", "5"),))
+
+
+def device(platform: str, capability: str = "") -> mock.Mock:
+    return mock.Mock(spec=jax.Device, platform=platform, compute_capability=capability)
+
+
+HOPPER = device("gpu", "9.0")
+DEVICES = {
+    "bfloat16": (HOPPER, device("tpu")),
+    "float32": (device("gpu", "7.5"), device("gpu", "gfx942"), device("cpu")),
+}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_recipe_trains_in_float32_where_16_bits_are_faster_unless_it_is_asked_to(path):
+    settings = Settings.of(Recipe(str(path)).config())
+    for dtype, devices in DEVICES.items():
+        assert {settled(settings, each).model.dtype for each in devices} == {dtype}
+    asked = Settings.of(Recipe(f"{path}:float32").config())
+    assert settled(asked, HOPPER).model.dtype == "float32"
+
+
+def test_a_family_without_a_choice_of_arithmetic_is_left_alone():
+    settings = Settings.of({"model": {"family": "test_models_base:Toy"}})
+    assert settled(settings, HOPPER).model.dtype == "float32"
+
+
+def test_float32_goes_with_other_words():
+    config = Recipe("esc50:fold=2,float32,cpu").config()
+    assert (config.model.dtype, config.dataset.eval, config.model.variant) == ("float32", ("fold2",), "tiny")
+    assert jax.devices()[0].platform == "cpu"
+    assert settled(Settings.of(Recipe("esc50").config()), jax.devices()[0]).model.dtype == "float32"

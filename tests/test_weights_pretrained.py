@@ -339,6 +339,17 @@ def test_our_own_directory_is_taken_as_it_is(tmp_path):
         np.testing.assert_array_equal(array, params[path])
 
 
+def test_arithmetic_is_the_devices_best_whatever_the_device_of_its_training(tmp_path, monkeypatch):
+    save_ours(tmp_path / "m", tiny(dtype="bfloat16"))
+    assert load_model(tmp_path / "m").model.config.dtype == "float32"
+    assert load_model(tmp_path / "m", dtype="bfloat16").model.config.dtype == "bfloat16"
+    monkeypatch.setattr("ast_jax.models.base.multiplies_16_bits", lambda device: True)
+    loaded = load_model(tmp_path / "m")
+    assert loaded.model.config.dtype == "bfloat16"
+    assert "products in bfloat16" in " ".join(loaded.notes)
+    assert load_model(tmp_path / "m", dtype="float32").model.config.dtype == "float32"
+
+
 def test_a_run_gives_the_weights_asked_for(tmp_path, monkeypatch):
     from ast_jax import checkpoints
 

@@ -35,6 +35,9 @@ class Stated:
         tuple[int, int] | None,
         Flag("an AST's, if not the checkpoint's", metavar="MEL_BINS,FRAMES", least=1),
     ] = None
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None, Flag("of its products (default: what this device does best)")
+    ] = None
     inside: Annotated[
         str | None, Flag("which of several state dicts in a PyTorch file, such as state_dict_ema")
     ] = None
@@ -44,7 +47,8 @@ class Stated:
 
     def options(self) -> dict[str, Any]:
         """As `load_model` takes them. Raises InputError for a file of labels that is none."""
-        given = {name: getattr(self, name) for name in ("mean", "std", "activation", "num_frames", "strides")}
+        same = ("mean", "std", "activation", "num_frames", "strides", "dtype")
+        given = {name: getattr(self, name) for name in same}
         facts = {name: getattr(self, name) for name in ("inside", "prefix")}
         given["label_names"] = None if self.labels is None else label_names(self.labels)
         said = lambda values: {name: value for name, value in values.items() if value is not None}

@@ -68,9 +68,12 @@ def plan(
     if topology:
         os.environ.update(AHEAD_OF_TIME)
 
+    from ast_jax.models import best_dtype
     from ast_jax.planning import memory, slices
 
     where = slices.tpu_slice(topology) if topology else slices.here()
+    if config.model.dtype == "auto":
+        config.model.dtype = best_dtype(config.model.family, where.devices[0])
     cache = cache or memory.default_cache()
     found = facts(config, recipe.spec, num_classes, where)
     searches = where.capacity is not None and not quick

@@ -6,6 +6,7 @@ They know nothing of files, training or checkpoints.
 from ast_jax.models.ast import AST, ASTConfig
 from ast_jax.models.base import (
     abstract,
+    best_dtype,
     build,
     family,
     family_name,
@@ -13,6 +14,7 @@ from ast_jax.models.base import (
     merge,
     num_parameters,
     set_variables,
+    settled,
     split,
     variables,
 )
@@ -22,6 +24,7 @@ __all__ = [
     "AST",
     "ASTConfig",
     "abstract",
+    "best_dtype",
     "build",
     "family",
     "family_name",
@@ -30,6 +33,7 @@ __all__ = [
     "merge",
     "num_parameters",
     "set_variables",
+    "settled",
     "split",
     "using",
     "variables",

@@ -37,6 +37,7 @@ from jaxtyping import Array
 
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
+from ast_jax.models.kernels import multiplies_16_bits
 from ast_jax.settings import Settings
 from ast_jax.tables import look_up
 
@@ -96,11 +97,14 @@ def config_from(settings: Settings, num_classes: int) -> Any:
     Raises:
         InputError: unknown options, or settings of config.model that the family has no use for.
     """
+    # no shape depends on it; a program is made of settings that are `settled`
+    dtype = "float32" if settings.model.dtype == "auto" else settings.model.dtype
+    settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, dtype=dtype))
     model, kind = settings.model, family(settings.model.family).Config
     if hasattr(kind, "from_settings"):
         return kind.from_settings(settings, num_classes=num_classes)
     own = {field.name for field in dataclasses.fields(kind)}
-    default = type(model)()
+    default = type(model)(dtype="float32")
     fields = [field.name for field in dataclasses.fields(model) if field.name not in ("family", "options")]
     said = {key: getattr(model, key) for key in fields if getattr(model, key) != getattr(default, key)}
     shared = {key: said.pop(key) for key in ("dtype",) if key in said and key in own}
@@ -113,6 +117,20 @@ def config_from(settings: Settings, num_classes: int) -> Any:
         )
     given = {**shared, **model.options}
     return kind(num_classes=num_classes, num_frames=settings.run.num_frames, **given)
+
+
+def settled(settings: Settings, device: jax.Device) -> Settings:
+    """The same with what `config.model.dtype=auto` stands for on a device."""
+    if settings.model.dtype != "auto":
+        return settings
+    dtype = best_dtype(settings.model.family, device)
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, dtype=dtype))
+
+
+def best_dtype(name: str, device: jax.Device) -> str:
+    """bfloat16 where the device is made for it and the family has a choice, else float32."""
+    chooses = "dtype" in {field.name for field in dataclasses.fields(family(name).Config)}
+    return "bfloat16" if chooses and multiplies_16_bits(device) else "float32"
 
 
 def build(name: str, config: Any, *, seed: int = 0) -> Any:

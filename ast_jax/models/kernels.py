@@ -81,6 +81,17 @@ def current() -> Kernels:
     return using.value
 
 
+def multiplies_16_bits(device: jax.Device) -> bool:
+    """Whether products of bfloat16 are what a device is made for: TPUs, and NVIDIA from Ampere (8.0) on."""
+    return device.platform == "tpu" or (device.platform == "gpu" and _ampere(device))
+
+
+def _ampere(device: jax.Device) -> bool:
+    # "9.0" on NVIDIA, "gfx942" on AMD
+    capability = getattr(device, "compute_capability", None) or ""
+    return capability[:1].isdigit() and float(capability) >= 8
+
+
 @functools.lru_cache(maxsize=16)
 def kernels_on(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | None = None) -> Kernels:
     """The fastest forms for a device: of the mesh a program is compiled for, not of the machine that compiles
@@ -99,9 +110,7 @@ def kernels_on(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | N
     if device.platform == "gpu":
         from ast_jax.models import gpu
 
-        # "9.0" on NVIDIA, "gfx942" on AMD
-        capability = getattr(device, "compute_capability", None) or ""
-        if capability[:1].isdigit() and float(capability) >= 8:
+        if _ampere(device):
             return Kernels(
                 flash_attention,
                 gelu=gpu.gelu,

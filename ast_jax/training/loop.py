@@ -26,7 +26,7 @@ from ast_jax.evaluation import easy, metrics
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.evaluation.report_sounds import write_sounds
 from ast_jax.evaluation.scoring import Scorer
-from ast_jax.models import build
+from ast_jax.models import build, settled
 from ast_jax.objectives import objective
 from ast_jax.recipes import recipe
 from ast_jax.settings import Settings
@@ -73,6 +73,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
         # ---- Settings, all of them, before anything is prepared, which may take hours
         config = recipe(config) if isinstance(config, str) else config
         settings = config if isinstance(config, Settings) else Settings.of(config)
+        settings = settled(workdir.begun(root, settings), jax.devices()[0])
         run, splits = settings.run, settings.data
         metric = metrics.metric_called(run.metric)
         outline = train_program(settings, num_classes=2)

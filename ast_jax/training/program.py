@@ -17,7 +17,7 @@ from flax import nnx
 
 from ast_jax.datasets.pipeline import FrameGrid, fit
 from ast_jax.features.front_end import FrontEnd
-from ast_jax.models import abstract, split
+from ast_jax.models import abstract, settled, split
 from ast_jax.models.base import config_from
 from ast_jax.objectives import Objective, objective
 from ast_jax.settings import Settings
@@ -69,6 +69,7 @@ def train_program(
     `epoch_steps` (which only place the learning rate's decays). Raises InputError for settings that
     contradict each other or the devices.
     """
+    settings = settled(settings, (devices or jax.devices())[0])
     run = settings.run
     layout = make_layout(parallel=run.parallel, fsdp=run.fsdp, devices=devices)
     model = abstract(settings.model.family, config_from(settings, num_classes))

@@ -3,6 +3,7 @@ plots, report.
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -49,9 +50,9 @@ def open_workdir(workdir: Path, settings: Settings, card: Mapping[str, Any], pre
     tree = settings.tree()
     config, own = workdir / "config.json", {**card, "data": identity(prepared)}
     if config.exists():
-        _compare_settings(workdir, json.loads(config.read_text()), tree)
+        _compare_settings(workdir, _stored(config), tree)
         if (workdir / CARD).exists():
-            _compare_data(workdir, json.loads((workdir / CARD).read_text()), own)
+            _compare_data(workdir, _stored(workdir / CARD), own)
     if not hosts.writes():
         return
     workdir.mkdir(parents=True, exist_ok=True)
@@ -59,6 +60,17 @@ def open_workdir(workdir: Path, settings: Settings, card: Mapping[str, Any], pre
     if not (workdir / CARD).exists():  # that of a run that goes on knows its thresholds
         write_json(workdir / CARD, own)
     write_whole(workdir / "labels.txt", "".join(f"{name}\n" for name in card["label_names"]))
+
+
+def begun(workdir: Path, settings: Settings) -> Settings:
+    """The settings with the arithmetic that a run in this directory began with, where they leave it open:
+    it may go on on another device.
+    """
+    config = workdir / "config.json"
+    if settings.model.dtype != "auto" or not config.exists():
+        return settings
+    dtype = flat(_stored(config)).get("model.dtype", "float32")
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, dtype=dtype))
 
 
 @contextlib.contextmanager
@@ -78,6 +90,19 @@ def held(workdir: Path) -> Iterator[None]:
                 f"another process is training in {workdir}: wait for it, or give another --workdir"
             )
         yield
+
+
+def _stored(config: Path) -> dict[str, Any]:
+    """What a run's file says. Raises InputError where it is damaged."""
+    try:
+        found = json.loads(config.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{config} cannot be read ({error}): give another --workdir, or restore it"
+        ) from error
+    if not isinstance(found, dict):
+        raise InputError(f"{config} is damaged: give another --workdir, or restore it")
+    return found
 
 
 def identity(prepared: PreparedSet) -> dict[str, Any]:
@@ -127,7 +152,7 @@ def write_card(workdir: Path, card: Mapping[str, Any], predictions: Predictions)
     """The card again, with each class's threshold: from which score on it is found, best by F1 on the
     evaluation clips.
     """
-    known = json.loads((workdir / CARD).read_text()) if (workdir / CARD).exists() else dict(card)
+    known = _stored(workdir / CARD) if (workdir / CARD).exists() else dict(card)
     thresholds = metrics.Scored(predictions.scores, predictions.targets).thresholds
     write_json(workdir / CARD, {**known, "thresholds": metrics.for_json([float(t) for t in thresholds])})
 

@@ -6,6 +6,7 @@ D width, B batch, T frames, F mel bins, C classes.
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import (
     abstract,
+    best_dtype,
     build,
     family,
     family_name,
@@ -183,9 +185,9 @@ def load_model(
         seed: of what is left new.
         **changes: fields of the family's Config (`num_frames`, `num_classes`, `strides`, `dtype`, ...) that
             differ from the checkpoint's: an AST's positions and kernel are adapted, and a head of another
-            size is new. An ImageNet model with no change of geometry takes "spectrograms" of its image size;
-            with any, the paper's geometry (128 mel bins, 1024 frames, 16 x 16 patches, strides 10) with
-            those changes.
+            size is new; `dtype` is what this device does best where it is not among them. An ImageNet model
+            with no change of geometry takes "spectrograms" of its image size; with any, the paper's geometry
+            (128 mel bins, 1024 frames, 16 x 16 patches, strides 10) with those changes.
 
     Raises:
         InputError: the checkpoint cannot be read, or does not fit what is asked for.
@@ -202,12 +204,16 @@ def load_model(
     same_classes = config.num_classes == source.model.get("num_classes", config.num_classes)
     head = "keep" if source.has_head and same_classes else "new"
     taken, account = _started(source, config, rgb=rgb, positions=positions, head=head)
-    model = filled(source.family, config, _drawn(source.family, config, seed, without=taken) | taken)
+    dtype = best_dtype(source.family, jax.devices()[0])
+    own = config if "dtype" in changes or not hasattr(config, "dtype") else replace(config, dtype=dtype)
+    model = filled(source.family, own, _drawn(source.family, own, seed, without=taken) | taken)
     front_end = model.front_end
     if source.front_end is not None and config == source.config:
         front_end = source.front_end
     mean, std, origin = _normalisation(source, front_end, mean, std)
     notes, assumed = [account, f"features normalised by mean {mean:g}, std {std:g} ({origin})"], source.notes
+    if own is not config and dtype != "float32":
+        notes.append(f"products in {dtype}, as this device does best (dtype='float32' otherwise)")
     if activation is None and source.activation is None and not source.image:
         assumed = [
             *assumed,

@@ -1,0 +1,26 @@
+"""What a run's directory says of it."""
+
+import json
+
+import pytest
+
+from ast_jax.errors import InputError
+from ast_jax.settings import Model, Settings
+from ast_jax.training import workdir
+
+
+@pytest.mark.parametrize("stored", [{"model": {"dtype": "bfloat16"}}, {"model": {}}, {}])
+def test_a_run_goes_on_with_the_arithmetic_it_began_with(tmp_path, stored):
+    began = stored.get("model", {}).get("dtype", "float32")
+    assert workdir.begun(tmp_path, Settings()).model.dtype == "auto"
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert workdir.begun(tmp_path, Settings()).model.dtype == began
+    asked = Settings(model=Model(dtype="float32"))
+    assert workdir.begun(tmp_path, asked) is asked
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_damaged_settings_are_one_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json .*(cannot be read|is damaged)"):
+        workdir.begun(tmp_path, Settings())
