@@ -74,8 +74,9 @@ def test_links_to_files_and_classes_that_are_there_by_themselves(tmp_path, capsy
 @pytest.mark.skipif(sys.platform != "linux", reason="setpriv and bytes in names are Linux's")
 def test_a_directory_that_may_not_be_opened_is_told_and_counted(tmp_path):
     """In a process that may not read everything, which root may."""
-    tree = class_tree(tmp_path / "set", {"a": 3, "b": 3, "b/closed": 2})
+    tree = class_tree(tmp_path / "set", {"a": 3, "b": 3, "b/closed": 2, "c": 2})
     (tree / "b" / "closed").chmod(0)
+    (tree / "c").chmod(0)
     code = """
 import sys
 from pathlib import Path
@@ -100,9 +101,11 @@ except AudioError as error:
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     (tree / "b" / "closed").chmod(0o755)
+    (tree / "c").chmod(0o755)
     assert done.returncode == 0, done.stderr
     assert "('closed', 'unreadable', 'not opened: permission denied')" in done.stdout
-    assert "1 directory could not be opened" in done.stdout
+    assert "('c', 'unreadable', 'not opened: permission denied')" in done.stdout
+    assert "2 directories could not be opened" in done.stdout
     assert "unreadable: a directory that may not be opened" in done.stdout.splitlines()[-1].replace(
         "got ", ""
     )

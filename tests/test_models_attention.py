@@ -61,6 +61,16 @@ def test_the_softmax_stays_in_float32(attend):
     np.testing.assert_allclose(attend(q, k, v).astype(jnp.float32), 1.0, atol=4e-3)
 
 
+def test_tokens_for_tpus_are_padded_to_what_large_tiles_divide():
+    wanted = {1: (128, 128), 474: (512, 512), 641: (768, 384), 1214: (1280, 640), 1281: (1536, 512)}
+    assert {tokens: attention.tiled(tokens) for tokens in wanted} == wanted
+    for tokens in range(1, 5000):
+        padded, tile = attention.tiled(tokens)
+        assert padded % tile == 0
+        assert tokens <= padded < tokens + 3 * 128
+        assert tile >= 256 or padded == tile == 128
+
+
 @pytest.mark.parametrize("wrap", [False, True], ids=["one device", "under a mesh"])
 def test_splash_attention_is_the_plain_form(wrap):
     """30 tokens padded to 128, so the padding's segment matters. 1e-6: the same sums in float32, tile by

@@ -1,6 +1,5 @@
 """Your own sounds: a directory per class, a CSV table, or the AST reference's JSON file lists."""
 
-import contextlib
 import json
 import os
 import re
@@ -147,13 +146,19 @@ def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[_Le
 
 def _loose(directory: Path) -> list[_LeftOut]:
     """Sounds that lie beside the directories of classes."""
-    with contextlib.suppress(PermissionError):
-        return [
-            _LeftOut(os.fspath(path), "no class", "lies beside the directories of classes")
-            for path in sorted(directory.iterdir())
-            if is_audio(path) and path.is_file() and not path.name.startswith(".")
-        ]
-    return []
+    return [
+        _LeftOut(os.fspath(path), "no class", "lies beside the directories of classes")
+        for path in _entries(directory)
+        if is_audio(path) and path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def _entries(directory: Path) -> list[Path]:
+    """Of one that may not be opened none: `scan` tells that."""
+    try:
+        return sorted(directory.iterdir())
+    except PermissionError:
+        return []
 
 
 def _without_links(rows: list[_Row]) -> tuple[list[_Row], list[_LeftOut]]:
@@ -207,7 +212,7 @@ def _split_called(directory: str) -> str:
 def _layout_of(source: Path, folders: list[str]) -> str:
     """What the directories' names say. Raises InputError for what may be read in two ways."""
     inside = {name: subdirectories(source / name) for name in folders}
-    flat = [name for name in folders if any(is_audio(p) for p in (source / name).iterdir())]
+    flat = [name for name in folders if any(map(is_audio, _entries(source / name)))]
     named = [name for name in folders if SPLIT_NAME.fullmatch(name.lower())]
     shared = {
         label for name in folders for label in inside[name] if sum(label in x for x in inside.values()) > 1
