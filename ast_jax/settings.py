@@ -38,6 +38,8 @@ class Run:
     epochs: int = setting(25, least=1)
     # clips a step, over all devices together
     batch_size: int = setting(12, least=1)
+    # the same where clips are evaluated; 0: as many as a training step takes
+    eval_batch_size: int = setting(0, least=0)
     # the model's length, 10 ms a frame; clips are padded or cut to it
     num_frames: int = setting(1024, least=1)
     # decides the best epoch: a row of evaluation/metrics.py (accuracy, mAP, auc, d_prime, f1_macro ...)

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from ast_jax.datasets.prepared import PreparedSet
-from ast_jax.evaluation.scoring import Scorer, eval_step, joined
+from ast_jax.evaluation.scoring import Scorer, behind, eval_step, joined
 from ast_jax.features import Kaldi
 from ast_jax.models import AST, ASTConfig, merge, split
 from ast_jax.objectives import objective
@@ -50,6 +50,15 @@ def test_rows_that_fill_a_batch_are_left_out_of_scores_and_loss():
     np.testing.assert_allclose(found.scores[:, 0], [0.1, 0.2, 0.3], rtol=1e-6)
     np.testing.assert_array_equal(found.targets, [[1, 0], [0, 1], [0, 0]])
     assert found.loss == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_devices_are_given_the_next_batches_before_one_is_read(count):
+    begun = []
+    outputs = (begun.append(number) or number for number in range(5))
+    ahead = [(number, len(begun) - number - 1) for number in behind(outputs, count)]
+    assert [number for number, _ in ahead] == [0, 1, 2, 3, 4]
+    assert [more for _, more in ahead] == [min(count, 4 - number) for number in range(5)]
 
 
 def test_a_step_normalises_scores_by_the_activation_and_loses_on_the_logits(graph, logits):

@@ -272,6 +272,26 @@ def test_kill_dash_nine_again_and_again_and_the_same_command(whole, sounds, data
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("left", [None, 40])
+def test_derived_files_that_are_lost_or_cut_are_made_again(whole, sounds, data_dir, tmp_path, capsys, left):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    derived = ("predictions.npz", "scores.npz", "examples.npz", "results.json", "model_card.json")
+    for name in derived:
+        (run / name).unlink() if left is None else os.truncate(run / name, left)
+    train(settings(sounds, data_dir), run)
+    told = capsys.readouterr().err
+    assert "model_card.json is gone or damaged" in told
+    assert "scores.npz is gone or damaged: it is made again" in told
+    for name in derived[:3]:
+        with np.load(whole / name) as before, np.load(run / name) as after:
+            assert all(np.array_equal(before[key], after[key]) for key in before.files)
+    card, again = (json.loads((directory / "model_card.json").read_text()) for directory in (whole, run))
+    assert again == card
+    assert json.loads((run / "results.json").read_text())["step"] == EPOCHS * STEPS
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_ends_with_its_status(whole, sounds, data_dir, tmp_path):
     workdir = tmp_path / "run"
     process = start(workdir, sounds, data_dir)

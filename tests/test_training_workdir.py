@@ -7,6 +7,7 @@ import pytest
 from ast_jax.errors import InputError
 from ast_jax.settings import Model, Settings
 from ast_jax.training import workdir
+from ast_jax.training.journal import open_journal
 
 
 @pytest.mark.parametrize("stored", [{"model": {"dtype": "bfloat16"}}, {"model": {}}, {}])
@@ -24,3 +25,15 @@ def test_damaged_settings_are_one_line(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config\.json .*(cannot be read|is damaged)"):
         workdir.begun(tmp_path, Settings())
+
+
+@pytest.mark.parametrize("left", [None, b"", b'{"step": 1}\n', b'{"step": 1}\n{"step": 2}\n{"st'])
+def test_a_journal_that_was_cut_goes_on_and_makes_nothing_up(tmp_path, left):
+    file, whole = tmp_path / "metrics.jsonl", b'{"step": 1}\n{"step": 2}\n'
+    if left is not None:
+        file.write_bytes(left)
+    journal = open_journal(tmp_path, offset=len(whole), first_step=2, total_steps=3)
+    journal.write({"kind": "train", "step": 3})
+    journal.close()
+    kept = whole if left is not None and left.startswith(whole) else left or b""
+    assert file.read_bytes() == kept + b'{"kind": "train", "step": 3}\n'

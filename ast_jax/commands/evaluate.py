@@ -134,7 +134,7 @@ def scores_of(
         loss=plain_loss(loaded.activation),
         columns=columns.tolist(),
         num_frames=loaded.model.config.num_frames,
-        batch_size=config.batch_size,
+        batch_size=config.eval_batch_size or config.batch_size,
     )
     return score(params | statistics, prepared.with_front_end(front_end), splits)
 

@@ -4,9 +4,11 @@
 B batch, T frames, F mel bins, C classes, N examples.
 """
 
+import collections
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +23,9 @@ from ast_jax.features.batches import features
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import kernels, merge
 from ast_jax.sharding import Layout
+
+# Batches that the devices have been given and the host has not read yet: they compute while it does.
+IN_FLIGHT = 2
 
 # (out with "logits" [B, C], batch with "labels" [B, C]) to each clip's loss [B]
 Loss = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
@@ -86,7 +91,7 @@ class Scorer:
 
     def __call__(
         self,
-        variables: Mapping[str, Array],
+        variables: Mapping[str, Any],
         prepared: PreparedSet,
         splits: Sequence[str],
         *,
@@ -116,10 +121,20 @@ class Scorer:
             return joined(outputs, prepared.ids(splits))
 
 
+def behind(outputs: Iterable[Any], count: int = IN_FLIGHT) -> Iterator[Any]:
+    """Passes outputs on when `count` more have been begun."""
+    begun: collections.deque = collections.deque()
+    for output in outputs:
+        begun.append(output)
+        if len(begun) > count:
+            yield begun.popleft()
+    yield from begun
+
+
 def joined(outputs: Iterable[Mapping[str, Array]], ids: list[str]) -> Predictions:
     """What `eval_step` gave for each batch, without the rows that only fill one."""
     kept = []
-    for batch in outputs:
+    for batch in behind(outputs):
         out = jax.device_get(dict(batch))
         real = out.pop("mask") > 0
         kept.append({key: value[real] for key, value in out.items()})

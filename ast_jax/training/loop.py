@@ -102,7 +102,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             activation=loss.activation,
             loss=loss.per_clip,
             num_frames=run.num_frames,
-            batch_size=run.batch_size,
+            batch_size=run.eval_batch_size or run.batch_size,
             num_threads=run.num_threads,
         )
 
@@ -222,7 +222,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             if step and step % epoch_steps == 0 and not (record["last"] and record["last"]["step"] == step):
                 end_epoch()  # stopped before its evaluation was done
             clip_shape = data.clip_shape(settings, prepared, program.grid)
-            if step == 0 and hosts.writes():
+            if hosts.writes() and (step == 0 or workdir.lost(root, ["examples.npz"])):
                 workdir.write_examples(root, stream, program.what, **clip_shape)
             rows, count = program.rows["index"].size, jax.process_count()
             own = HostRows(
@@ -260,6 +260,18 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
                     save()
                 stop.check()
             store.wait()
+
+            # ---- What was taken away meanwhile and can be had again (several hosts may see it differently)
+            alone = jax.process_count() == 1
+            for name in workdir.lost(root, ["predictions.npz", "scores.npz"]) if alone else ():
+                journal.say(f"{name} is gone or damaged: it is made again")
+                ours = (
+                    evaluated(standing.state) if name == "predictions.npz" else load_variables(root, "best")
+                )
+                predictions = evaluate(ours, splits.eval)
+                predictions.save(root / name)
+                if name == "scores.npz":
+                    workdir.write_card(root, card, predictions)
 
             # ---- Results: what is evaluated once, then results.json, plots and report
             found: dict[str, Any] = {key: record.get(key) for key in ("last", "best", "init", "easy")}

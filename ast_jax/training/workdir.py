@@ -8,9 +8,12 @@ import functools
 import importlib.metadata
 import json
 import platform
+import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -32,6 +35,7 @@ FREE_TO_CHANGE = (
     "keep_last",
     "save_every",
     "log_every",
+    "eval_batch_size",
     "profile_steps",
     "num_threads",
     "parallel",
@@ -49,16 +53,23 @@ def open_workdir(workdir: Path, settings: Settings, card: Mapping[str, Any], pre
     """
     tree = settings.tree()
     config, own = workdir / "config.json", {**card, "data": identity(prepared)}
+    known: dict[str, Any] = {}
     if config.exists():
         _compare_settings(workdir, _stored(config), tree)
-        if (workdir / CARD).exists():
-            _compare_data(workdir, _stored(workdir / CARD), own)
+        if known := _card(workdir):
+            _compare_data(workdir, known, own)
     if not hosts.writes():
         return
+    goes_on = config.exists()
+    if goes_on and not known:
+        line = f"{workdir / CARD} is gone or damaged: it is made again, and what the run was trained on"
+        print(f"{line} is taken to be these data", file=sys.stderr)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(config, tree)
-    if not (workdir / CARD).exists():  # that of a run that goes on knows its thresholds
+    if not known:  # that of a run that goes on knows its thresholds
         write_json(workdir / CARD, own)
+        if goes_on and not lost(workdir, ["scores.npz"]):
+            write_card(workdir, own, Predictions.read(workdir / "scores.npz"))
     write_whole(workdir / "labels.txt", "".join(f"{name}\n" for name in card["label_names"]))
 
 
@@ -90,6 +101,15 @@ def held(workdir: Path) -> Iterator[None]:
                 f"another process is training in {workdir}: wait for it, or give another --workdir"
             )
         yield
+
+
+def _card(workdir: Path) -> dict[str, Any]:
+    """A run's card; nothing where it is gone or damaged."""
+    try:
+        found = _stored(workdir / CARD)
+    except InputError:
+        return {}
+    return found if {"label_names", "model"} <= found.keys() else {}
 
 
 def _stored(config: Path) -> dict[str, Any]:
@@ -152,9 +172,22 @@ def write_card(workdir: Path, card: Mapping[str, Any], predictions: Predictions)
     """The card again, with each class's threshold: from which score on it is found, best by F1 on the
     evaluation clips.
     """
-    known = _stored(workdir / CARD) if (workdir / CARD).exists() else dict(card)
+    known = _card(workdir) or dict(card)
     thresholds = metrics.Scored(predictions.scores, predictions.targets).thresholds
     write_json(workdir / CARD, {**known, "thresholds": metrics.for_json([float(t) for t in thresholds])})
+
+
+def lost(workdir: Path, names: Sequence[str]) -> list[str]:
+    """Those of a run's .npz files that are gone or damaged."""
+
+    def whole(path: Path) -> bool:
+        try:
+            with np.load(path) as file:
+                return all(file[name] is not None for name in file.files)
+        except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
+            return False
+
+    return [name for name in names if not whole(workdir / name)]
 
 
 def write_examples(workdir: Path, stream: TrainStream, step: Step, **clip_shape) -> None:
