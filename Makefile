@@ -52,6 +52,7 @@ test:
 prove:
 	$(environment) $(needs_dev)
 	$(python) -m benchmarks.prove $(ARGS)
+	$(python) -m benchmarks.prove_properties
 
 format:
 	$(environment) $(needs_dev)

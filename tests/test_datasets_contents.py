@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tried
 
 from ast_jax.datasets import contents
 from ast_jax.datasets.builder import SetBuilder
@@ -143,7 +144,7 @@ def test_a_damaged_store_is_made_again(tmp_path, harm):
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@tried(60)
 def test_a_changed_byte_changes_the_digest_of_a_short_file(data, tmp_path_factory):
     home = tmp_path_factory.mktemp("bytes")
     held = data.draw(st.binary(min_size=1, max_size=300))

@@ -12,8 +12,9 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tried
 from sound_trees import class_tree, write_wav
 
 from ast_jax.datasets import folder
@@ -145,7 +146,7 @@ CELLS = st.text(string.ascii_letters + " ,;\"'é\u0301|", max_size=8)
 
 
 @given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=6))
-@settings(max_examples=150, deadline=None)
+@tried(150)
 def test_what_a_spreadsheet_writes_is_read_back(rows, tmp_path_factory):
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("file", "labels", "split"), *rows])
@@ -160,7 +161,7 @@ def test_what_a_spreadsheet_writes_is_read_back(rows, tmp_path_factory):
 
 
 @given(harm=st.binary(max_size=40), place=st.integers(0, 60))
-@settings(max_examples=300, deadline=None)
+@tried(300)
 def test_a_damaged_table_is_told_in_a_line_or_read_with_its_columns_whole(harm, place, tmp_path_factory):
     held = b"file,labels,split\n1.wav,a;b,train\n2.wav,b,test\n3.wav,a,train\n"
     path = tmp_path_factory.mktemp("table") / "t.csv"

@@ -12,8 +12,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import tried
 from scipy.ndimage import median_filter
 
 from ast_jax.commands import invoke
@@ -62,7 +63,7 @@ def decoded(scores: np.ndarray, cuts: list[int], thresholds: np.ndarray, rules: 
     duration=st.sampled_from([0.0, 0.2, 0.5]),
     gap=st.sampled_from([0.0, 0.1, 0.3, 0.8]),
 )
-@settings(max_examples=400, deadline=None)
+@tried(400)
 def test_pieces_of_any_size_give_the_events_of_the_whole(seed, steps, cuts, median, low, duration, gap):
     rng = np.random.default_rng(seed)
     scores, thresholds = rng.random((steps, 2)) ** 2, np.array([0.3, 0.6])

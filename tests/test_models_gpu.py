@@ -74,8 +74,20 @@ def test_values_and_gradients_are_the_plain_forms(name):
         np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
 
 
+def adds_up_in_16_bits() -> bool:
+    """Whether this device does so in a small product's gradient, as XLA of jax 0.12 does on CPUs: 1.4 % off,
+    where rounding the sum once is .16 % off. No GPU does.
+    """
+    x, along = random((2, 7, 11, 24), 0, jnp.bfloat16), random((2, 7, 11, 5), 1, jnp.bfloat16)
+    (found,) = jax.vjp(lambda w: x @ w, jnp.zeros((24, 5), jnp.bfloat16))[1](along)
+    wanted = np.einsum("abci,abcj->ij", np.float64(x), np.float64(along))
+    return bool(np.linalg.norm(np.float64(found) - wanted) > 5e-3 * np.linalg.norm(wanted))
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_in_16_bits_errors_are_no_larger_than_the_plain_forms(name):
+    if name in ("patches", "qkv") and adds_up_in_16_bits():
+        pytest.skip("products are added up in 16 bits here: what a form rounds cannot be seen")
     form, plain, arguments = operation(name, "bfloat16")
     _, whole, _ = operation(name, "float32")
     exact = jax.tree.map(lambda x: x.astype(jnp.float32), arguments)

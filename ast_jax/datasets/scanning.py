@@ -63,7 +63,7 @@ def scan(directory: str | os.PathLike, elsewhere: Sequence[str] = ()) -> Found:
             continue
         visited.add(real)
         found.sounds.extend(os.path.join(parent, name) for name in folders if is_audio(name))
-        folders[:] = [name for name in folders if not is_audio(name) and not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_audio(name) and not _passed_over(name)]
         # links last, so that what one leads to is read at its own place
         folders.sort(key=lambda name: os.path.islink(os.path.join(parent, name)))
         for name in files:
@@ -72,6 +72,11 @@ def scan(directory: str | os.PathLike, elsewhere: Sequence[str] = ()) -> Found:
     for each in found:
         each.sort()
     return found
+
+
+def _passed_over(name: str) -> bool:
+    """Whether a directory is hidden, or what systems leave."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def _within(path: str, directory: str) -> bool:
@@ -85,12 +90,7 @@ def subdirectories(directory: Path) -> list[str]:
     """
     with contextlib.suppress(PermissionError):
         return sorted(
-            p.name
-            for p in directory.iterdir()
-            if p.is_dir()
-            and not p.name.startswith(".")
-            and p.name.lower() not in _OF_SYSTEMS
-            and not is_audio(p)
+            p.name for p in directory.iterdir() if p.is_dir() and not _passed_over(p.name) and not is_audio(p)
         )
     return []
 

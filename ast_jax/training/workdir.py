@@ -182,8 +182,8 @@ def lost(workdir: Path, names: Sequence[str]) -> list[str]:
 
     def whole(path: Path) -> bool:
         try:
-            with np.load(path) as file:
-                return all(file[name] is not None for name in file.files)
+            with path.open("rb") as file, np.load(file) as stored:
+                return all(stored[name] is not None for name in stored.files)
         except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
             return False
 
