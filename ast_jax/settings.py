@@ -48,6 +48,8 @@ class Run:
     accumulate: int = setting(1, least=1)
     # steps an epoch; 0: as many as hold each clip once
     epoch_steps: int = setting(0, least=0)
+    # an epoch of fewer steps takes clips more than once, so that it has this many
+    least_steps: int = setting(0, least=0)
     # shuffle; balanced: with replacement, classes with few clips more often; round_robin: class after class
     sampling: str = "shuffle"
     # probability that a clip is mixed with another one

@@ -91,6 +91,8 @@ def esc10(work: Path) -> dict[str, Any]:
         "lr_warmup",
         "lr_warmup_steps",
         "lr_decay",
+        "layer_decay",
+        "clip_norm",
         "freq_mask",
         "time_mask",
         "epochs",
@@ -99,7 +101,7 @@ def esc10(work: Path) -> dict[str, Any]:
     flags += [f"--config.lr_decay_epochs={tuple(recipe['lr_decay_epochs'])}"]
     flags += [f"--config.dataset.{key}={recipe['dataset'][key]}" for key in ("mean", "std")]
     flags += [f"--config.model.{key}={recipe['model'][key]}" for key in ("depth",)]
-    folder = train(work, "folder1", "configs/folder.py:cpu", f"--config.dataset.source_dir={tree}", *flags)
+    folder = train(work, "folder1", "folder:pretrained,cpu", f"--config.dataset.source_dir={tree}", *flags)
     mean = float(np.mean([fold["accuracy"] for fold in folds.values()]))
     return {
         "folds": folds,

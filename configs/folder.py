@@ -1,11 +1,24 @@
 r"""Your own sounds: a directory per class, a CSV (file, labels, split) or the reference's JSON.
 
-  python -m ast_jax.main --config=configs/folder.py --config.dataset.source_dir=my_sounds --workdir=runs/mine
+  python -m ast_jax.main --config=folder --config.dataset.source_dir=my_sounds --workdir=runs/mine
+  python -m ast_jax crossval --config=folder:group=_([a-z]+)_ --config.dataset.source_dir=my_sounds \
+      --workdir=runs/folds
 
-Words: multi (several labels a clip: sigmoid and BCE instead of softmax and CE), cpu (AST-tiny at stride 16,
-for CPU cores). Keys: seconds (the model's length; longer clips are cut at their end, shorter ones padded),
-default 5; model=cnn6, cnn10, cnn14, psla_b0 or psla, another model, with its own optimiser and augmentation:
-  python -m ast_jax.main --config=configs/folder.py:model=cnn14 --config.init_from=cnn14_0.431 \
+From scratch, as small sets bear it: four blocks of AST-tiny on patches of whole columns (128 mel bins by 40
+ms), a warm-up, clipped gradients, every clip mixed with another one. From pretrained weights say so:
+
+  python -m ast_jax.main --config=folder:pretrained --config.init_from=audioset_0.4593 \
+      --config.dataset.source_dir=my_sounds --workdir=runs/mine
+
+Words: multi (several labels a clip: sigmoid and BCE instead of softmax and CE); pretrained (AST-base with
+16 x 16 patches at stride 10, at a rate for fine-tuning; another size with --config.model.variant=small); cpu
+(with pretrained: AST-tiny at stride 16 for CPU cores; from scratch the model is for CPUs already). Keys:
+seconds (the model's length; longer clips are cut at their end, shorter ones padded), default 5; fold=K and
+folds=N (train on the others of N folds, 5 by default, test on fold K); group=PATTERN (a regular expression of
+the files' paths: what belongs together, a speaker or a site, stays on one side); model=cnn6, cnn10, cnn14,
+psla_b0 or psla, another model, with its own optimiser and augmentation:
+
+  python -m ast_jax.main --config=folder:model=cnn14 --config.init_from=cnn14_0.431 \
       --config.lr=1e-4 --config.dataset.source_dir=my_sounds --workdir=runs/mine
 
 Without split directories or a split column, a fifth of the clips of each class is held out, always the same
@@ -16,19 +29,40 @@ from ast_jax.config import base, suffix_options, tagger
 
 
 def get_config(suffix: str = ""):
-    options = suffix_options(suffix, words=("multi", "cpu"), keys={"seconds": 5.0, "model": "ast"})
-    config = base()
+    keys = {"seconds": 5.0, "model": "ast", "fold": 0, "folds": 5, "group": ""}
+    options = suffix_options(suffix, words=("multi", "cpu", "pretrained"), keys=keys)
+    fold, folds = options["fold"], options["folds"]
+    splits = {"folds": folds} if fold else {}
+    config = base(**splits, **({"group": options["group"]} if options["group"] else {}))
     config.dataset.name = "folder"
-    config.num_frames = (
-        round(100 * options["seconds"] / 16 + 0.5) * 16
-    )  # whole patches at stride 16, at least the length
-    config.epochs, config.batch_size, config.lr = 25, 48, 1e-4
-    config.lr_decay, config.lr_decay_epochs = 0.85, tuple(range(6, 26))
+    if fold:
+        config.dataset.train = tuple(f"fold{k}" for k in range(1, folds + 1) if k != fold)
+        config.dataset.eval = (f"fold{fold}",)
+    # whole patches at stride 16, at least the length
+    config.num_frames = round(100 * options["seconds"] / 16 + 0.5) * 16
     config.freq_mask, config.time_mask = 24, config.num_frames // 5
     config.loss, config.metric = ("bce", "mAP") if options["multi"] else ("ce", "accuracy")
-    if options["cpu"]:
-        config.model.variant, config.model.strides = "tiny", (16, 16)
-        config.batch_size, config.lr = 16, 3e-4
-        config.lr_decay_epochs = tuple(range(12, 26))
+    config.epochs = 25
+    if options["model"] != "ast" or options["pretrained"]:
+        config.batch_size, config.lr = 48, 1e-4
+        config.lr_decay, config.lr_decay_epochs = 0.85, tuple(range(6, 26))
+    else:
+        from_scratch(config)
+    if options["pretrained"]:
+        config.lr, config.layer_decay, config.lr_warmup, config.lr_warmup_steps = 1e-4, 0.75, "linear", 50
+        config.clip_norm = 1.0
+        if options["cpu"]:
+            config.model.variant, config.model.strides, config.batch_size = "tiny", (16, 16), 16
     tagger(config, options["model"], seconds=options["seconds"])
     return config
+
+
+def from_scratch(config) -> None:
+    """What docs/recipes.md has the evidence of."""
+    config.model.variant, config.model.depth = "tiny", 4
+    config.model.patch_shape = config.model.strides = (128, 4)
+    # of a small set an epoch takes clips several times
+    config.batch_size, config.least_steps = 16, 40
+    config.lr, config.lr_warmup, config.lr_warmup_steps, config.clip_norm = 1e-3, "linear", 100, 1.0
+    config.lr_decay, config.lr_decay_epochs = 0.8, tuple(range(8, 26))
+    config.mixup, config.mixup_alpha, config.gain_db = 1.0, 1.0, 6.0

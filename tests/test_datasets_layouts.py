@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sound_trees import class_tree, esc50_tree, write_rows
 
-from ast_jax.datasets import audioset, esc50, folder, scanning, speech_commands
+from ast_jax.datasets import audioset, esc50, folder, folds, speech_commands
 from ast_jax.datasets.listing import Listing
 from ast_jax.errors import InputError
 
@@ -207,8 +207,8 @@ def test_a_directory_per_class_is_split_by_hash_and_stratified(tmp_path):
 
 def test_the_hash_split_depends_on_names_alone():
     stems = [f"clip{i}" for i in range(50)]
-    out = dict(zip(stems, scanning.held_out(stems, ["x"] * 50), strict=True))
-    again = dict(zip(stems[::-1], scanning.held_out(stems[::-1], ["x"] * 50), strict=True))
+    out = dict(zip(stems, folds.held_out(stems, ["x"] * 50), strict=True))
+    again = dict(zip(stems[::-1], folds.held_out(stems[::-1], ["x"] * 50), strict=True))
     assert out == again
     assert sum(out.values()) == 10
     # The very choice: a change here would move clips between the splits of everyone's data.

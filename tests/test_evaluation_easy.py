@@ -8,7 +8,7 @@ import soundfile
 from sklearn.linear_model import LogisticRegression
 
 from ast_jax.datasets.prepare import prepare
-from ast_jax.evaluation.easy import STRENGTHS, described, doubts, easy, told
+from ast_jax.evaluation.easy import STRENGTHS, described, doubts, easy, lengths, told
 from ast_jax.evaluation.predictions import Predictions
 
 
@@ -41,8 +41,8 @@ def test_figures_are_the_majoritys_and_a_regressions(prepared):
     assert (found["train_clips"], found["clips"]) == (30, 12)
     # everything is called what two thirds of the training clips are
     assert found["majority"]["accuracy"] == 0.5
-    x, y = described(prepared, ("train",))
-    held_x, held_y = described(prepared, ("test",))
+    x, y, _ = described(prepared, ("train",))
+    held_x, held_y, _ = described(prepared, ("test",))
     scaled = [(rows - x.mean(0)) / (x.std(0) + 1e-6) for rows in (x, held_x)]
     figures = [
         LogisticRegression(C=c, max_iter=300).fit(scaled[0], y.argmax(1)).predict_proba(scaled[1])
@@ -55,10 +55,11 @@ def test_figures_are_the_majoritys_and_a_regressions(prepared):
 
 
 def test_described_are_mean_and_deviation_over_time(prepared):
-    x, y = described(prepared, ("test",), most=5)
+    x, y, seconds = described(prepared, ("test",), most=5)
+    np.testing.assert_allclose(seconds, 0.48)
     assert x.shape == (5, 256)
     assert y.sum(axis=1).tolist() == [1.0] * 5
-    whole, _ = described(prepared, ("test",))
+    whole, *_ = described(prepared, ("test",))
     first = prepared.source("test")[0]["fbank"].astype(np.float32)
     np.testing.assert_allclose(whole[0], np.concatenate([first.mean(0), first.std(0)]), rtol=1e-5)
     assert all(any(np.array_equal(row, other) for other in whole) for row in x)
@@ -83,3 +84,19 @@ def test_who_is_below_is_told_by_whom_and_what_to_do():
     assert "majority 0.2500, logistic regression 0.6600" in line
     assert doubts(found, "mAP", 0.0, higher_is_better=True) == []
     assert len(doubts({"a": {"eer": 0.1}}, "eer", 0.2, higher_is_better=False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "heard_s", "said"),
+    [
+        ([0.2, 0.4, 0.9, 1.2], 1.0, None),
+        ([0.2, 0.4, 0.9, 60.0], 1.0, None),
+        ([0.2, 8.0, 40.0, 55.0], 5.12, "of longer ones the model hears the first 5.12 s"),
+        ([0.2, 0.4, 0.9, 1.2], 5.12, "the model hears 5.12 s, mostly padding"),
+    ],
+)
+def test_lengths_that_do_not_suit_the_model_are_told(seconds, heard_s, said):
+    lines = lengths({"seconds": seconds}, heard_s)
+    assert len(lines) == (said is not None)
+    assert all(said in line for line in lines)
+    assert lengths({}, heard_s) == []

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ast_jax.datasets.folder import Names
+from ast_jax.datasets.folds import held_out
 from ast_jax.datasets.listing import Clip, Listing
-from ast_jax.datasets.scanning import held_out, is_audio, read_label_names, scan, short_ids
+from ast_jax.datasets.scanning import is_audio, read_label_names, scan, short_ids
 from ast_jax.errors import InputError
 from ast_jax.events import Event, read_events
 from ast_jax.text_tables import labels_in, read_table

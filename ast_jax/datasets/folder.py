@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ast_jax.datasets.folds import folded, group_called, held_out
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.scanning import (
-    held_out,
     is_audio,
     read_class_labels,
     read_label_names,
@@ -33,6 +33,8 @@ class _Row(NamedTuple):
     split: str | None
     # the table and its line
     where: str = ""
+    # whose it is, where a table says
+    group: str = ""
 
 
 class _LeftOut(NamedTuple):
@@ -51,6 +53,8 @@ def list_clips(
     class_labels: str | os.PathLike | None = None,
     multi_label: bool | None = None,
     layout: str | None = None,
+    folds: int | None = None,
+    group: str | None = None,
 ) -> Listing:
     """Reads one of these layouts:
 
@@ -67,8 +71,10 @@ def list_clips(
     File paths are relative to their table. The order of labels is that of `label_names` (names, or a file of
     them), else of labels.txt in the source directory, else of the class table, else alphabetical. Without
     splits a fifth of each class is held out as `test`, chosen by a hash of the file's stem; the rest is
-    `train`. `multi_label` is true if any clip has other than one label, unless it is given. Raises InputError
-    for anything that does not fit.
+    `train`. Where clips belong together (a speaker's, a site's, a day's), a column `group` of a table says
+    so, or `group`, a regular expression of their paths, and all of one group are on one side. With `folds`
+    the splits are fold1, fold2, ... of these. `multi_label` is true if any clip has other than one label,
+    unless it is given. Raises InputError for anything that does not fit.
     """
     source = Path(source_dir)
     if not source.exists():
@@ -87,7 +93,7 @@ def list_clips(
     else:
         rows = _read(source, classes)
     _check_once(rows)
-    rows = _with_splits(rows)
+    rows = _with_splits(rows, root, folds, group)
     names = _label_names(rows, root, label_names, classes)
     index_of = {name: i for i, name in enumerate(names)}
     splits: dict[str, list[Clip]] = {}
@@ -273,7 +279,7 @@ def _read_csv(table: Path, classes: Classes) -> list[_Row]:
             raise InputError(f"{row.where}: no file")
         labels = tuple(name_of.get(label, label) for label in labels_in(row, "labels"))
         path = os.path.normpath(table.parent / row["file"])
-        rows.append(_Row(path, labels, row.get("split") or None, row.where))
+        rows.append(_Row(path, labels, row.get("split") or None, row.where, row.get("group", "")))
     return rows
 
 
@@ -308,16 +314,40 @@ def _mid_names(classes: Classes) -> dict[str, str]:
     return {mid: classes[0][index] for mid, index in classes[1].items()} if classes else {}
 
 
-def _with_splits(rows: list[_Row]) -> list[_Row]:
+def _with_splits(rows: list[_Row], root: Path, folds: int | None, group: str | None) -> list[_Row]:
     without = [row for row in rows if row.split is None]
     if without and len(without) < len(rows):
         raise InputError(
             f"{without[0].path}: no split, while other files have one: give all of them a split or none"
         )
     if not without:
+        if folds or group:
+            given = ", ".join(sorted({str(row.split) for row in rows}))
+            raise InputError(
+                f"{root}: its splits are given ({given}), so there are no folds to make: leave folds and "
+                "groups away, or the splits"
+            )
         return rows
+    groups = _groups(rows, root, group)
+    if folds or groups:
+        own = groups or [row.path for row in rows]
+        numbers = folded(own, [row.labels for row in rows], folds or 5)
+        # a fifth held out, as without groups
+        names = [f"fold{n}" if folds else "test" if n == 1 else "train" for n in numbers]
+        return [row._replace(split=name) for row, name in zip(rows, names, strict=True)]
     test = held_out([Path(row.path).stem for row in rows], [row.labels[:1] for row in rows])
     return [row._replace(split="test" if out else "train") for row, out in zip(rows, test, strict=True)]
+
+
+def _groups(rows: list[_Row], root: Path, pattern: str | None) -> list[str]:
+    """Whose each clip is; nothing where nobody says."""
+    if pattern:
+        return [group_called(os.path.relpath(row.path, root), pattern) for row in rows]
+    named = [row.group for row in rows if row.group]
+    if named and len(named) < len(rows):
+        bare = next(row for row in rows if not row.group)
+        raise InputError(f"{bare.where}: no group, while other files have one: give all of them one, or none")
+    return named
 
 
 def _label_names(rows: list[_Row], root: Path, given: Names | None, classes: Classes) -> list[str]:

@@ -1,9 +1,7 @@
 """What the layouts of data sets have in common: files in directories, tables, class names, a split."""
 
 import contextlib
-import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -118,23 +116,6 @@ def read_label_names(names: Sequence[str] | str | os.PathLike, root: Path) -> li
     if not path.is_file():
         raise InputError(f"no file {path}: it should hold the class names in order, a name a line")
     return [composed(line.strip()) for line in read_text(path).splitlines() if line.strip()]
-
-
-def held_out(stems: Sequence[str], groups: Sequence[object], share: float = 0.2) -> list[bool]:
-    """Which clips are for testing: in each group the `share` with the smallest hashes of their stems.
-
-    At least one of two or more. The same names give the same answer on any machine and in any order.
-    """
-    members: dict[object, list[int]] = defaultdict(list)
-    for i, group in enumerate(groups):
-        members[group].append(i)
-    test = [False] * len(stems)
-    for indices in members.values():
-        indices.sort(key=lambda i: (hashlib.sha256(printable(stems[i]).encode()).digest(), stems[i]))
-        count = max(1, round(share * len(indices))) if len(indices) > 1 else 0
-        for i in indices[:count]:
-            test[i] = True
-    return test
 
 
 def short_ids(paths: Sequence[str], root: str | os.PathLike) -> list[str]:

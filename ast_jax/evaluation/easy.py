@@ -19,6 +19,8 @@ from ast_jax.evaluation.predictions import Predictions
 MOST = 3000
 # Above, one least-squares fit takes the place of a logistic regression a class.
 MOST_CLASSES = 64
+# Of clips' lengths: the shortest few, the middle, the longest few, the longest.
+QUANTILES = (0.05, 0.5, 0.95, 1.0)
 # Inverse weights of the L2 term, as scikit-learn has it.
 STRENGTHS = (0.01, 0.1, 1.0)
 
@@ -38,10 +40,10 @@ def easy(
       training clips (of more than 64 classes `least_squares` in its place).
 
     Figures are those of the table of metrics and `metric`. `train_clips` and `clips` say how many clips that
-    was: at most `most` of each, drawn by a fixed seed.
+    was: at most `most` of each, drawn by a fixed seed; `seconds` are QUANTILES of training clips' lengths.
     """
-    x, y = described(prepared, train, most)
-    held_x, held_y = described(prepared, held_out, most)
+    x, y, seconds = described(prepared, train, most)
+    held_x, held_y, _ = described(prepared, held_out, most)
     told = ["loss", "num_examples"]  # of no model's loss
 
     def figures(scores: np.ndarray) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def easy(
     return {
         "train_clips": len(y),
         "clips": len(held_y),
+        "seconds": np.quantile(seconds, QUANTILES).round(2).tolist(),
         "majority": figures(np.broadcast_to(y.mean(axis=0, dtype=np.float32), held_y.shape).copy()),
         name: figures(fitted),
     }
@@ -60,13 +63,14 @@ def easy(
 
 def described(
     prepared: PreparedSet, splits: Sequence[str], most: int = MOST
-) -> tuple[Float[np.ndarray, "N _"], Float[np.ndarray, "N C"]]:
-    """Mean and deviation over time of each clip's features [N, 2 F], and its labels as 0 and 1."""
+) -> tuple[Float[np.ndarray, "N _"], Float[np.ndarray, "N C"], Float[np.ndarray, " N"]]:
+    """Mean and deviation over time of each clip's features [N, 2 F], its labels as 0 and 1, its seconds."""
     source, front_end = prepared.source(splits), prepared.front_end
     chosen = np.arange(len(source))
     if len(chosen) > most:
         chosen = np.sort(np.random.default_rng(0).choice(len(chosen), most, replace=False))
     rows, labels = [], np.zeros((len(chosen), len(prepared.label_names)), np.float32)
+    seconds = np.zeros(len(chosen))
     for place, position in enumerate(chosen.tolist()):
         example = source[position]
         if "fbank" in example:
@@ -75,7 +79,8 @@ def described(
             features = front_end.features(from_int16(example["waveform"]))
         rows.append(np.concatenate([features.mean(axis=0), features.std(axis=0)]))
         labels[place, example["labels"]] = 1
-    return np.stack(rows), labels
+        seconds[place] = front_end.seconds(len(features))
+    return np.stack(rows), labels, seconds
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, several: bool) -> Float[np.ndarray, "M C"]:
@@ -118,6 +123,25 @@ def _scores(
         if 0 < y[:, label].sum() < len(y):
             scores[:, label] = fit(y[:, label] > 0)[:, 1]
     return scores
+
+
+def lengths(found: dict[str, Any], heard_s: float) -> list[str]:
+    """What to say where clips are much longer or shorter than the `heard_s` seconds of the model."""
+    if "seconds" not in found:  # a run from before
+        return []
+    _, median, most, longest = found["seconds"]
+    span = (
+        f"half of the clips last up to {median:g} s, nineteen of twenty {most:g} s, the longest {longest:g} s"
+    )
+    if most > 1.1 * heard_s:
+        return [
+            f"{span}: of longer ones the model hears the first {heard_s:g} s (config.num_frames; seconds=...)"
+        ]
+    if most < 0.5 * heard_s:
+        return [
+            f"{span}: the model hears {heard_s:g} s, mostly padding; a shorter one is faster (seconds=...)"
+        ]
+    return []
 
 
 def told(found: dict[str, Any], metric: str) -> str:

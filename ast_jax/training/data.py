@@ -13,6 +13,7 @@ from ast_jax.datasets.pipeline import (
     TrainStream,
     WeightedDraws,
     balanced_weights,
+    steps_per_epoch,
 )
 from ast_jax.datasets.prepare import BeamRun, open_prepared
 from ast_jax.datasets.prepared import PreparedSet
@@ -122,9 +123,17 @@ def train_stream(settings: Settings, prepared: PreparedSet) -> TrainStream:
     )
 
 
+def epoch_steps(settings: Settings, prepared: PreparedSet) -> int:
+    """Steps of an epoch: as many as the recipe says, else as hold each clip once, else the least it says."""
+    run, clips = settings.run, prepared.num_examples(settings.data.train)
+    return run.epoch_steps or max(steps_per_epoch(clips, run.batch_size), run.least_steps)
+
+
 def _draws(settings: Settings, prepared: PreparedSet) -> Draws:
     run, splits = settings.run, settings.data.train
-    same: dict[str, Any] = {"seed": run.seed, "size": run.epoch_steps * run.batch_size}
+    steps = epoch_steps(settings, prepared)
+    whole = steps == steps_per_epoch(prepared.num_examples(splits), run.batch_size) and not run.epoch_steps
+    same: dict[str, Any] = {"seed": run.seed, "size": 0 if whole else steps * run.batch_size}
     if run.sampling == "balanced":
         weights = balanced_weights(prepared.label_sets(splits), prepared.class_counts(splits))
         return WeightedDraws(weights, **same)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
-from ast_jax.datasets.pipeline import HostRows, batches, steps_per_epoch
+from ast_jax.datasets.pipeline import HostRows, batches
 from ast_jax.datasets.registry import sounds_dir
 from ast_jax.errors import Diverged
 from ast_jax.evaluation import easy, metrics
@@ -85,7 +85,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             print(*data.overview(splits, prepared), sep="\n", file=sys.stderr)
         stream = data.train_stream(settings, prepared)
         num_classes, num_clips = len(prepared.label_names), prepared.num_examples(splits.train)
-        epoch_steps = run.epoch_steps or steps_per_epoch(num_clips, run.batch_size)
+        epoch_steps = data.epoch_steps(settings, prepared)
         total_steps = epoch_steps * run.epochs
 
         # ---- Program
@@ -137,7 +137,11 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
         if not step and hosts.writes():
             found_easy = easy.easy(prepared, splits.train, splits.eval, metric=run.metric)
             record["easy"] = metrics.for_json(found_easy)
-            journal.say(easy.told(found_easy, run.metric))
+            for line in [
+                *easy.lengths(found_easy, front_end.seconds(run.num_frames)),
+                easy.told(found_easy, run.metric),
+            ]:
+                journal.say(line)
         unseen: list[tuple[int, Mapping[str, Array]]] = []
 
         def seen() -> dict[str, float]:

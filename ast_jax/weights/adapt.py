@@ -87,7 +87,8 @@ def _same_shape(source: Source, config: ASTConfig) -> None:
     ]
     if differs:
         raise InputError(
-            f"{source.where} is another size than the model: {', '.join(differs)}; choose the same"
+            f"{source.where} is another size than the model: {', '.join(differs)}; choose the same "
+            "(config.model.variant, or the word pretrained of the recipe folder)"
         )
 
 
