@@ -4,6 +4,7 @@ Sampling and mixup against the reference's definitions, by distribution.
 """
 
 import collections
+import sys
 
 import numpy as np
 import pytest
@@ -306,6 +307,26 @@ def test_a_mix_is_not_drawn_from_the_stream_of_an_epochs_order(mixes):
         rng = np.random.default_rng((1, position))
         assert rng.random() < 1
         assert rng.beta(10, 10) != mixes[position]["share"]
+
+
+def test_no_two_uses_share_a_stream_of_random_numbers(monkeypatch):
+    """numpy leaves the last zeros of a seed away: (0, 1, 0) is (0, 1)."""
+    uses, make = {}, np.random.default_rng
+
+    def noted(words):
+        while words and not words[-1]:
+            words = words[:-1]
+        uses.setdefault(words, set()).add(sys._getframe(1).f_code.co_name)
+        return make(words)
+
+    monkeypatch.setattr(np.random, "default_rng", noted)
+    for draws in (Draws(9, seed=0), RoundRobinDraws([np.array([i % 3]) for i in range(9)], 3, seed=0)):
+        for sampled in (False, True):
+            source, mixup = [{"id": "x"}] * 9, Mixup(1.0, 1.0, sampled=sampled)
+            stream = TrainStream(source, draws, batch_size=3, epochs=6, mixup=mixup)
+            assert len([stream[position] for position in range(len(stream))]) == 54
+    assert {len(names) for names in uses.values()} == {1}
+    assert {name for names in uses.values() for name in names} == {"__getitem__", "_rng", "_class_order"}
 
 
 def test_ids_name_the_clips_mixed_in_and_no_empty_row():

@@ -69,7 +69,8 @@ class TrainStream:
             return self.empty(position)
         example = {**self.source[self.draws.at(epoch, slot)], "index": position}
         if self.mixup.probability:
-            rng = np.random.default_rng((self.draws.seed, 1, position))
+            # numpy leaves a last zero away: position 0 would draw what the order of epoch 1 is drawn from
+            rng = np.random.default_rng((self.draws.seed, 1, position or 2**40))
             mixes = rng.random() < self.mixup.probability
             example["share"] = rng.beta(self.mixup.alpha, self.mixup.alpha) if mixes else 1.0
             if self.mixup.sampled:
@@ -110,7 +111,8 @@ class Draws:
         return self._rng(epoch, partner).permutation(self.clips)
 
     def _rng(self, epoch: int, partner: bool) -> np.random.Generator:
-        return np.random.default_rng((self.seed, epoch, 2) if partner else (self.seed, epoch))
+        # uses are told apart by how many numbers there are; the last of more than two is no zero
+        return np.random.default_rng((self.seed, 2, epoch, 0, 1) if partner else (self.seed, epoch))
 
 
 class WeightedDraws(Draws):
@@ -155,7 +157,8 @@ class RoundRobinDraws(Draws):
         return self._rng(epoch, partner).permutation(len(self._members))
 
     def _class_order(self, label: int, time: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, 3, label, time)).permutation(self._members[label])
+        # counted from 1: with a last zero it would be another stream
+        return np.random.default_rng((self.seed, 3, label, time + 1)).permutation(self._members[label])
 
 
 def balanced_weights(label_sets: list[np.ndarray], class_counts: np.ndarray) -> Float[np.ndarray, " N"]:
