@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -19,42 +19,101 @@ def probe(
     stated: Stated = AS_IT_IS,
     layer: Layer = None,
     C: Annotated[float, Flag("inverse strength of the regularisation", above=0)] = 1.0,
+    save: Annotated[
+        Path | None, Flag("keep the classifier as a model in this new directory; it chooses C by itself")
+    ] = None,
+    layers: Annotated[
+        Literal["last", "all"], Flag("with --save: which blocks it reads, or --layer")
+    ] = "last",
+    pools: Annotated[
+        tuple[str, ...], Flag("with --save: what it reads of each, of token, mean, max, min, by commas")
+    ] = ("token", "mean"),
     json: Annotated[bool, Flag("one JSON object instead of lines")] = False,
 ) -> None:
     """How much a model knows of your classes without any training: logistic regression on its embeddings.
 
       python -m ast_jax probe --model=RUN SOUNDS [--layer=N]
+      python -m ast_jax probe --model=RUN SOUNDS --save=runs/probe [--layers=all]
 
     SOUNDS is a set in ESC-50's layout (its own folds are used), a directory per class or a CSV table (five
     stratified folds). One line for each kind of embedding. Files that cannot be heard are reported and left
-    out. scikit-learn comes with the extra [probe].
+    out. With --save one classifier is fitted to all clips and kept as a model that predict, serve, evaluate,
+    embed and convert take; its strength, its temperature and its thresholds are chosen on clips held out, and
+    so is the accuracy that is told. scikit-learn comes with the extra [probe].
     """
     if find_spec("sklearn") is None:
         raise InputError("probe needs scikit-learn: `pip install 'scikit-learn<2'`")
+    if save is not None and save.exists():
+        raise InputError(f"--save={save} exists already: name a new directory, or remove it")
 
     import jax.numpy as jnp
 
     from ast_jax.inference.embed import embed_files, embedder
     from ast_jax.inference.files import Failures
-    from ast_jax.inference.probe import cross_validate, labelled
+    from ast_jax.inference.probe import cross_validate, labelled, read_of, reader
 
-    clips, labels, folds = labelled(sounds)
+    own = labelled(sounds)
     loaded, grid = load_with_grid(model, stated)
-    failures = Failures(len(clips), "embedded")
+    failures = Failures(len(own.clips), "embedded")
+    files = [Path(clip.path) for clip in own.clips]
     pair = lambda kinds: jnp.stack([kinds["token"], kinds["mean"]], axis=1)
-    files = [Path(clip.path) for clip in clips]
-    heard = list(embed_files(files, grid, embedder(loaded, pair, layer), failures))
-    places = {clip.path: i for i, clip in enumerate(clips)}
-    rows = np.array([places[str(one.file)] for one in heard])
-    # [N, 2, D]: the mean over windows
-    vectors = np.stack([np.mean(one.answers, axis=0) for one in heard])
-    kinds = {"token": vectors[:, 0], "mean": vectors[:, 1], "both": vectors.reshape(len(vectors), -1)}
-    found = {name: cross_validate(x, labels[rows], folds[rows], C=C) for name, x in kinds.items()}
-    if json:
-        print(dumps({"clips": len(rows), "kinds": found}))
+    if save is None:
+        forward = embedder(loaded, pair, layer)
     else:
-        print(f"logistic regression on {len(rows)} clips, each fold held out in turn")
-        for name, result in found.items():
-            shares = "  ".join(f"{fold} {share:.1%}" for fold, share in result["folds"].items())
-            print(f"  {name:<5}  {result['accuracy']:.1%} +- {result['spread']:.1%}   ({shares})")
+        probed = read_of(loaded, layers if layer is None else (layer,), pools, len(own.names))
+        forward = reader(loaded, probed)
+    heard = list(embed_files(files, grid, forward, failures))
+    places = {clip.path: i for i, clip in enumerate(own.clips)}
+    rows = np.array([places[str(one.file)] for one in heard])
+    # [N, ..., D]: the mean over windows
+    vectors = np.stack([np.mean(one.answers, axis=0) for one in heard])
+    labels, folds = own.labels[rows], own.folds[rows]
+    if save is None:
+        kinds = {"token": vectors[:, 0], "mean": vectors[:, 1], "both": vectors.reshape(len(vectors), -1)}
+        found = {name: cross_validate(x, labels, folds, C=C) for name, x in kinds.items()}
+        tell(found, len(rows), json=json)
+    else:
+        keep(loaded, probed, vectors, labels, folds, own.names, save, source=f"{model}, probed", json=json)
     failures.exit_if_any()
+
+
+def tell(found: dict[str, Any], clips: int, *, json: bool) -> None:
+    """Each kind of embedding's accuracy."""
+    if json:
+        print(dumps({"clips": clips, "kinds": found}))
+        return
+    print(f"logistic regression on {clips} clips, each fold held out in turn")
+    for name, result in found.items():
+        print(
+            f"  {name:<5}  {result['accuracy']:.1%} +- {result['spread']:.1%}   ({_shares(result['folds'])})"
+        )
+
+
+def keep(
+    loaded: Any,
+    probed: Any,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    folds: np.ndarray,
+    names: list[str],
+    where: Path,
+    *,
+    source: str,
+    json: bool,
+) -> None:
+    """Fits the classifier, writes it and says what it is worth."""
+    from ast_jax.inference.probe import as_model, fit_probe
+    from ast_jax.weights.convert import save
+
+    found = fit_probe(vectors, labels, folds)
+    lines = save(as_model(loaded, probed, found, names), where, facts={"source": source})
+    if json:
+        kept = {"clips": len(labels), "accuracy": found.accuracy, "folds": found.folds}
+        print(dumps({**kept, "C": found.C, "temperature": found.temperature, "saved": str(where)}))
+        return
+    print(f"{len(labels)} clips, each fold held out in turn: {found.accuracy:.1%}   ({_shares(found.folds)})")
+    print(f"fitted to all of them with C {found.C:g}, temperature {found.temperature:.2f}: {lines[0]}")
+
+
+def _shares(folds: dict[str, float]) -> str:
+    return "  ".join(f"{fold} {share:.1%}" for fold, share in folds.items())

@@ -1,25 +1,48 @@
 """How much a model knows of your classes without training it: logistic regression on its embeddings.
 
+It can be kept as a model.
+
 SOUNDS is a set in ESC-50's layout (its own folds are used), a directory per class or a CSV table (five
 stratified folds). scikit-learn comes with the extra [probe]. N clips, D width.
 """
 
+import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from ast_jax.datasets import esc50, folder
 from ast_jax.datasets.listing import Clip
 from ast_jax.errors import InputError
+from ast_jax.evaluation import metrics
+from ast_jax.inference.windows import Forward
+from ast_jax.models import family_name, host_variables, kernels_on, merge, split, using
+from ast_jax.models.probed import Probed, ProbedConfig
+from ast_jax.weights import LoadedModel
+from ast_jax.weights.pretrained import filled
 
+# Inverse strengths of the regularisation that are tried.
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 FOLDS = 5  # where the set has none of its own
 
 
-def labelled(sounds: Path) -> tuple[list[Clip], Int[np.ndarray, " N"], np.ndarray]:
-    """The clips of a set, the label of each and the name of the fold that it belongs to.
+class Labelled(NamedTuple):
+    """The clips of a set, the label of each, the name of the fold that it belongs to; the labels' names."""
+
+    clips: list[Clip]
+    labels: Int[np.ndarray, " N"]
+    folds: np.ndarray
+    names: list[str]
+
+
+def labelled(sounds: Path) -> Labelled:
+    """A set with its folds.
 
     Raises InputError: no set in a known layout, one class only, clips of several labels, or too few of a
     class to be held out.
@@ -36,7 +59,7 @@ def labelled(sounds: Path) -> tuple[list[Clip], Int[np.ndarray, " N"], np.ndarra
     labels = np.array([clip.labels[0] for clip in clips])
     splits = np.array([name for name, split in own.splits.items() for _ in split])
     has_folds = len(own.splits) > 1 and all(re.fullmatch(r"fold_?\d+", name) for name in own.splits)
-    return clips, labels, splits if has_folds else stratified_folds(labels)
+    return Labelled(clips, labels, splits if has_folds else stratified_folds(labels), list(own.label_names))
 
 
 def stratified_folds(labels: Int[np.ndarray, " N"], seed: int = 0) -> np.ndarray:
@@ -76,3 +99,168 @@ def cross_validate(
     shares = list(found.values())
     spread = float(np.std(shares, ddof=1)) if len(shares) > 1 else 0.0
     return {"accuracy": float(np.mean(shares)), "spread": spread, "folds": found}
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A linear map from embeddings to logits, and what clips that it was not fitted to say of it."""
+
+    kernel: Float[np.ndarray, "V C"]
+    bias: Float[np.ndarray, " C"]
+    C: float
+    # each fold held out in turn, its strength chosen inside the others
+    accuracy: float
+    folds: dict[str, float]
+    # of the scores on clips held out: what logits are divided by, and from which score on a class is found
+    temperature: float
+    thresholds: list[float]
+
+
+def fit_probe(vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], folds: np.ndarray) -> Probe:
+    """Logistic regression whose strength, temperature and thresholds come from clips held out, by folds."""
+    names = sorted(set(folds.tolist()))
+    classes = int(labels.max()) + 1
+    logits, shares = np.zeros((len(labels), classes)), {}
+    for name in names:
+        out = folds == name
+        strength = _strength(vectors[~out], labels[~out], folds[~out], classes)
+        kernel, bias = regression(vectors[~out], labels[~out], strength, classes)
+        logits[out] = vectors[out] @ kernel + bias
+        shares[name] = float((logits[out].argmax(axis=1) == labels[out]).mean())
+    temperature = _temperature(logits, labels)
+    scores = _softmax(logits / temperature).astype(np.float32)
+    found = metrics.Scored(scores, np.eye(classes, dtype=np.float32)[labels])
+    strength = _strength(vectors, labels, folds, classes)
+    kernel, bias = regression(vectors, labels, strength, classes)
+    return Probe(
+        kernel=kernel / temperature,
+        bias=bias / temperature,
+        C=strength,
+        accuracy=float(np.mean(list(shares.values()))),
+        folds=shares,
+        temperature=temperature,
+        thresholds=[float(t) for t in found.thresholds],
+    )
+
+
+def regression(
+    vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], C: float, classes: int
+) -> tuple[Float[np.ndarray, "V C"], Float[np.ndarray, " C"]]:
+    """Kernel and bias of a logistic regression on standardised vectors, as a map of the vectors themselves.
+
+    Of fewer clips than numbers it is fitted in the space that the clips span: with an L2 penalty nothing lies
+    outside.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
+    x, turn = ((vectors - mean) / deviation).astype(np.float64), None
+    if len(x) < x.shape[1]:
+        u, singular, turn = np.linalg.svd(x, full_matrices=False)
+        x = u * singular
+    fitted = LogisticRegression(C=C, max_iter=1000).fit(x, labels)
+    there = fitted.coef_ if len(fitted.classes_) > 2 else np.stack([-fitted.coef_[0], fitted.coef_[0]]) / 2
+    intercept = fitted.intercept_ if len(fitted.classes_) > 2 else np.array([-0.5, 0.5]) * fitted.intercept_
+    own = (there if turn is None else there @ turn).T / deviation[:, None]
+    kernel, bias = np.zeros((len(mean), classes)), np.full(classes, -1e4)
+    kernel[:, fitted.classes_], bias[fitted.classes_] = own, intercept - mean @ own
+    return kernel, bias
+
+
+def _strength(vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int) -> float:
+    """The one that judges clips held out best, by their log loss."""
+    losses = dict.fromkeys(STRENGTHS, 0.0)
+    for name in sorted(set(folds.tolist())):
+        out = folds == name
+        if len(set(labels[~out].tolist())) < 2:
+            continue
+        for strength in STRENGTHS:
+            kernel, bias = regression(vectors[~out], labels[~out], strength, classes)
+            losses[strength] += _loss(vectors[out] @ kernel + bias, labels[out]) * out.sum()
+    return min(losses, key=lambda strength: losses[strength])
+
+
+def _temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """What logits are divided by so that their log loss is least (Guo et al. 2017)."""
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(lambda t: _loss(logits / np.exp(t), labels), bounds=(-4, 4), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(np.maximum(_softmax(logits)[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def read_of(loaded: LoadedModel, layers: Sequence[int] | str, pools: Sequence[str], classes: int) -> Probed:
+    """A model with a new head on these layers of a loaded one, or on the `last` or `all`, to be fitted.
+
+    Raises InputError: no such layer, or a pool that the family has not.
+    """
+    base, config = loaded.model, loaded.model.config
+    x = jax.ShapeDtypeStruct((1, config.num_frames, loaded.front_end.num_mel_bins), jnp.float32)
+    graphdef, params, statistics = split(base)
+    shapes = jax.eval_shape(lambda arrays, x: merge(graphdef, arrays)(x)[1], params | statistics, x)
+    there = shapes.get("layers", [shapes])
+    numbers = range(len(there))
+    chosen = (
+        {"all": tuple(numbers), "last": (numbers[-1],)}[layers] if isinstance(layers, str) else tuple(layers)
+    )
+    if wrong := [number for number in chosen if not 0 <= number < len(there)]:
+        raise InputError(f"layer {wrong[0]}: this model has 0 (its patches) to {len(there) - 1} (the last)")
+    usable = [pool for pool in pools if pool == "token" or "sequence" in there[-1]]
+    if len(usable) < len(pools):
+        raise InputError(f"this model has no steps of time: choose the pool token, not {', '.join(pools)}")
+    own = ProbedConfig(
+        num_classes=classes,
+        num_frames=config.num_frames,
+        base=family_name(base),
+        fields=tuple(sorted(vars(config).items())),
+        layers=chosen,
+        pools=tuple(pools),
+        width=int(there[chosen[-1]]["embedding"].shape[-1]),
+    )
+    arrays = {f"base/{path}": value for path, value in host_variables(base).items()}
+    size = len(chosen) * len(pools) * own.width
+    arrays |= {
+        "head/kernel": np.zeros((size, classes), np.float32),
+        "head/bias": np.zeros(classes, np.float32),
+    }
+    return filled("probed", own, arrays)
+
+
+def reader(loaded: LoadedModel, model: Probed) -> Forward:
+    """A function for `hear`: features [B, T, F] to what the head reads [B, V]; padding counts, as it does
+    where the model is used.
+    """
+    graphdef, params, statistics = split(model)
+    front_end, forms = loaded.front_end, kernels_on(jax.devices()[0])
+
+    @jax.jit
+    def forward(arrays, fbank):
+        with using(forms):
+            return merge(graphdef, arrays)(front_end.normalise(fbank))[1]["embedding"]
+
+    arrays = params | statistics
+    return lambda fbank, lengths: forward(arrays, fbank)
+
+
+def as_model(loaded: LoadedModel, model: Probed, probe: Probe, label_names: Sequence[str]) -> LoadedModel:
+    """The probe as a model that every command takes."""
+    arrays = host_variables(model) | {
+        "head/kernel": probe.kernel.astype(np.float32),
+        "head/bias": probe.bias.astype(np.float32),
+    }
+    return dataclasses.replace(
+        loaded,
+        model=filled("probed", model.config, arrays),
+        label_names=list(label_names),
+        activation="softmax",
+        thresholds=list(probe.thresholds),
+        new_head=False,
+    )

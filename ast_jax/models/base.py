@@ -52,6 +52,7 @@ FAMILIES: dict[str, Any] = {
     "cnn14_decision_max": "ast_jax.models.panns:CNN14DecisionMax",
     "cnn14_decision_att": "ast_jax.models.panns:CNN14DecisionAtt",
     "psla": "ast_jax.models.psla:PSLA",
+    "probed": "ast_jax.models.probed:Probed",
 }
 
 

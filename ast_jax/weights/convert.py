@@ -6,7 +6,7 @@ Parameters survive every layout bit for bit. What a layout cannot hold is refuse
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +52,30 @@ def convert(
     if dst.exists():
         raise InputError(f"{dst} exists already: name a new one, or remove it")
     loaded = load_model(src, which=which, **options)
+    return [*loaded.notes, *save(loaded, dst, to=to, facts=card.facts_of(src, which))]
+
+
+def save(loaded: LoadedModel, dst: Path, *, to: str = "flax", facts: Mapping[str, Any]) -> list[str]:
+    """Writes a model, whole or not at all; its card for people says `facts`: at least its {source}.
+
+    Raises InputError: a destination that exists, or a layout that cannot hold the model.
+    """
+    if dst.exists():
+        raise InputError(f"{dst} exists already: name a new one, or remove it")
     write = _writer(to, family_name(loaded.model))
     dst.parent.mkdir(parents=True, exist_ok=True)
     partial = dst.with_name(f".{dst.name}.{os.getpid()}.partial")
     try:
         lines = write(loaded, partial)
         if partial.is_dir():
-            text = card.text(loaded, to=to, name=dst.name, facts=card.facts_of(src, which))
+            text = card.text(loaded, to=to, name=dst.name, facts=facts)
             (partial / card.README).write_text(text, encoding="utf-8")
         os.replace(partial, dst)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
-    return [*loaded.notes, f"wrote {dst} ({to})", *lines]
+    return [f"wrote {dst} ({to})", *lines]
 
 
 def _writer(to: str, family: str) -> Callable[[LoadedModel, Path], list[str]]:

@@ -1,0 +1,160 @@
+"""A probe is a model: fitted in closed sight of held-out clips, kept, and taken by every command."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+from flax import nnx
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ast_jax.commands import invoke
+from ast_jax.errors import InputError
+from ast_jax.features import Kaldi
+from ast_jax.inference import probe
+from ast_jax.models import AST, ASTConfig, build, family
+from ast_jax.models.probed import ProbedConfig
+from ast_jax.weights import LoadedModel, load_model
+from ast_jax.weights.convert import save
+
+CONFIG = ASTConfig(num_frames=48, strides=(16, 16), width=16, depth=2, num_heads=2, num_classes=3)
+CLASSES = ["high", "low", "noise"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """An untrained AST: its patches tell high from low already."""
+    front_end = Kaldi(mean=-6.0, std=4.0)
+    loaded = LoadedModel(AST(CONFIG, rngs=nnx.Rngs(0)), ["a", "b", "c"], front_end, "sigmoid")
+    path = tmp_path_factory.mktemp("base") / "model"
+    save(loaded, path, facts={"source": "here"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
+    time = np.arange(8000) / 16_000
+    for number in range(8):
+        waves = {
+            "high": np.sin(2 * np.pi * rng.uniform(3000, 6000) * time),
+            "low": np.sin(2 * np.pi * rng.uniform(100, 400) * time),
+            "noise": rng.normal(0, 0.3, len(time)),
+        }
+        for label, wave in waves.items():
+            (root / label).mkdir(exist_ok=True)
+            soundfile.write(root / label / f"{label}{number}.wav", 0.3 * wave, 16_000)
+    return root
+
+
+@pytest.fixture(scope="module")
+def kept(base, sounds, tmp_path_factory):
+    path = tmp_path_factory.mktemp("probe") / "kept"
+    invoke(
+        "probe", [f"--model={base}", str(sounds), f"--save={path}", "--layers=all", "--pools=token,mean,max"]
+    )
+    return path
+
+
+@pytest.mark.parametrize(("clips", "numbers", "classes"), [(60, 8, 3), (30, 200, 3), (30, 200, 2)])
+def test_the_regression_is_scikit_learns_on_standardised_vectors(clips, numbers, classes):
+    rng = np.random.default_rng(0)
+    labels = np.arange(clips) % classes
+    vectors = rng.normal(2, 3, (clips, numbers)) + 2 * (labels[:, None] == np.arange(numbers) % classes)
+    kernel, bias = probe.regression(vectors, labels, 0.1, classes)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000, tol=1e-8))
+    theirs.fit(vectors, labels)
+    other = rng.normal(2, 3, (20, numbers))
+    # both stop where the gradient is small
+    np.testing.assert_allclose(probe._softmax(other @ kernel + bias), theirs.predict_proba(other), atol=2e-3)
+
+
+def test_a_class_without_clips_is_never_found():
+    vectors, labels = np.random.default_rng(0).normal(size=(20, 4)), np.array([0, 2] * 10)
+    kernel, bias = probe.regression(vectors, labels, 1.0, 3)
+    assert probe._softmax(vectors @ kernel + bias)[:, 1].max() < 1e-6
+
+
+def test_the_temperature_makes_up_for_logits_that_are_too_sure():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (4000, 3))
+    labels = np.array([rng.choice(3, p=row) for row in probe._softmax(logits)])
+    assert probe._temperature(5 * logits, labels) == pytest.approx(5, rel=0.1)
+    assert probe._temperature(logits / 3, labels) == pytest.approx(1 / 3, rel=0.1)
+
+
+def test_accuracy_and_thresholds_are_of_clips_held_out():
+    """Labels that nothing tells: whoever sees them in the fit is right, here nobody is."""
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(100, 300)), rng.integers(0, 2, 100)
+    found = probe.fit_probe(vectors, labels, np.array([f"fold{i % 5}" for i in range(100)]))
+    assert 0.3 < found.accuracy < 0.7
+    assert min(probe.STRENGTHS) == found.C
+    assert ((vectors @ found.kernel + found.bias).argmax(axis=1) == labels).mean() > 0.8
+
+
+def test_a_kept_probe_answers_as_its_parts_do(base, kept, sounds):
+    whole, loaded = load_model(kept), load_model(base)
+    assert (whole.label_names, whole.activation) == (CLASSES, "softmax")
+    assert len(whole.thresholds) == 3
+    assert not whole.assumed
+    features = np.random.default_rng(0).normal(-6, 4, (2, 48, 128)).astype(np.float32)
+    out = loaded.model(jnp.asarray(loaded.front_end.normalise(features)))[1]["layers"]
+    read = np.concatenate(
+        [
+            part
+            for layer in out
+            for part in (layer["embedding"], layer["sequence"].mean(1), layer["sequence"].max(1))
+        ],
+        axis=1,
+    )
+    head = whole.model.head
+    wanted = read @ np.asarray(head.kernel[...]) + np.asarray(head.bias[...])
+    np.testing.assert_allclose(whole.logits(features), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_commands_take_it(kept, sounds, tmp_path, capsys):
+    files = [str(sounds / label / f"{label}0.wav") for label in CLASSES]
+    invoke("predict", [f"--model={kept}", "--json", *files])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["tags"][0]["label"] for row in rows] == CLASSES
+    invoke("embed", [f"--model={kept}", f"--out={tmp_path / 'e.npz'}", *files])
+    invoke("convert", [str(kept), str(tmp_path / "again"), "--to=flax"])
+    arrays = [
+        load_model(path).logits(np.zeros((1, 48, 128), np.float32)) for path in (kept, tmp_path / "again")
+    ]
+    np.testing.assert_array_equal(*arrays)
+    invoke("probe", [f"--model={kept}", "--json", str(sounds)])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["clips"] == 24
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--layer=7"], "layer 7: this model has 0 .* to 2"),
+        (["--pools=median"], "pools of token, mean, max, min"),
+        (["--save={base}"], "exists already"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_heard(base, sounds, tmp_path, flags, said):
+    flags = [f"--save={tmp_path / 'new'}", *(flag.format(base=base) for flag in flags)][-2:]
+    with pytest.raises(InputError, match=said):
+        invoke("probe", [f"--model={base}", str(sounds), *flags[-1:], *flags[:-1][: "save" not in flags[-1]]])
+    assert not (tmp_path / "new").exists()
+
+
+def test_any_family_can_be_its_base():
+    fields = {"num_classes": 4, "num_frames": 101, "channels": (8, 8, 8, 8)}
+    kind = family("cnn6").Config
+    config = ProbedConfig(
+        2, 101, base="cnn6", fields=tuple(fields.items()), layers=(0,), pools=("token",), width=8
+    )
+    assert config.base_config == kind(**fields)
+    model = build("probed", config)
+    assert model.front_end == model.base.front_end
+    assert model.levels[-1] == ("head",)
+    with pytest.raises(InputError, match="a base ast with the fields"):
+        _ = ProbedConfig(2, 101, fields=(("nonsense", 1),)).base_config
