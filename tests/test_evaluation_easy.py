@@ -8,7 +8,7 @@ import soundfile
 from sklearn.linear_model import LogisticRegression
 
 from ast_jax.datasets.prepare import prepare
-from ast_jax.evaluation.easy import STRENGTHS, described, doubts, easy, lengths, told
+from ast_jax.evaluation.easy import STRENGTHS, Described, described, doubts, easy, leaks, lengths, told, twins
 from ast_jax.evaluation.predictions import Predictions
 
 
@@ -41,8 +41,8 @@ def test_figures_are_the_majoritys_and_a_regressions(prepared):
     assert (found["train_clips"], found["clips"]) == (30, 12)
     # everything is called what two thirds of the training clips are
     assert found["majority"]["accuracy"] == 0.5
-    x, y, _ = described(prepared, ("train",))
-    held_x, held_y, _ = described(prepared, ("test",))
+    x, y, *_ = described(prepared, ("train",))
+    held_x, held_y, *_ = described(prepared, ("test",))
     scaled = [(rows - x.mean(0)) / (x.std(0) + 1e-6) for rows in (x, held_x)]
     figures = [
         LogisticRegression(C=c, max_iter=300).fit(scaled[0], y.argmax(1)).predict_proba(scaled[1])
@@ -55,7 +55,8 @@ def test_figures_are_the_majoritys_and_a_regressions(prepared):
 
 
 def test_described_are_mean_and_deviation_over_time(prepared):
-    x, y, seconds = described(prepared, ("test",), most=5)
+    x, y, seconds, ids = described(prepared, ("test",), most=5)
+    assert len(set(ids)) == 5
     np.testing.assert_allclose(seconds, 0.48)
     assert x.shape == (5, 256)
     assert y.sum(axis=1).tolist() == [1.0] * 5
@@ -100,3 +101,21 @@ def test_lengths_that_do_not_suit_the_model_are_told(seconds, heard_s, said):
     assert len(lines) == (said is not None)
     assert all(said in line for line in lines)
     assert lengths({}, heard_s) == []
+
+
+def test_a_sound_on_both_sides_is_found_though_encoded_once_more_and_another_is_not():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(-6, 2, (20, 256)).astype(np.float32)
+    own = Described(
+        vectors, np.ones((20, 1), np.float32), np.linspace(1, 3, 20), [f"t{i}" for i in range(20)]
+    )
+    again = vectors[[3, 7]] + rng.normal(0, 0.03, (2, 256)).astype(np.float32)
+    other = vectors[[5]] + rng.normal(0, 0.3, (1, 256)).astype(np.float32)
+    held = Described(
+        np.concatenate([again, other]), np.ones((3, 1), np.float32), own.seconds[[3, 7, 5]], ["a", "b", "c"]
+    )
+    assert twins(own, held) == [("a", "t3"), ("b", "t7")]
+    assert twins(own, held._replace(seconds=held.seconds + 1)) == []
+    (line,) = leaks({"on_both_sides": [["a", "t3"], ["b", "t7"]], "clips": 3})
+    assert line.startswith("2 of 3 clips held out sound like a training clip (a = t3, b = t7)")
+    assert leaks({"on_both_sides": []}) == leaks({}) == []

@@ -139,6 +139,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             record["easy"] = metrics.for_json(found_easy)
             for line in [
                 *easy.lengths(found_easy, front_end.seconds(run.num_frames)),
+                *easy.leaks(found_easy),
                 easy.told(found_easy, run.metric),
             ]:
                 journal.say(line)
