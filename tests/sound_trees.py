@@ -22,9 +22,15 @@ def tiny_flags(root: Path, **changes) -> list[str]:
         "model.strides": "(16,16)",
         "epochs": 1,
         "batch_size": 4,
+        "lr_warmup_steps": 0,
+        "layer_decay": 1.0,
+        "clip_norm": 0.0,
         **changes,
     }
-    return [f"--config={FOLDER_RECIPE}", *(f"--config.{key}={value}" for key, value in values.items())]
+    return [
+        f"--config={FOLDER_RECIPE}:pretrained",
+        *(f"--config.{key}={value}" for key, value in values.items()),
+    ]
 
 
 def noise(num_samples: int, seed: int = 0) -> np.ndarray:

@@ -41,7 +41,7 @@ TINY = {
     "epochs": 1,
     "batch_size": 4,
 }
-RECIPE = ["--config=folder", "--config.dataset.source_dir=../sounds"]
+RECIPE = ["--config=folder:pretrained", "--config.dataset.source_dir=../sounds"]
 RECIPE += [f"--config.{key}={value}" for key, value in TINY.items()]
 SOUNDS = ["../long.wav", "../text.wav", "../damaged.sds", "../sounds/test"]
 MODEL = "--model=../plain/run"

@@ -62,6 +62,9 @@ SETTINGS = {
     "epochs": EPOCHS,
     "batch_size": 4,
     "lr": 1e-3,
+    "lr_warmup_steps": 0,
+    "layer_decay": 1.0,
+    "clip_norm": 0.0,
     "loss": "ce",
     "metric": "accuracy",
     "freq_mask": 8,
@@ -78,7 +81,7 @@ def settings(sounds, data_dir, **changes):
 
 def flags(values: dict) -> list[str]:
     return [
-        f"--config={ROOT / 'configs/folder.py'}",
+        f"--config={ROOT / 'configs/folder.py'}:pretrained",
         *(f"--config.{key}={value}" for key, value in values.items()),
     ]
 
