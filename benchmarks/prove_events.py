@@ -7,7 +7,6 @@ files, killed by -9 at random moments and started again until it is done: every 
 of a run that nobody stopped. The model is a small random one that judges steps of time.
 """
 
-import json
 import os
 import random
 import resource
@@ -22,12 +21,11 @@ from typing import Any
 import numpy as np
 import soundfile
 from flax import nnx
-from safetensors.numpy import save_file
 
 from ast_jax.events import read_events
-from ast_jax.models import AST, ASTConfig, host_variables
+from ast_jax.models import AST, ASTConfig
 from ast_jax.weights import LoadedModel
-from ast_jax.weights.model_card import CARD
+from ast_jax.weights.convert import save
 from benchmarks.prove import record
 
 RATE, FILES, KILLS = 16_000, 10_000, 6
@@ -48,9 +46,7 @@ def save_model(path: Path) -> None:
     net = AST(config, rngs=nnx.Rngs(0))
     front_end = net.front_end.with_statistics(-4.0, 4.0)
     loaded = LoadedModel(net, [f"class {i}" for i in range(10)], front_end, "sigmoid")
-    path.mkdir()
-    save_file(host_variables(net), path / "model.safetensors")
-    (path / CARD).write_text(json.dumps(loaded.card()))
+    save(loaded, path, facts={"source": "random weights"})
 
 
 def noise(seconds: float, seed: int) -> np.ndarray:

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 from flax import nnx
-from safetensors.numpy import save_file
 
 from ast_jax.commands import invoke
 from ast_jax.errors import InputError
@@ -28,7 +27,7 @@ from ast_jax.inference.windows import Grid, Heard
 from ast_jax.models import AST, ASTConfig, build, host_variables, set_variables
 from ast_jax.models.base import family
 from ast_jax.weights import LoadedModel
-from ast_jax.weights.model_card import CARD
+from ast_jax.weights.convert import save
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ASTConfig(
@@ -186,10 +185,7 @@ def test_memory_does_not_grow_with_a_file(tmp_path):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "frames"
-    loaded = model()
-    path.mkdir()
-    save_file(host_variables(loaded.model), path / "model.safetensors")
-    (path / CARD).write_text(json.dumps(loaded.card()))
+    save(model(), path, facts={"source": "here"})
     return path
 
 
