@@ -124,7 +124,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "int(self._order(0, partner)[slot])\n        turn"),
         ("mixed at the complement of the rate",
          "rng.random() < self.mixup", "rng.random() >= self.mixup"),
-        ("wrong stream number", "(self.draws.seed, 1, position)", "(self.draws.seed, position)"),
+        ("wrong stream number", "(self.draws.seed, 1, position or 2**40)", "(self.draws.seed, position)"),
         ("partners by the weights",
          "self.source[int(rng.integers(len(self.source)))]",
          "self.source[self.draws.at(epoch, int(rng.integers(len(self.source))))]"),
