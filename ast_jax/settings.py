@@ -308,6 +308,12 @@ class Settings:
             raise InputError(unknown_key(next(iter(plain))))
         return cls(**sections)
 
+    def with_dtype(self, dtype: str) -> "Settings":
+        """The same with this arithmetic, where the recipe leaves it open."""
+        if self.model.dtype != "auto":
+            return self
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, dtype=dtype))
+
     def tree(self) -> dict[str, Any]:
         """A recipe's form again: what config.json holds."""
         found: dict[str, Any] = {}

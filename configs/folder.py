@@ -32,8 +32,9 @@ def get_config(suffix: str = ""):
     keys = {"seconds": 5.0, "model": "ast", "fold": 0, "folds": 5, "group": ""}
     options = suffix_options(suffix, words=("multi", "cpu", "pretrained"), keys=keys)
     fold, folds = options["fold"], options["folds"]
-    splits = {"folds": folds} if fold else {}
-    config = base(**splits, **({"group": options["group"]} if options["group"] else {}))
+    # what is not asked for is not said: sets prepared without it are found again
+    asked = {"folds": folds if fold else 0, "group": options["group"]}
+    config = base(**{key: value for key, value in asked.items() if value})
     config.dataset.name = "folder"
     if fold:
         config.dataset.train = tuple(f"fold{k}" for k in range(1, folds + 1) if k != fold)
@@ -49,8 +50,8 @@ def get_config(suffix: str = ""):
     else:
         from_scratch(config)
     if options["pretrained"]:
-        config.lr, config.layer_decay, config.lr_warmup, config.lr_warmup_steps = 1e-4, 0.75, "linear", 50
-        config.clip_norm = 1.0
+        config.lr_warmup, config.lr_warmup_steps = "linear", 50
+        config.layer_decay, config.clip_norm = 0.75, 1.0
         if options["cpu"]:
             config.model.variant, config.model.strides, config.batch_size = "tiny", (16, 16), 16
     tagger(config, options["model"], seconds=options["seconds"])

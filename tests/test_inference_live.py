@@ -26,7 +26,10 @@ def wav(rate: int, channels: int, subtype: str, kind: str = "WAV") -> bytes:
     return out.getvalue()
 
 
-def heard(data: bytes, raw: Pcm = Pcm(), *, at: int = 16_000, channels: str = "mean") -> np.ndarray:  # noqa: B008
+RAW = Pcm()
+
+
+def heard(data: bytes, raw: Pcm = RAW, *, at: int = 16_000, channels: str = "mean") -> np.ndarray:
     return np.concatenate(list(live_blocks(Pipe(data), raw, sample_rate_hz=at, channels=channels)))
 
 

@@ -90,7 +90,7 @@ def test_accuracy_and_thresholds_are_of_clips_held_out():
     """Labels that nothing tells: whoever sees them in the fit is right, here nobody is."""
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(100, 300)), rng.integers(0, 2, 100)
-    found = probe.fit_probe(vectors, labels, np.array([f"fold{i % 5}" for i in range(100)]))
+    found = probe.fit_probe(vectors, labels, np.array([f"fold{i % 5}" for i in range(100)]), 2)
     assert 0.3 < found.accuracy < 0.7
     assert min(probe.STRENGTHS) == found.C
     assert ((vectors @ found.kernel + found.bias).argmax(axis=1) == labels).mean() > 0.8

@@ -50,7 +50,7 @@ def probe(
 
     from ast_jax.inference.embed import embed_files, embedder
     from ast_jax.inference.files import Failures
-    from ast_jax.inference.probe import cross_validate, labelled, read_of, reader
+    from ast_jax.inference.probe import cross_validate, labelled, read_of
 
     own = labelled(sounds)
     loaded, grid = load_with_grid(model, stated)
@@ -60,8 +60,9 @@ def probe(
     if save is None:
         forward = embedder(loaded, pair, layer)
     else:
-        probed = read_of(loaded, layers if layer is None else (layer,), pools, len(own.names))
-        forward = reader(loaded, probed)
+        probed = read_of(loaded, layers if layer is None else (layer,), pools, own.names)
+        # padding counts, as it does where the model is used
+        forward = lambda fbank, lengths: probed.embeddings(fbank)
     heard = list(embed_files(files, grid, forward, failures))
     places = {clip.path: i for i, clip in enumerate(own.clips)}
     rows = np.array([places[str(one.file)] for one in heard])
@@ -73,7 +74,7 @@ def probe(
         found = {name: cross_validate(x, labels, folds, C=C) for name, x in kinds.items()}
         tell(found, len(rows), json=json)
     else:
-        keep(loaded, probed, vectors, labels, folds, own.names, save, source=f"{model}, probed", json=json)
+        keep(probed, vectors, labels, folds, save, source=f"{model}, probed", json=json)
     failures.exit_if_any()
 
 
@@ -90,23 +91,21 @@ def tell(found: dict[str, Any], clips: int, *, json: bool) -> None:
 
 
 def keep(
-    loaded: Any,
     probed: Any,
     vectors: np.ndarray,
     labels: np.ndarray,
     folds: np.ndarray,
-    names: list[str],
     where: Path,
     *,
     source: str,
     json: bool,
 ) -> None:
     """Fits the classifier, writes it and says what it is worth."""
-    from ast_jax.inference.probe import as_model, fit_probe
+    from ast_jax.inference.probe import fit_probe, with_probe
     from ast_jax.weights.convert import save
 
-    found = fit_probe(vectors, labels, folds)
-    lines = save(as_model(loaded, probed, found, names), where, facts={"source": source})
+    found = fit_probe(vectors, labels, folds, len(probed.label_names))
+    lines = save(with_probe(probed, found), where, facts={"source": source})
     if json:
         kept = {"clips": len(labels), "accuracy": found.accuracy, "folds": found.folds}
         print(dumps({**kept, "C": found.C, "temperature": found.temperature, "saved": str(where)}))

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -21,9 +19,9 @@ from ast_jax.datasets import esc50, folder
 from ast_jax.datasets.listing import Clip
 from ast_jax.errors import InputError
 from ast_jax.evaluation import metrics
-from ast_jax.inference.windows import Forward
-from ast_jax.models import family_name, host_variables, kernels_on, merge, split, using
-from ast_jax.models.probed import Probed, ProbedConfig
+from ast_jax.models import abstract, family_name, host_variables, variables
+from ast_jax.models.base import outputs
+from ast_jax.models.probed import ProbedConfig
 from ast_jax.weights import LoadedModel
 from ast_jax.weights.pretrained import filled
 
@@ -116,21 +114,21 @@ class Probe:
     thresholds: list[float]
 
 
-def fit_probe(vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], folds: np.ndarray) -> Probe:
+def fit_probe(
+    vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], folds: np.ndarray, classes: int
+) -> Probe:
     """Logistic regression whose strength, temperature and thresholds come from clips held out, by folds."""
-    names = sorted(set(folds.tolist()))
-    classes = int(labels.max()) + 1
+    held = held_out_logits(vectors, labels, folds, classes)
     logits, shares = np.zeros((len(labels), classes)), {}
-    for name in names:
+    for name in sorted(set(folds.tolist())):
         out = folds == name
-        strength = _strength(vectors[~out], labels[~out], folds[~out], classes)
-        kernel, bias = regression(vectors[~out], labels[~out], strength, classes)
-        logits[out] = vectors[out] @ kernel + bias
+        inside = held_out_logits(vectors[~out], labels[~out], folds[~out], classes)
+        logits[out] = held[_best(inside, labels[~out]), out]
         shares[name] = float((logits[out].argmax(axis=1) == labels[out]).mean())
     temperature = _temperature(logits, labels)
     scores = _softmax(logits / temperature).astype(np.float32)
     found = metrics.Scored(scores, np.eye(classes, dtype=np.float32)[labels])
-    strength = _strength(vectors, labels, folds, classes)
+    strength = STRENGTHS[_best(held, labels)]
     kernel, bias = regression(vectors, labels, strength, classes)
     return Probe(
         kernel=kernel / temperature,
@@ -146,10 +144,17 @@ def fit_probe(vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], 
 def regression(
     vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], C: float, classes: int
 ) -> tuple[Float[np.ndarray, "V C"], Float[np.ndarray, " C"]]:
-    """Kernel and bias of a logistic regression on standardised vectors, as a map of the vectors themselves.
+    """Kernel and bias of a logistic regression on standardised vectors, as a map of the vectors as they are."""
+    return regressions(vectors, labels, (C,), classes)[0]
 
-    Of fewer clips than numbers it is fitted in the space that the clips span: with an L2 penalty nothing lies
-    outside.
+
+def regressions(
+    vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], strengths: Sequence[float], classes: int
+) -> list[tuple[Float[np.ndarray, "V C"], Float[np.ndarray, " C"]]]:
+    """The same for each of several strengths.
+
+    Of fewer clips than numbers they are fitted in the space that the clips span: with an L2 penalty nothing
+    lies outside.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -158,26 +163,35 @@ def regression(
     if len(x) < x.shape[1]:
         u, singular, turn = np.linalg.svd(x, full_matrices=False)
         x = u * singular
-    fitted = LogisticRegression(C=C, max_iter=1000).fit(x, labels)
-    there = fitted.coef_ if len(fitted.classes_) > 2 else np.stack([-fitted.coef_[0], fitted.coef_[0]]) / 2
-    intercept = fitted.intercept_ if len(fitted.classes_) > 2 else np.array([-0.5, 0.5]) * fitted.intercept_
-    own = (there if turn is None else there @ turn).T / deviation[:, None]
-    kernel, bias = np.zeros((len(mean), classes)), np.full(classes, -1e4)
-    kernel[:, fitted.classes_], bias[fitted.classes_] = own, intercept - mean @ own
-    return kernel, bias
+    found = []
+    for strength in strengths:
+        fitted = LogisticRegression(C=strength, max_iter=1000).fit(x, labels)
+        there, intercept = fitted.coef_, fitted.intercept_
+        if len(fitted.classes_) == 2:  # one row, for the second against the first
+            there, intercept = np.concatenate([-there, there]) / 2, np.array([-0.5, 0.5]) * intercept
+        own = (there if turn is None else there @ turn).T / deviation[:, None]
+        kernel, bias = np.zeros((len(mean), classes)), np.full(classes, -1e4)
+        kernel[:, fitted.classes_], bias[fitted.classes_] = own, intercept - mean @ own
+        found.append((kernel, bias))
+    return found
 
 
-def _strength(vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int) -> float:
-    """The one that judges clips held out best, by their log loss."""
-    losses = dict.fromkeys(STRENGTHS, 0.0)
+def held_out_logits(
+    vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int
+) -> Float[np.ndarray, "S N C"]:
+    """Of each clip by each of STRENGTHS, fitted to the other folds; 0 where these know one class alone."""
+    logits = np.zeros((len(STRENGTHS), len(labels), classes))
     for name in sorted(set(folds.tolist())):
         out = folds == name
-        if len(set(labels[~out].tolist())) < 2:
-            continue
-        for strength in STRENGTHS:
-            kernel, bias = regression(vectors[~out], labels[~out], strength, classes)
-            losses[strength] += _loss(vectors[out] @ kernel + bias, labels[out]) * out.sum()
-    return min(losses, key=lambda strength: losses[strength])
+        if len(set(labels[~out].tolist())) > 1:
+            maps = regressions(vectors[~out], labels[~out], STRENGTHS, classes)
+            logits[:, out] = [vectors[out] @ kernel + bias for kernel, bias in maps]
+    return logits
+
+
+def _best(logits: Float[np.ndarray, "S N C"], labels: np.ndarray) -> int:
+    """Which strength judges clips held out best, by their log loss."""
+    return int(np.argmin([_loss(each, labels) for each in logits]))
 
 
 def _temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -197,70 +211,50 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def read_of(loaded: LoadedModel, layers: Sequence[int] | str, pools: Sequence[str], classes: int) -> Probed:
-    """A model with a new head on these layers of a loaded one, or on the `last` or `all`, to be fitted.
+def read_of(
+    loaded: LoadedModel, layers: Sequence[int] | str, pools: Sequence[str], names: Sequence[str]
+) -> LoadedModel:
+    """A model with a new head for these classes on these layers of a loaded one, or on the `last` or `all`.
 
     Raises InputError: no such layer, or a pool that the family has not.
     """
     base, config = loaded.model, loaded.model.config
-    x = jax.ShapeDtypeStruct((1, config.num_frames, loaded.front_end.num_mel_bins), jnp.float32)
-    graphdef, params, statistics = split(base)
-    shapes = jax.eval_shape(lambda arrays, x: merge(graphdef, arrays)(x)[1], params | statistics, x)
+    shapes = outputs(base)
     there = shapes.get("layers", [shapes])
-    numbers = range(len(there))
-    chosen = (
-        {"all": tuple(numbers), "last": (numbers[-1],)}[layers] if isinstance(layers, str) else tuple(layers)
-    )
-    if wrong := [number for number in chosen if not 0 <= number < len(there)]:
+    numbers = tuple(range(len(there)))
+    if isinstance(layers, str):
+        layers = {"all": numbers, "last": numbers[-1:]}[layers]
+    if wrong := [number for number in layers if number not in numbers]:
         raise InputError(f"layer {wrong[0]}: this model has 0 (its patches) to {len(there) - 1} (the last)")
-    usable = [pool for pool in pools if pool == "token" or "sequence" in there[-1]]
-    if len(usable) < len(pools):
+    if "sequence" not in there[-1] and set(pools) != {"token"}:
         raise InputError(f"this model has no steps of time: choose the pool token, not {', '.join(pools)}")
     own = ProbedConfig(
-        num_classes=classes,
+        num_classes=len(names),
         num_frames=config.num_frames,
         base=family_name(base),
         fields=tuple(sorted(vars(config).items())),
-        layers=chosen,
+        layers=tuple(layers),
         pools=tuple(pools),
-        width=int(there[chosen[-1]]["embedding"].shape[-1]),
+        width=int(there[-1]["embedding"].shape[-1]),
     )
     arrays = {f"base/{path}": value for path, value in host_variables(base).items()}
-    size = len(chosen) * len(pools) * own.width
-    arrays |= {
-        "head/kernel": np.zeros((size, classes), np.float32),
-        "head/bias": np.zeros(classes, np.float32),
-    }
-    return filled("probed", own, arrays)
+    head = variables(abstract("probed", own).head)
+    arrays |= {f"head/{path}": np.zeros(value.shape, np.float32) for path, value in head.items()}
+    return dataclasses.replace(
+        loaded,
+        model=filled("probed", own, arrays),
+        label_names=list(names),
+        activation="softmax",
+        thresholds=None,
+        new_head=True,
+    )
 
 
-def reader(loaded: LoadedModel, model: Probed) -> Forward:
-    """A function for `hear`: features [B, T, F] to what the head reads [B, V]; padding counts, as it does
-    where the model is used.
-    """
-    graphdef, params, statistics = split(model)
-    front_end, forms = loaded.front_end, kernels_on(jax.devices()[0])
-
-    @jax.jit
-    def forward(arrays, fbank):
-        with using(forms):
-            return merge(graphdef, arrays)(front_end.normalise(fbank))[1]["embedding"]
-
-    arrays = params | statistics
-    return lambda fbank, lengths: forward(arrays, fbank)
-
-
-def as_model(loaded: LoadedModel, model: Probed, probe: Probe, label_names: Sequence[str]) -> LoadedModel:
-    """The probe as a model that every command takes."""
-    arrays = host_variables(model) | {
+def with_probe(loaded: LoadedModel, probe: Probe) -> LoadedModel:
+    """What `read_of` gives, with the fitted head: a model that every command takes."""
+    arrays = host_variables(loaded.model) | {
         "head/kernel": probe.kernel.astype(np.float32),
         "head/bias": probe.bias.astype(np.float32),
     }
-    return dataclasses.replace(
-        loaded,
-        model=filled("probed", model.config, arrays),
-        label_names=list(label_names),
-        activation="softmax",
-        thresholds=list(probe.thresholds),
-        new_head=False,
-    )
+    model = filled("probed", loaded.model.config, arrays)
+    return dataclasses.replace(loaded, model=model, thresholds=list(probe.thresholds), new_head=False)

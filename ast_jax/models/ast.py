@@ -244,7 +244,8 @@ class AST(nnx.Module):
         if key is not None and any(self.config.patchout):
             x = self._keep(x, key)
         layers, weights = [x], []
-        keys = [folded(key, DROP_STREAM + number) for number in range(len(self.blocks))]
+        drawn = key if self.config.drop_path else None
+        keys = [folded(drawn, DROP_STREAM + number) for number in range(len(self.blocks))]
         for block, own in zip(self.blocks, keys, strict=True):
             if attention:
                 weights.append(block.attention.weights(block.norm1(layers[-1])))

@@ -99,8 +99,7 @@ def config_from(settings: Settings, num_classes: int) -> Any:
         InputError: unknown options, or settings of config.model that the family has no use for.
     """
     # no shape depends on it; a program is made of settings that are `settled`
-    dtype = "float32" if settings.model.dtype == "auto" else settings.model.dtype
-    settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, dtype=dtype))
+    settings = settings.with_dtype("float32")
     model, kind = settings.model, family(settings.model.family).Config
     if hasattr(kind, "from_settings"):
         return kind.from_settings(settings, num_classes=num_classes)
@@ -122,10 +121,7 @@ def config_from(settings: Settings, num_classes: int) -> Any:
 
 def settled(settings: Settings, device: jax.Device) -> Settings:
     """The same with what `config.model.dtype=auto` stands for on a device."""
-    if settings.model.dtype != "auto":
-        return settings
-    dtype = best_dtype(settings.model.family, device)
-    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, dtype=dtype))
+    return settings.with_dtype(best_dtype(settings.model.family, device))
 
 
 def best_dtype(name: str, device: jax.Device) -> str:
@@ -206,10 +202,15 @@ def misfits(wanted: Arrays, arrays: Arrays) -> list[str]:
 
 def judges_steps(model: Any) -> bool:
     """Whether its call gives `frames`; found by shapes alone."""
+    return "frames" in outputs(model)
+
+
+def outputs(model: Any) -> dict[str, Any]:
+    """Shapes of what its call of one clip gives beside logits."""
     graphdef, params, statistics = split(model)
     clip = jax.ShapeDtypeStruct((1, model.config.num_frames, model.front_end.num_mel_bins), jnp.float32)
     call = lambda arrays, clip: merge(graphdef, arrays)(clip)[1]
-    return "frames" in jax.eval_shape(call, params | statistics, clip)
+    return jax.eval_shape(call, params | statistics, clip)
 
 
 def level_of(levels: tuple[tuple[str, ...], ...], path: str) -> int:

@@ -3,7 +3,6 @@ plots, report.
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -80,8 +79,7 @@ def begun(workdir: Path, settings: Settings) -> Settings:
     config = workdir / "config.json"
     if settings.model.dtype != "auto" or not config.exists():
         return settings
-    dtype = flat(_stored(config)).get("model.dtype", "float32")
-    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, dtype=dtype))
+    return settings.with_dtype(flat(_stored(config)).get("model.dtype", "float32"))
 
 
 @contextlib.contextmanager

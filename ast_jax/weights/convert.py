@@ -48,9 +48,7 @@ def convert(
     """
     if to not in FORMATS:
         raise InputError(f"--to={to}: choose one of {', '.join(FORMATS)}")
-    dst = Path(dst)
-    if dst.exists():
-        raise InputError(f"{dst} exists already: name a new one, or remove it")
+    dst = _new(Path(dst))
     loaded = load_model(src, which=which, **options)
     return [*loaded.notes, *save(loaded, dst, to=to, facts=card.facts_of(src, which))]
 
@@ -60,8 +58,7 @@ def save(loaded: LoadedModel, dst: Path, *, to: str = "flax", facts: Mapping[str
 
     Raises InputError: a destination that exists, or a layout that cannot hold the model.
     """
-    if dst.exists():
-        raise InputError(f"{dst} exists already: name a new one, or remove it")
+    _new(dst)
     write = _writer(to, family_name(loaded.model))
     dst.parent.mkdir(parents=True, exist_ok=True)
     partial = dst.with_name(f".{dst.name}.{os.getpid()}.partial")
@@ -76,6 +73,12 @@ def save(loaded: LoadedModel, dst: Path, *, to: str = "flax", facts: Mapping[str
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
     return [f"wrote {dst} ({to})", *lines]
+
+
+def _new(dst: Path) -> Path:
+    if dst.exists():
+        raise InputError(f"{dst} exists already: name a new one, or remove it")
+    return dst
 
 
 def _writer(to: str, family: str) -> Callable[[LoadedModel, Path], list[str]]:

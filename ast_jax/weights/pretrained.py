@@ -6,7 +6,6 @@ D width, B batch, T frames, F mel bins, C classes.
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +86,10 @@ class LoadedModel:
         """The same of each step of time, of a model that judges them (`models.base.judges_steps`)."""
         return objectives.activation(self.activation)(self._called(self._frames, fbank))
 
+    def embeddings(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B D"]:
+        """What the head reads."""
+        return self._called(self._embedding, fbank)
+
     @cached_property
     def judges_steps(self) -> bool:
         """Whether it has scores of steps."""
@@ -124,6 +127,10 @@ class LoadedModel:
     @cached_property
     def _frames(self):
         return self._compiled(lambda logits, out: out["frames"])
+
+    @cached_property
+    def _embedding(self):
+        return self._compiled(lambda logits, out: out["embedding"])
 
     def _compiled(self, take: Callable) -> Callable:
         forms = kernels_on(jax.devices()[0])
@@ -205,7 +212,9 @@ def load_model(
     head = "keep" if source.has_head and same_classes else "new"
     taken, account = _started(source, config, rgb=rgb, positions=positions, head=head)
     dtype = best_dtype(source.family, jax.devices()[0])
-    own = config if "dtype" in changes or not hasattr(config, "dtype") else replace(config, dtype=dtype)
+    own = config
+    if "dtype" not in changes and hasattr(config, "dtype"):
+        own = dataclasses.replace(config, dtype=dtype)
     model = filled(source.family, own, _drawn(source.family, own, seed, without=taken) | taken)
     front_end = model.front_end
     if source.front_end is not None and config == source.config:
