@@ -144,7 +144,7 @@ def fit_probe(
 def regression(
     vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], C: float, classes: int
 ) -> tuple[Float[np.ndarray, "V C"], Float[np.ndarray, " C"]]:
-    """Kernel and bias of a logistic regression on standardised vectors, as a map of the vectors as they are."""
+    """Kernel and bias of a logistic regression on standardised vectors, as a map of vectors as they are."""
     return regressions(vectors, labels, (C,), classes)[0]
 
 
