@@ -74,6 +74,9 @@ def panns(config: ConfigDict, family: str, *, seconds: float) -> None:
     """Makes a recipe one of PANNs': its model, optimiser and augmentation."""
     config.model.family = family
     config.num_frames = round(100 * seconds) + 1
+    if family == "wavegram_logmel_cnn14":
+        # its branches meet at an even number of rows, and 16 bits of a log-mel's kind are too few for samples
+        config.num_frames, config.dataset.kind = 2 * round(50 * seconds), "waveform"
     config.batch_size, config.lr, config.adam_b1, config.amsgrad = 32, 1e-3, 0.9, True
     config.weight_decay = 0.0
     config.mixup, config.mixup_alpha, config.mixup_of = 1.0, 1.0, "features"
@@ -100,10 +103,12 @@ def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
         # few steps: statistics have to follow
         with config.unlocked():
             config.model.options.momentum = 0.1
-    elif name.startswith("cnn"):
+    elif name.startswith("cnn") or name == "wavegram_logmel_cnn14":
         panns(config, name, seconds=seconds)
     elif name != "ast":
-        raise InputError(f"model={name}: choose ast, cnn6, cnn10, cnn14, psla_b0 or psla")
+        raise InputError(
+            f"model={name}: choose ast, cnn6, cnn10, cnn14, wavegram_logmel_cnn14, psla_b0 or psla"
+        )
 
 
 POD = 16  # times the recipe's batch, where the suffix says `pod` and not how much

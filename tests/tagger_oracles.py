@@ -63,6 +63,8 @@ def panns_model(name: str, *, classes: int = 5, rate_hz: int = 32_000, channels=
         model.forward = types.MethodType(_forward_of_attention, model)
     else:
         model.fc_audioset = nn.Linear(width, classes)
+    if name == "wavegram_logmel_cnn14":
+        _add_wavegram(model, models.ConvBlock, channels)
     if hasattr(model, "spec_augmenter"):
         model.spec_augmenter = nn.Identity()
     return _randomised(model, torch, torch.randn(4, 80_000) * torch.tensor([[0.01], [0.1], [0.3], [1.0]]))
@@ -122,6 +124,45 @@ def _Block5x5(inputs: int, outputs: int):
             return functional.avg_pool2d(functional.relu(self.bn1(self.conv1(x))), pool_size)
 
     return Block()
+
+
+def _add_wavegram(model, ConvBlock, channels):
+    """Wavegram-Logmel-CNN14's other branch, and its forward pass."""
+    from torch import nn
+    from torch.nn import functional
+
+    class TimeBlock(nn.Module):
+        def __init__(self, inputs: int, outputs: int):
+            super().__init__()
+            self.conv1 = nn.Conv1d(inputs, outputs, 3, padding=1, bias=False)
+            self.conv2 = nn.Conv1d(outputs, outputs, 3, dilation=2, padding=2, bias=False)
+            self.bn1, self.bn2 = nn.BatchNorm1d(outputs), nn.BatchNorm1d(outputs)
+
+        def forward(self, x):
+            x = functional.relu(self.bn1(self.conv1(x)))
+            return functional.max_pool1d(functional.relu(self.bn2(self.conv2(x))), 4)
+
+    def forward(self, waveform):
+        wave = functional.relu(self.pre_bn0(self.pre_conv0(waveform[:, None])))
+        wave = self.pre_block3(self.pre_block2(self.pre_block1(wave)))
+        wave = wave.unflatten(1, (4, 32)).transpose(2, 3)
+        wave = self.pre_block4(wave, pool_size=(2, 1), pool_type="avg")
+        x = self.conv_block1(_log_mel(self, waveform), pool_size=(2, 2), pool_type="avg")
+        x = torch.cat([x, wave], dim=1)
+        for i in range(2, 7):
+            x = getattr(self, f"conv_block{i}")(x, pool_size=(2, 2) if i < 6 else (1, 1), pool_type="avg")
+        x = x.mean(dim=3)
+        embedding = torch.relu(self.fc1(x.max(dim=2).values + x.mean(dim=2)))
+        return {"clipwise_output": torch.sigmoid(self.fc_audioset(embedding)), "embedding": embedding}
+
+    import torch
+
+    model.pre_conv0, model.pre_bn0 = nn.Conv1d(1, 64, 11, 5, 5, bias=False), nn.BatchNorm1d(64)
+    for i, (inputs, outputs) in enumerate([(64, 64), (64, 128), (128, 128)], start=1):
+        setattr(model, f"pre_block{i}", TimeBlock(inputs, outputs))
+    model.pre_block4 = ConvBlock(4, channels[0])
+    model.conv_block2 = ConvBlock(2 * channels[0], channels[1])
+    model.forward = types.MethodType(forward, model)
 
 
 def _Attention(width: int, classes: int):

@@ -10,8 +10,11 @@ from ast_jax.datasets.extract import Extraction
 from ast_jax.errors import InputError
 from ast_jax.features import Kaldi
 from ast_jax.features.front_end import from_card
+from ast_jax.features.samples import Samples
 from ast_jax.features.slaney import Slaney
 from ast_jax.inference.windows import Grid, cut
+from ast_jax.settings import Augment, Model, Run, Settings
+from ast_jax.training.program import train_program
 
 # CNN14's at 32 kHz, and at 16 kHz
 FRONT_ENDS = [Slaney(), Slaney(16_000, 512, 160, high_hz=8000.0)]
@@ -85,3 +88,26 @@ def test_windows_are_cut_at_its_rate():
 def test_what_cannot_be_heard_is_refused(fields):
     with pytest.raises(InputError, match="front end slaney"):
         Slaney(**fields)
+
+
+def test_samples_are_a_waveform_row_by_row_on_the_host_and_on_the_device():
+    """Nothing is lost, the last row ends in zeros; its picture is decibels that tell a tone from silence."""
+    front_end, x = Samples(), sound(1000)
+    rows = front_end.features(x)
+    assert rows.shape == (front_end.num_frames(1000), 320) == (4, 320)
+    np.testing.assert_array_equal(rows.reshape(-1)[:1000], x)
+    assert not rows.reshape(-1)[1000:].any()
+    np.testing.assert_array_equal(front_end.features(jnp.asarray(x)[None])[0], rows)
+    assert from_card(front_end.card()) == front_end
+    tone = np.sin(2 * np.pi * 1000 / 32_000 * np.arange(32_000)).astype(np.float32)
+    drawn = front_end.picture(front_end.features(np.concatenate([tone, np.zeros(32_000, np.float32)])))
+    assert drawn.shape == (200, 64)
+    assert drawn[50].max() > drawn[150].max() + 60
+
+
+def test_what_only_log_powers_take_is_refused_for_samples():
+    settings = Settings(
+        model=Model(family="wavegram_logmel_cnn14"), augment=Augment(gain_db=6.0), run=Run(num_frames=64)
+    )
+    with pytest.raises(InputError, match=r"config\.gain_db: the model hears samples"):
+        train_program(settings, 3)

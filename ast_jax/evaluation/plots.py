@@ -176,7 +176,7 @@ def _bar_axes(
 def _spectrograms(run: RunFiles, theme: Theme) -> Picture | None:
     if run.examples is None:
         return None
-    shown = run.examples.fbank[:EXAMPLES_SHOWN]
+    shown = np.stack([run.front_end.picture(x) for x in run.examples.fbank[:EXAMPLES_SHOWN]])
     low, high = np.percentile(shown, [1, 99.5])
     with sheet(theme, WIDTH, 0.5 + 1.35 * len(shown)) as (figure, png):
         all_axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]

@@ -93,7 +93,7 @@ def _clip(run: RunFiles, stored: Predictions, index: int) -> dict[str, Any]:
         "id": name,
         "true": "; ".join(run.labels_of(stored.targets[index])) or "no label",
         "heard": "; ".join(f"{run.label(c)} {scores[c]:.3f}" for c in shown),
-        "picture": None if fbank is None else spectrogram(fbank),
+        "picture": None if fbank is None else spectrogram(run.front_end.picture(fbank)),
         "seconds": 0.0 if fbank is None else run.front_end.seconds(len(fbank)),
         "sound": sound and _embedded(sound),
     }

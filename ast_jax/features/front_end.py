@@ -41,6 +41,8 @@ class FrontEnd:
     silence: ClassVar[float]
     # Nats of power in one unit of the features: 1 for a natural logarithm, ln(10) / 10 for decibels.
     nats: ClassVar[float] = 1.0
+    # Whether features are log powers of bands, which can be mixed, masked by band and made louder as such.
+    in_powers: ClassVar[bool] = True
 
     def features(
         self, waveform: Float[Any, "*batch S"], *, num_samples: Any = None
@@ -54,6 +56,10 @@ class FrontEnd:
     def normalise(self, x: Float[Any, "*batch T F"]) -> Float[Any, "*batch T F"]:
         """What the model takes."""
         return (x - self.mean) / (self.spread * self.std)
+
+    def picture(self, features: Float[np.ndarray, "T F"]) -> Float[np.ndarray, "T bins"]:
+        """What is drawn of them: log powers of rising bands."""
+        return features
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of `num_samples` samples: only whole ones, but never none."""
@@ -124,7 +130,11 @@ class Kaldi(FrontEnd):
 
 
 # A string is imported on first use.
-FRONT_ENDS: dict[str, Any] = {"kaldi": Kaldi, "slaney": "ast_jax.features.slaney:Slaney"}
+FRONT_ENDS: dict[str, Any] = {
+    "kaldi": Kaldi,
+    "slaney": "ast_jax.features.slaney:Slaney",
+    "samples": "ast_jax.features.samples:Samples",
+}
 
 # What a set or a model hears that states none.
 REFERENCE = Kaldi()

@@ -69,15 +69,16 @@ class Explanation:
             panels.append(("Attention rollout: where any answer may come from", self.rollout, False))
         for (label, score), gradient in zip(self.best(), self.gradient, strict=True):
             panels.append((f"For {label} ({score:.3f}): gradient x input", gradient, True))
-        frames, bins = self.fbank.shape
+        shown = self.front_end.picture(self.fbank)
+        frames, bins = shown.shape
         extent = (self.start_s, self.start_s + self.front_end.seconds(frames), 0, bins)
-        low, high = np.percentile(self.fbank, [1, 99.5])
+        low, high = np.percentile(shown, [1, 99.5])
         with sheet(LIGHT, 7.0, 1.9 * len(panels)) as (figure, png):
             all_axes = figure.subplots(len(panels), 1, sharex=True)
             for axes, (title, relevance, outlined) in zip(all_axes, panels, strict=True):
                 look = {"origin": "lower", "aspect": "auto", "extent": extent}
                 back = {"cmap": "magma"} if relevance is None else {"cmap": "gray_r", "alpha": 0.5}
-                axes.imshow(self.fbank.T, vmin=low, vmax=high, **back, **look)
+                axes.imshow(shown.T, vmin=low, vmax=high, **back, **look)
                 if relevance is not None:
                     _lay_over(axes, relevance, look)
                 if outlined:

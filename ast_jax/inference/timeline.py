@@ -103,9 +103,10 @@ def strip(file: SoundSource, grid: Grid, columns: int = _COLUMNS) -> tuple[Float
         held = np.concatenate([held, block])
         whole = max(0, (len(held) - front_end.span(each)) // hop + 1)
         if whole:
-            fbank = front_end.features(held[: front_end.span(whole * each)])
+            fbank = front_end.picture(front_end.features(held[: front_end.span(whole * each)]))
             found.append(fbank.reshape(whole, each, -1).mean(axis=1))
             held = held[whole * hop :]
     if len(held) > front_end.frame_shift or not found:
-        found.append(front_end.features(held).mean(axis=0, keepdims=True))
+        fbank = front_end.picture(front_end.features(held))
+        found.append(fbank.mean(axis=0, keepdims=True))
     return np.concatenate(found), front_end.seconds(each)

@@ -51,6 +51,7 @@ FAMILIES: dict[str, Any] = {
     "cnn14": "ast_jax.models.panns:CNN14",
     "cnn14_decision_max": "ast_jax.models.panns:CNN14DecisionMax",
     "cnn14_decision_att": "ast_jax.models.panns:CNN14DecisionAtt",
+    "wavegram_logmel_cnn14": "ast_jax.models.wavegram:WavegramLogmelCNN14",
     "psla": "ast_jax.models.psla:PSLA",
     "probed": "ast_jax.models.probed:Probed",
 }

@@ -21,7 +21,7 @@ from ast_jax.models.layers import BatchNorm, Convolution, dropped, folded, log_o
 _RATES = {32_000: (1024, 320, 14_000.0), 16_000: (512, 160, 8_000.0), 8_000: (256, 80, 4_000.0)}
 # of 10 s
 FRAMES = 1001
-_XAVIER = nnx.initializers.xavier_uniform()
+XAVIER = nnx.initializers.xavier_uniform()
 NUM_MEL_BINS = 64
 
 
@@ -201,8 +201,8 @@ class CNN14DecisionAtt(CNN14DecisionMax):
 
 
 class ConvBlock(nnx.Module):
-    """Convolutions without bias, each normalised and rectified, then the mean over `pool` x `pool` cells; a
-    cell that is not full is left out.
+    """Convolutions without bias, each normalised and rectified, then the mean over `pool` steps of time and
+    bins, or as many of both; a cell that is not full is left out.
     """
 
     def __init__(
@@ -212,12 +212,12 @@ class ConvBlock(nnx.Module):
         *,
         convolutions: int,
         kernel: int,
-        pool: int,
+        pool: int | tuple[int, int],
         dtype: str,
         rngs: nnx.Rngs,
     ):
         self.pool = pool
-        make = lambda source: Convolution(source, outputs, kernel, init=_XAVIER, dtype=dtype, rngs=rngs)
+        make = lambda source: Convolution(source, outputs, kernel, init=XAVIER, dtype=dtype, rngs=rngs)
         self.convs = nnx.List([make(inputs if i == 0 else outputs) for i in range(convolutions)])
         self.norms = nnx.List([BatchNorm(outputs) for _ in range(convolutions)])
 
@@ -227,10 +227,11 @@ class ConvBlock(nnx.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = jax.nn.relu(norm(conv(x), training=training, mask=mask))
         batch, height, width, channels = x.shape
-        high, wide = height // self.pool, width // self.pool
-        cells = x[:, : high * self.pool, : wide * self.pool]
-        return cells.reshape(batch, high, self.pool, wide, self.pool, channels).mean(axis=(2, 4))
+        steps, bins = self.pool if isinstance(self.pool, tuple) else (self.pool, self.pool)
+        high, wide = height // steps, width // bins
+        cells = x[:, : high * steps, : wide * bins]
+        return cells.reshape(batch, high, steps, wide, bins, channels).mean(axis=(2, 4))
 
 
 def _dense(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, kernel_init=_XAVIER, precision=jax.lax.Precision.HIGHEST, rngs=rngs)
+    return nnx.Linear(inputs, outputs, kernel_init=XAVIER, precision=jax.lax.Precision.HIGHEST, rngs=rngs)

@@ -16,6 +16,7 @@ import optax
 from flax import nnx
 
 from ast_jax.datasets.pipeline import FrameGrid, fit
+from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import abstract, settled, split
 from ast_jax.models.base import config_from
@@ -73,6 +74,7 @@ def train_program(
     run = settings.run
     layout = make_layout(parallel=run.parallel, fsdp=run.fsdp, devices=devices)
     model = abstract(settings.model.family, config_from(settings, num_classes))
+    _refuse_what_only_log_powers_take(settings, front_end or model.front_end)
     graphdef, params, statistics = split(model)
     start = settings.start
     factors = optim.layer_factors(
@@ -108,6 +110,20 @@ def train_program(
         rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout, what.front_end, grid)),
         grid=grid,
     )
+
+
+def _refuse_what_only_log_powers_take(settings: Settings, front_end: FrontEnd) -> None:
+    mixed = settings.run.mixup and settings.run.mixup_of != "features" and settings.data.kind == "log_mel"
+    asked = {
+        "config.gain_db": settings.augment.gain_db,
+        "config.freq_mask": settings.augment.freq_mask,
+        "config.mixup of stored features": mixed,
+    }
+    if not front_end.in_powers and (wrong := [key for key, value in asked.items() if value]):
+        raise InputError(
+            f"{', '.join(wrong)}: the model hears {front_end.kind}, which are no log powers of bands; leave "
+            "it at 0 (config.mixup_of=features mixes what the first layers make of them)"
+        )
 
 
 def placed_shapes(tree: Any, shardings: Any) -> Any:

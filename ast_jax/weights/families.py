@@ -34,7 +34,14 @@ EXPORTS: dict[str, dict[str, Any]] = {
     "reference": {"ast": "ast_jax.weights.ast_export:reference"},
     "huggingface": {"ast": "ast_jax.weights.ast_export:hugging_face"},
     "panns": dict.fromkeys(
-        ("cnn6", "cnn10", "cnn14", "cnn14_decision_max", "cnn14_decision_att"),
+        (
+            "cnn6",
+            "cnn10",
+            "cnn14",
+            "cnn14_decision_max",
+            "cnn14_decision_att",
+            "wavegram_logmel_cnn14",
+        ),
         "ast_jax.weights.panns_layout:write",
     ),
     "psla": {"psla": "ast_jax.weights.psla_layout:write"},

@@ -58,6 +58,11 @@ def convolution_kernel(ours: str, theirs: str) -> Row:
     return Row(f"{ours}/kernel", (theirs,), read, write)
 
 
+def time_kernel(ours: str, theirs: str) -> Row:
+    """PyTorch's [D, I, k] to [k, I, D], without a bias."""
+    return Row(f"{ours}/kernel", (theirs,), lambda x: x.transpose(2, 1, 0), lambda x: (x.transpose(2, 1, 0),))
+
+
 def torch_pointwise(ours: str, theirs: str, *, spatial: int) -> list[Row]:
     """PyTorch's [D, I, 1, ...], a convolution over single cells of `spatial` axes, to a matrix [I, D]."""
     ones = (1,) * spatial

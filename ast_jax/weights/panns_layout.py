@@ -12,13 +12,14 @@ import numpy as np
 from ast_jax.errors import InputError
 from ast_jax.features.slaney import mel_matrix, window
 from ast_jax.models import family, family_name, host_variables
-from ast_jax.models.panns import FRAMES, PANNsConfig, front_end_at
+from ast_jax.models.panns import PANNsConfig, front_end_at
 from ast_jax.weights import layouts, published, torch_file
 from ast_jax.weights.layouts import (
     Arrays,
     Row,
     batch_norm,
     convolution_kernel,
+    time_kernel,
     torch_linear,
     torch_pointwise,
     without_counts,
@@ -30,6 +31,7 @@ from ast_jax.weights.source import Source, fitted, our_source
 _STFT, _MEL = "spectrogram_extractor.stft.conv_", "logmel_extractor.melW"
 # a norm that the attention's block makes and never uses
 _IDLE = "att_block.bn_att."
+WAVEGRAM = "wavegram_logmel_cnn14"
 
 
 def rows_of(name: str, config: PANNsConfig) -> list[Row]:
@@ -41,10 +43,25 @@ def rows_of(name: str, config: PANNsConfig) -> list[Row]:
             rows.append(convolution_kernel(f"{ours}/convs/{j}", f"{theirs}.conv{j + 1}.weight"))
             rows += batch_norm(f"{ours}/norms/{j}", f"{theirs}.bn{j + 1}")
     rows += torch_linear("fc1", "fc1")
+    if name == WAVEGRAM:
+        rows += _wavegram_rows()
     if name != "cnn14_decision_att":
         return rows + torch_linear("head", "fc_audioset")
     rows += torch_pointwise("attend", "att_block.att", spatial=1)
     return rows + torch_pointwise("classify", "att_block.cla", spatial=1)
+
+
+def _wavegram_rows() -> list[Row]:
+    first, blocks = "pre_conv0.weight", ("pre_block1", "pre_block2", "pre_block3")
+    rows = [time_kernel("pre_conv", first), *batch_norm("pre_norm", "pre_bn0")]
+    for i, theirs in enumerate(blocks):
+        for j in range(2):
+            rows.append(time_kernel(f"pre_blocks/{i}/convs/{j}", f"{theirs}.conv{j + 1}.weight"))
+            rows += batch_norm(f"pre_blocks/{i}/norms/{j}", f"{theirs}.bn{j + 1}")
+    for j in range(2):
+        rows.append(convolution_kernel(f"wavegram/convs/{j}", f"pre_block4.conv{j + 1}.weight"))
+        rows += batch_norm(f"wavegram/norms/{j}", f"pre_block4.bn{j + 1}")
+    return rows
 
 
 def read(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
@@ -58,7 +75,8 @@ def read(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     if missing := [key for key in (head, *kernels) if key not in arrays]:
         raise InputError(f"{where} looks like a PANN and lacks {', '.join(missing)}: is it whole?")
     rate_hz, notes = _sample_rate(where, arrays)
-    frames = facts.get("num_frames", facts.get("asked", {}).get("num_frames", FRAMES))
+    default = family(name).Config.num_frames
+    frames = facts.get("num_frames", facts.get("asked", {}).get("num_frames", default))
     fields = {
         "num_classes": len(arrays[head]),
         "num_frames": frames,
@@ -113,6 +131,8 @@ def _blocks(arrays: Arrays) -> int:
 def _family(arrays: Arrays, facts: dict) -> str:
     if "att_block.att.weight" in arrays:
         return "cnn14_decision_att"
+    if "pre_conv0.weight" in arrays:
+        return WAVEGRAM
     if _blocks(arrays) == 4:
         return "cnn10" if "conv_block1.conv2.weight" in arrays else "cnn6"
     return "cnn14_decision_max" if facts.get("family") == "cnn14_decision_max" else "cnn14"

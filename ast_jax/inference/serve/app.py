@@ -152,8 +152,9 @@ class Service:
         tags = Tags(starts, ends, self._grid.window_s, scores)
         found = describe(tags, self._tagger.label_names, top, self._tagger.heard_from())
         if with_picture:
-            features = self._grid.front_end.features
-            found["spectrogram"] = await asyncio.to_thread(lambda: spectrogram(features(waveform)))
+            front_end = self._grid.front_end
+            draw = lambda: spectrogram(front_end.picture(front_end.features(waveform)))
+            found["spectrogram"] = await asyncio.to_thread(draw)
         return found
 
 

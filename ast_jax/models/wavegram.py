@@ -1,0 +1,155 @@
+"""Wavegram-Logmel-CNN14 (Kong et al. 2020, section IV.B): CNN14 with a second branch that learns its own
+spectrogram from the waveform; PANNs' row of the AST paper's table 1 on the full set.
+
+B batch, T rows of a hop's samples, S samples, C classes.
+"""
+
+import dataclasses
+import itertools
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from ast_jax.errors import InputError
+from ast_jax.features.samples import Samples
+from ast_jax.models.base import Between
+from ast_jax.models.layers import BatchNorm, dropped, folded, rows_of
+from ast_jax.models.panns import CNN14, NUM_MEL_BINS, XAVIER, ConvBlock, PANNsConfig, front_end_at
+
+# Of the branch's convolutions; its last output is taken as _PLANES planes of half the mel bins.
+_WIDTHS, _PLANES = (64, 64, 128, 128), 4
+_STRIDE = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class WavegramConfig(PANNsConfig):
+    """1,000 rows of 10 ms, of which the log-mel branch makes 1,001 frames."""
+
+    num_frames: int = 1000
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.sample_rate_hz != 32_000:
+            raise InputError(f"sample_rate_hz {self.sample_rate_hz}: the wavegram hears at 32,000 alone")
+        if self.num_frames % 2:
+            raise InputError(
+                f"num_frames {self.num_frames}: the wavegram's two branches meet at an even number alone"
+            )
+
+
+class WavegramLogmelCNN14(CNN14):
+    """A waveform, row by row, in; log-odds out. Masks are of the log-mel branch, mixup is of both."""
+
+    Config: ClassVar[type] = WavegramConfig
+
+    def __init__(self, config: WavegramConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        first, second = config.channels[:2]
+        self.blocks[1] = _block(2 * first, second, 2, config, rngs)
+        self.pre_conv = TimeConvolution(1, _WIDTHS[0], 11, stride=_STRIDE, rngs=rngs)
+        self.pre_norm = BatchNorm(_WIDTHS[0])
+        self.pre_blocks = nnx.List([TimeBlock(*pair, rngs=rngs) for pair in itertools.pairwise(_WIDTHS)])
+        self.wavegram = _block(_PLANES, first, (2, 1), config, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T F"],
+        *,
+        key: Key[Array, " B"] | None = None,
+        mask: Float[Array, " B"] | None = None,
+        between: Between = Between(),  # noqa: B008
+    ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
+        """Samples as the front end gives them to log-odds and what was computed on the way (see CNN14)."""
+        if x.shape[1:] != (wanted := (self.config.num_frames, self.front_end.num_mel_bins)):
+            raise InputError(
+                f"the model takes [batch, {wanted[0]} rows, {wanted[1]} samples], got {list(x.shape)}: pad "
+                "or cut the clip, or load the model with another num_frames"
+            )
+        training, sound = key is not None, x.reshape(len(x), -1)
+        log_mel = front_end_at(self.config.sample_rate_hz).features(sound)
+        log_mel = self.bn0(log_mel, training=training, mask=rows_of(mask, x))
+        y = between.mix(between.augment(log_mel)).astype(self.config.dtype)[..., None]
+        # dropped after every block but the wavegram's own, as published
+        first = dropped(self.blocks[0](y, training=training, mask=mask), folded(key, 0), self._between)
+        wavegram = between.mix(self._wavegram(sound, training, rows_of(mask, x)))
+        y = jnp.concatenate([first, wavegram.astype(first.dtype)], axis=-1)
+        for number, block in list(enumerate(self.blocks))[1:]:
+            y = dropped(block(y, training=training, mask=mask), folded(key, number), self._between)
+        return self._judge(y.astype(jnp.float32).mean(axis=2), key)
+
+    def _wavegram(self, sound: Float[Array, "B S"], training: bool, mask: Any) -> Float[Array, "B t f O"]:
+        """Half as many steps as the log-mel has frames, half as many columns as it has bins."""
+        y = self.pre_conv(sound[..., None].astype(self.config.dtype))
+        y = jax.nn.relu(self.pre_norm(y, training=training, mask=mask))
+        for block in self.pre_blocks:
+            y = block(y, training=training, mask=mask)
+        planes = y.reshape(*y.shape[:2], _PLANES, NUM_MEL_BINS // 2)
+        return self.wavegram(jnp.swapaxes(planes, 2, 3), training=training, mask=mask)
+
+    @property
+    def _between(self) -> float:
+        return self.config.dropout[0]
+
+    @property
+    def front_end(self) -> Samples:
+        """Sound as it is; the first layers make what they need of it."""
+        return Samples()
+
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """CNN14's, the waveform's branch with the first block."""
+        first, *others = super().levels
+        return ((*first, "pre_conv", "pre_norm", "pre_blocks", "wavegram"), *others)
+
+
+class TimeConvolution(nnx.Module):
+    """A convolution along time of [B, S, inputs], without bias, padded by half its reach."""
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, stride: int = 1, dilation: int = 1, rngs: nnx.Rngs
+    ):
+        self.stride, self.dilation = stride, dilation
+        self.kernel = nnx.Param(XAVIER(rngs.params(), (size, inputs, outputs)))
+
+    def __call__(self, x: Float[Array, "B S I"]) -> Float[Array, "B _ O"]:
+        half = self.dilation * (self.kernel.shape[0] // 2)
+        return jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...].astype(x.dtype),
+            (self.stride,),
+            ((half, half),),
+            rhs_dilation=(self.dilation,),
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )
+
+
+class TimeBlock(nnx.Module):
+    """Two convolutions along time, the second one dilated, each normalised and rectified, then the maximum of
+    every four steps.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        self.convs = nnx.List(
+            [
+                TimeConvolution(inputs, outputs, 3, rngs=rngs),
+                TimeConvolution(outputs, outputs, 3, dilation=2, rngs=rngs),
+            ]
+        )
+        self.norms = nnx.List([BatchNorm(outputs) for _ in range(2)])
+
+    def __call__(
+        self, x: Float[Array, "B S I"], *, training: bool, mask: Float[Array, " B"] | None
+    ) -> Float[Array, "B _ O"]:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = jax.nn.relu(norm(conv(x), training=training, mask=mask))
+        fours = x.reshape(len(x), -1, 4, x.shape[-1])
+        # By place: `max` gives its gradient to what equals the maximum, and a compiler that computes `x`
+        # twice may round it in two ways.
+        return jnp.take_along_axis(fours, fours.argmax(axis=2, keepdims=True), axis=2)[:, :, 0]
+
+
+def _block(inputs: int, outputs: int, pool: Any, config: PANNsConfig, rngs: nnx.Rngs) -> ConvBlock:
+    return ConvBlock(inputs, outputs, convolutions=2, kernel=3, pool=pool, dtype=config.dtype, rngs=rngs)
