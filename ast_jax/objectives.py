@@ -41,6 +41,11 @@ class Row:
     # whether a batch has to say what is heard at each step of time too
     frames: bool = False
 
+    @property
+    def taught(self) -> Callable[[Out, Batch, ObjectiveSettings], Float[Array, "B C"]]:
+        """The loss to a teacher's scores in the place of labels, which ends at 0."""
+        return _soft_bce if self.activation == "sigmoid" else _soft_ce
+
     def uniform(self, num_classes: int) -> float:
         """A label that says nothing: what smoothing pulls labels towards."""
         return 0.5 if self.activation == "sigmoid" else 1 / num_classes
@@ -138,7 +143,8 @@ class Objective:
         return self._reduced(self.row.loss(out, batch, self.settings))
 
     def training(self, out: Out, batch: Batch) -> Float[Array, " B"]:
-        """The same with smoothed labels and weighted classes.
+        """The same with smoothed labels and weighted classes, and with a teacher's scores (`taught` [B, C] in
+        the batch) by their share.
 
         Raises InputError: weights of classes for a loss that has no parts by class.
         """
@@ -155,7 +161,12 @@ class Objective:
         if self.pos_weight:
             # Of a soft label, the share that is there weighs more: 1 + label (weight - 1).
             parts = parts * (1 + labels * (jnp.asarray(self.pos_weight)[None] - 1))
-        return self._reduced(parts)
+        loss = self._reduced(parts)
+        if "taught" not in batch:
+            return loss
+        share, scores = self.settings.teacher_weight, jax.lax.stop_gradient(batch["taught"])
+        theirs = self._reduced(self.row.taught(out, {**batch, "labels": scores}, self.settings))
+        return share * theirs + (1 - share) * loss
 
     def _reduced(self, parts: Array) -> Float[Array, " B"]:
         if parts.ndim == 1:

@@ -50,6 +50,8 @@ class Run:
     epoch_steps: int = setting(0, least=0)
     # an epoch of fewer steps takes clips more than once, so that it has this many
     least_steps: int = setting(0, least=0)
+    # ends after so many epochs without a better one; 0: after config.epochs
+    early_stop: int = setting(0, least=0)
     # shuffle; balanced: with replacement, classes with few clips more often; round_robin: class after class
     sampling: str = "shuffle"
     # probability that a clip is mixed with another one
@@ -174,6 +176,10 @@ class Objective:
     # of asymmetric: exponents of absent and of present labels, and the score below which an absent one costs
     # nothing
     asymmetric: tuple[float, float, float] = (4.0, 1.0, 0.05)
+    # models whose scores are learned beside the labels, by commas: runs, files or catalogue names
+    teacher: str = ""
+    # how much of the loss is to the teacher's scores; 1: labels are left aside
+    teacher_weight: float = setting(0.9, least=0, most=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +343,10 @@ class Settings:
                 raise InputError(
                     f"config.average_epochs is {span}: it is (first, last), counted from 1, or ()"
                 )
+        if averages.average_epochs and self.run.early_stop:
+            raise InputError(
+                "config.early_stop may end before the epochs of config.average_epochs: set one of the two"
+            )
         if any(epoch < 2 for epoch in optimizer.lr_decay_epochs):
             raise InputError(
                 f"config.lr_decay_epochs is {optimizer.lr_decay_epochs}: epoch 1 begins at config.lr, so "

@@ -126,6 +126,12 @@ class Layout:
         whole = lambda params, rows: step(self._gather(params), rows)
         return jax.jit(whole, out_shardings=self.replicated)
 
+    def rows(self, step: Callable) -> Callable:
+        """(params, rows, number) -> one more array of the batch, placed as its rows are (jit only)."""
+        split = NamedSharding(self.mesh, PartitionSpec(AXES))
+        whole = lambda params, rows, number: step(self._gather(params), rows, number)
+        return jax.jit(whole, out_shardings=split)
+
     def _pmap(self, step: Callable, **options) -> Callable:
         return jax.pmap(
             functools.partial(step, axis_name=PMAP_AXIS),

@@ -10,8 +10,8 @@ cnn14_decision_max, cnn14_decision_att or wavegram_logmel_cnn14 (which hears wav
 
 An epoch is 2,000 steps, after which PANNs evaluates; 32 mixed pairs a step. Published mAP: CNN14 .431 (.438
 at 16 kHz), with the wavegram .439, CNN10 .380, CNN6 .343, frame-wise .385 (max) and .425 (attention), after
-600,000 steps, three to seven days on a V100; CNN14 .278 on the balanced set. Shards of log-mels hold decibels in 16 bits: exact to
-.03 dB.
+600,000 steps, three to seven days on a V100; CNN14 .278 on the balanced set. Shards of log-mels hold decibels
+in 16 bits: exact to .03 dB.
 """
 
 from ast_jax.config import base, enlarge, panns, suffix_options

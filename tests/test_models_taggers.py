@@ -91,9 +91,8 @@ def test_psla_is_the_published_arithmetic(tmp_path, scale, frames):
 
 
 FRAMES, CLASSES, CLIPS, STEPS = 64, 5, 6, 40
-RATES = dict.fromkeys(("cnn14", "wavegram_logmel_cnn14"), {"lr": 1e-3, "amsgrad": True, "adam_b1": 0.9}) | {
-    "psla": {"lr": 1e-2}
-}
+_ADAM = {"lr": 1e-3, "amsgrad": True, "adam_b1": 0.9}
+RATES = {"cnn14": _ADAM, "wavegram_logmel_cnn14": _ADAM, "psla": {"lr": 1e-2}}
 
 
 def batch() -> dict[str, np.ndarray]:

@@ -396,3 +396,12 @@ def test_predict_tags_files_and_reports_the_broken_one(whole, sounds, tmp_path, 
     assert sum(tag["score"] for tag in tags["tags"]) == pytest.approx(1, abs=1e-3)
     assert "broken.wav" in err
     assert os.path.exists(broken)
+
+
+def test_a_student_learns_from_a_run_and_stops_early(whole, sounds, data_dir, tmp_path, capfd):
+    """A rate of 0 never gets better; the same command again finds the run done."""
+    changes = {"teacher": str(whole), "lr": 0.0, "epochs": 6, "early_stop": 2}
+    for _ in range(2):
+        results = train(settings(sounds, data_dir, **changes), tmp_path / "student")
+        assert results["last"]["epoch"] == 3
+    assert "nothing better since epoch 1: stops early, 12 of 24 steps are left out" in capfd.readouterr().err

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from ast_jax.errors import InputError
+from ast_jax.features.front_end import FrontEnd
 from ast_jax.features.slaney import Slaney
 from ast_jax.models.base import Between
 from ast_jax.models.layers import BatchNorm, Convolution, dropped, folded, log_odds, rows_of
@@ -133,7 +134,7 @@ class CNN14(nnx.Module):
         return self.head(embedding), {"embedding": embedding, "sequence": steps}
 
     @property
-    def front_end(self) -> Slaney:
+    def front_end(self) -> FrontEnd:
         """PANNs' of this sample rate; the first layer normalises."""
         return front_end_at(self.config.sample_rate_hz)
 

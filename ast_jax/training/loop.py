@@ -37,11 +37,14 @@ from ast_jax.training.journal import Clock, open_journal
 from ast_jax.training.profile import PeakShare, Profiler
 from ast_jax.training.program import Program, placed_shapes, train_program
 from ast_jax.training.step import evaluated, variables
+from ast_jax.training.teacher import teacher_of
 from ast_jax.weights.model_card import model_card
 
 STATUS_TERMINATED = 128 + signal.SIGTERM
 # Steps begun and not done: enough that the device never waits, few enough that a stop is heard soon.
 IN_FLIGHT = 2
+# What a checkpoint says beside its arrays, before the first step; `rose`: when the figure was last bettered.
+NOTHING_YET = {"offset": 0, "seconds": 0.0, "best": None, "last": None, "init": None, "rose": 0}
 
 
 @dataclasses.dataclass
@@ -95,6 +98,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             settings, num_classes, front_end=front_end, loss=loss, epoch_steps=epoch_steps
         )
         layout = program.layout
+        teach = teacher_of(settings, program.what, layout, prepared.label_names)
         score = Scorer(
             program.graphdef,
             layout,
@@ -218,9 +222,14 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
                 better = metric.higher_is_better
                 for line in easy.doubts(record["easy"], run.metric, row[run.metric], higher_is_better=better):
                     journal.say(line)
+            if record["best"] is None or best["value"] != record["best"]["value"]:
+                record["rose"] = epoch
             record.update(last=row, best=best, averaged=count)
             save(row[run.metric])
             clock.restart()
+
+        def had_enough() -> bool:
+            return bool(run.early_stop and step // epoch_steps - record["rose"] >= run.early_stop)
 
         try:
             # ---- Steps: every one that is left
@@ -244,8 +253,8 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             # Beyond a checkpoint that is still being written, at most: what dies there is done again from the
             # one before.
             ahead, saved_at = max(1, (run.save_every or epoch_steps) // 10), -total_steps
-            for batch in clock.timed(to_device(layout, read)):
-                standing.state, figures = program.step(standing.state, batch)
+            for batch in () if had_enough() else clock.timed(to_device(layout, read)):
+                standing.state, figures = program.step(standing.state, teach(batch, step))
                 step += 1
                 unseen.append((step, figures))
                 if len(unseen) > IN_FLIGHT:
@@ -260,6 +269,10 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
                 if ends_epoch:
                     saved_at = step
                     end_epoch()
+                    if had_enough():
+                        left = f"{total_steps - step} of {total_steps} steps are left out"
+                        journal.say(f"nothing better since epoch {record['rose']}: stops early, {left}")
+                        break
                 elif run.save_every and step % run.save_every == 0:
                     saved_at = step
                     save()
@@ -316,7 +329,7 @@ def begin(settings: Settings, program: Program, scores_shape: tuple[int, int]) -
     """The state before step 0."""
     run, start = settings.run, settings.start
     model = build(settings.model.family, program.model.config, seed=run.seed)
-    record: dict[str, Any] = {"offset": 0, "seconds": 0.0, "best": None, "last": None, "init": None}
+    record: dict[str, Any] = dict(NOTHING_YET)
     if start.init_from:
         from ast_jax.weights import initialise
 
@@ -343,7 +356,7 @@ def restored(store: Store, shapes: dict[str, Any], program: Program) -> Standing
     assert found is not None  # there are checkpoints, and a damaged one raises
     whole = program.layout.place(found.state)
     state = {key: whole[key] for key in program.state}
-    record = {"offset": 0, "seconds": 0.0, "best": None, "last": None, "init": None} | found.meta
+    record = NOTHING_YET | found.meta
     return Standing(state, {key: whole[key] for key in whole if key not in state}, record)
 
 

@@ -151,5 +151,7 @@ def batch_shapes(
         front_end=front_end,
         grid=grid,
     )
+    if settings.objective.teacher:
+        row["taught"] = np.zeros(num_classes, np.float32)
     rows = layout.num_rows(run.batch_size, run.accumulate)
     return {key: jax.ShapeDtypeStruct((rows, *np.shape(value)), value.dtype) for key, value in row.items()}
