@@ -93,6 +93,31 @@ def psla(config: ConfigDict, scale: str, *, frames: int) -> None:
     config.mixup, config.freq_mask, config.time_mask = 0.5, 48, min(192, frames // 5)
 
 
+FINE_TUNING = ("S", "scratch", "cpu", "waveform")
+
+
+def fine_tuning(config: ConfigDict, options: Mapping[str, object], *, seconds: float) -> None:
+    """A recipe for a set of one label a clip that the AST paper does not have, as its ESC-50: from AudioSet's
+    checkpoint; by the words of FINE_TUNING from ImageNet (`S`), from scratch, small for two cores (and from
+    scratch), on shards of waveforms.
+    """
+    config.loss, config.metric = "ce", "accuracy"
+    config.num_frames = round(100 * seconds / 16 + 0.5) * 16
+    config.freq_mask, config.time_mask = 24, config.num_frames // 5
+    config.epochs, config.batch_size, config.lr = 25, 48, 1e-5
+    config.lr_decay, config.lr_decay_epochs = 0.85, tuple(range(6, 26))
+    config.init_from = "ast_audioset_10_10_0.4593"
+    if options["S"]:
+        config.init_from, config.lr = "deit_base_distilled_patch16_384", 1e-4
+    if options["scratch"] or options["cpu"]:
+        config.init_from, config.lr = "", 1e-4
+    if options["cpu"]:
+        config.model.variant, config.model.depth, config.model.strides = "tiny", 6, (16, 16)
+        config.batch_size, config.lr = 16, 5e-4
+    if options["waveform"]:
+        config.dataset.kind = "waveform"
+
+
 def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
     """Makes the model of a recipe for small sets another one: `ast` leaves it, then there are PANNs, `psla`
     and `psla_SCALE`. Raises InputError for another name.

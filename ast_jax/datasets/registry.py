@@ -22,6 +22,12 @@ DATASETS = {
     "audioset": "ast_jax.datasets.audioset:list_clips",
     "folder": "ast_jax.datasets.folder:list_clips",
     "events": "ast_jax.datasets.events:list_clips",
+    "fsd50k": "ast_jax.datasets.fsd50k:list_clips",
+    "urbansound8k": "ast_jax.datasets.urbansound8k:list_clips",
+    "nsynth": "ast_jax.datasets.nsynth:list_clips",
+    "gtzan": "ast_jax.datasets.gtzan:list_clips",
+    "vggsound": "ast_jax.datasets.vggsound:list_clips",
+    "tau_scenes": "ast_jax.datasets.tau_scenes:list_clips",
     "synthetic": "ast_jax.datasets.synthetic:list_clips",
 }
 

@@ -1,0 +1,185 @@
+"""Sets in their published layouts: what each table says, and what is said where one is missing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from sound_trees import write_rows, write_wav
+
+from ast_jax.datasets import fsd50k, gtzan, nsynth, tau_scenes, urbansound8k, vggsound
+from ast_jax.errors import InputError
+from ast_jax.recipes import parse
+from ast_jax.training.loop import train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def found(listing) -> dict[str, list[tuple[str, list[str]]]]:
+    """{split: [(id, names of its labels)]}"""
+    names = listing.label_names
+    return {
+        split: [(clip.id, [names[label] for label in clip.labels]) for clip in clips]
+        for split, clips in listing.splits.items()
+    }
+
+
+def wavs(paths) -> None:
+    """A quarter of a second each, no two alike."""
+    for seed, path in enumerate(paths):
+        write_wav(path, 4000, seed=seed)
+
+
+def fsd50k_tree(root: Path) -> Path:
+    truth = root / "FSD50K.ground_truth"
+    write_rows(truth / "vocabulary.csv", [(0, "Bark", "/m/05tny_"), (1, "Meow", "/m/07qrkrw")])
+    dev = [(11, "Bark", "/m/05tny_", "train"), (12, "Meow,Bark", "x", "train"), (13, "Meow", "x", "val")]
+    write_rows(truth / "dev.csv", [("fname", "labels", "mids", "split"), *dev])
+    write_rows(truth / "eval.csv", [("fname", "labels", "mids"), (21, "Meow", "/m/07qrkrw")])
+    wavs(root / "FSD50K.dev_audio" / f"{name}.wav" for name in (11, 12, 13))
+    wavs([root / "FSD50K.eval_audio" / "21.wav"])
+    return root
+
+
+def urbansound8k_tree(root: Path) -> Path:
+    rows = [(f"{i}-{i % 2}-0-{i}.wav", 1 + i % 10, i % 2, ("siren", "drilling")[i % 2]) for i in range(20)]
+    header = ("slice_file_name", "fold", "classID", "class")
+    write_rows(root / "metadata" / "UrbanSound8K.csv", [header, *rows])
+    wavs(root / "audio" / f"fold{fold}" / name for name, fold, *_ in rows)
+    return root
+
+
+def nsynth_tree(root: Path) -> Path:
+    for split, count in (("train", 4), ("valid", 2), ("test", 2)):
+        notes = {
+            f"{('flute', 'bass')[i % 2]}_{split}_{i:03}": {
+                "instrument_family": (2, 0)[i % 2],
+                "pitch": 60 + i,
+            }
+            for i in range(count)
+        }
+        folder = root / f"nsynth-{split}"
+        wavs(folder / "audio" / f"{name}.wav" for name in notes)
+        (folder / "examples.json").write_text(json.dumps(notes))
+    return root
+
+
+def gtzan_tree(root: Path) -> Path:
+    lists = {"train": (0, 1), "valid": (2,), "test": (3,)}
+    for split, numbers in lists.items():
+        lines = [f"{genre}/{genre}.{i:05}.wav" for genre in ("blues", "rock") for i in numbers]
+        (root / f"{split}_filtered.txt").parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{split}_filtered.txt").write_text("\n".join(lines) + "\n")
+        wavs(root / "genres" / line for line in lines)
+    return root
+
+
+def vggsound_tree(root: Path) -> Path:
+    rows = [
+        ("a-B_c", 30, "people, laughing", "train"),
+        ("--0d", 4, "dog barking", "train"),
+        ("gone", 9, "owl", "test"),
+        ("here", 120, "dog barking", "test"),
+    ]
+    write_rows(root / "vggsound.csv", rows)
+    wavs(root / "clips" / f"{name}_{start:06}.wav" for name, start, *_ in rows if name != "gone")
+    return root
+
+
+def tau_tree(root: Path) -> Path:
+    for name, numbers in (("train", (0, 1, 2, 3)), ("evaluate", (4, 5))):
+        rows = [(f"audio/{('park', 'bus')[i % 2]}-rome-{i}.wav", ("park", "bus")[i % 2]) for i in numbers]
+        path = root / "evaluation_setup" / f"fold1_{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join("\t".join(row) + "\n" for row in [("filename", "scene_label"), *rows]))
+        wavs(root / row[0] for row in rows)
+    return root
+
+
+def test_fsd50k_has_several_labels_and_the_official_split(tmp_path):
+    listing = fsd50k.list_clips(fsd50k_tree(tmp_path))
+    assert listing.multi_label
+    assert found(listing) == {
+        "train": [("11", ["Bark"]), ("12", ["Bark", "Meow"])],
+        "val": [("13", ["Meow"])],
+        "eval": [("21", ["Meow"])],
+    }
+    assert listing.notes["mids"] == ["/m/05tny_", "/m/07qrkrw"]
+
+
+def test_urbansound8k_has_its_ten_folds(tmp_path):
+    splits = found(urbansound8k.list_clips(urbansound8k_tree(tmp_path)))
+    assert list(splits) == [f"fold{k}" for k in range(1, 11)]
+    assert splits["fold2"] == [("1-1-0-1", ["drilling"]), ("11-1-0-11", ["drilling"])]
+
+
+def test_nsynth_is_by_family_or_by_pitch(tmp_path):
+    tree = nsynth_tree(tmp_path)
+    families = nsynth.list_clips(tree)
+    assert len(families.label_names) == 11
+    assert found(families)["test"] == [("bass_test_001", ["bass"]), ("flute_test_000", ["flute"])]
+    assert found(nsynth.list_clips(tree, label="pitch"))["valid"][1] == ("flute_valid_000", ["pitch_60"])
+
+
+def test_gtzan_is_what_the_filtered_lists_say(tmp_path):
+    splits = found(gtzan.list_clips(gtzan_tree(tmp_path)))
+    assert {split: len(clips) for split, clips in splits.items()} == {"train": 4, "valid": 2, "test": 2}
+    assert splits["test"] == [("blues.00003", ["blues"]), ("rock.00003", ["rock"])]
+
+
+def test_vggsound_counts_what_is_gone(tmp_path):
+    listing = vggsound.list_clips(vggsound_tree(tmp_path))
+    assert listing.label_names == ("dog barking", "owl", "people, laughing")
+    assert found(listing)["test"] == [("here_000120", ["dog barking"])]
+    assert listing.notes["coverage"]["test"] == {"listed": 2, "found": 1, "share": 0.5}
+
+
+def test_tau_scenes_has_the_published_fold(tmp_path):
+    splits = found(tau_scenes.list_clips(tau_tree(tmp_path)))
+    assert splits["evaluate"] == [("bus-rome-5", ["bus"]), ("park-rome-4", ["park"])]
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (fsd50k, "no FSD50K.ground_truth/vocabulary.csv in .*: give the directory of FSD50K"),
+        (urbansound8k, "no metadata/UrbanSound8K.csv in .*: give the directory"),
+        (nsynth, "no nsynth-train, nsynth-valid or nsynth-test"),
+        (gtzan, "no train_filtered.txt, valid_filtered.txt, test_filtered.txt below it"),
+        (vggsound, "no vggsound.csv below"),
+        (tau_scenes, "no evaluation_setup/fold1_train.csv in"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, module, said):
+    with pytest.raises(InputError, match=said):
+        module.list_clips(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spec", "tree"),
+    [
+        ("psla.py:fsd50k,scratch", fsd50k_tree),
+        ("urbansound8k.py:cpu,fold=3", urbansound8k_tree),
+        ("nsynth.py:cpu", nsynth_tree),
+        ("gtzan.py:cpu", gtzan_tree),
+        ("vggsound.py:cpu", vggsound_tree),
+        ("tau_scenes.py:cpu", tau_tree),
+    ],
+)
+def test_its_recipe_runs_for_a_step(tmp_path, spec, tree):
+    """The recipe as it is, its model and length as small as they get."""
+    small = {"model.width": 16, "model.depth": 1, "model.num_heads": 2}
+    if spec.startswith("psla"):  # which compiles for long: another model in its place
+        small |= {"model.family": "ast", "model.options": "{}", "average_epochs": "()"}
+    values = {
+        "dataset.source_dir": tree(tmp_path / "set"),
+        "dataset.data_dir": tmp_path / "data",
+        "num_frames": 64,
+        "time_mask": 8,
+        "epochs": 1,
+        "batch_size": 4,
+        **small,
+    }
+    flags = [f"--config={ROOT / 'configs' / spec}", *(f"--config.{k}={v}" for k, v in values.items())]
+    results = train(parse(flags)[0], tmp_path / "run")
+    assert results["last"]["epoch"] == 1
