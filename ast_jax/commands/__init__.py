@@ -20,6 +20,7 @@ COMMANDS = {
         "ast_jax.commands.evaluate",
         "metrics of a run or checkpoint, or of several as an ensemble, without training",
     ),
+    "enhance": ("ast_jax.commands.enhance", "PSLA's enhanced labels, from a run's scores and an ontology"),
     "convert": (
         "ast_jax.commands.convert",
         "weights -> Flax, the reference's .pth, Hugging Face, .npz, StableHLO or ONNX",
@@ -41,6 +42,8 @@ COMMANDS = {
         "a table of events against another: F1 by events and segments",
     ),
     "embed": ("ast_jax.commands.embed", "embeddings of sound files -> .npz or .parquet"),
+    "index": ("ast_jax.commands.search", "an index of sounds, to search in; grows by new files"),
+    "search": ("ast_jax.commands.search", "the windows of an index that sound most like a file"),
     "probe": ("ast_jax.commands.probe", "a classifier on embeddings of your classes, cross-validated"),
     "explain": (
         "ast_jax.commands.explain",

@@ -1,0 +1,164 @@
+"""`index` and `search`: the sounds that are most like one."""
+
+import html
+import sys
+from json import dumps
+from operator import itemgetter
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import numpy as np
+
+from ast_jax.commands.cli import Flag
+from ast_jax.commands.models import AS_IT_IS, WindowS, load_with_grid
+from ast_jax.errors import InputError
+from ast_jax.inference.store import Found, Store
+
+
+def index(
+    sounds: Annotated[list[Path], Flag("sound files, or directories of them", metavar="FILE")],
+    *,
+    model: Annotated[str, Flag("a run or checkpoint, an image model too")],
+    out: Annotated[Path, Flag("the index, a directory; one that is there grows")],
+    window_s: WindowS = None,
+    hop_s: Annotated[float | None, Flag("seconds between windows (default: the window)", above=0)] = None,
+    kind: Annotated[
+        Literal["token", "mean"], Flag("what stands for a window: token (what the head reads), mean (steps)")
+    ] = "mean",
+) -> None:
+    """An index of sounds by what a model makes of them, to search in.
+
+      python -m ast_jax index RECORDINGS --model=RUN --out=index
+      python -m ast_jax search QUERY.wav --index=index
+
+    The same command again adds what is new or has changed and goes on where it was stopped. Files that
+    cannot be heard are reported, the others are in the index all the same; then the status is 1.
+    """
+    from ast_jax.inference.embed import embed_files, embedder
+    from ast_jax.inference.files import Failures, sound_files
+
+    files = sound_files(sounds)
+    loaded, grid = load_with_grid(model, AS_IT_IS, window_s=window_s, hop_s=hop_s)
+    about = {
+        "model": model,
+        "kind": kind,
+        "window_s": grid.window_s,
+        "hop_s": grid.hop / grid.front_end.sample_rate_hz,
+    }
+    store = Store.open(out, about | {"width": _width(loaded)})
+    new = [file for file in files if not (file.is_file() and store.has(file))]
+    if len(new) < len(files):
+        print(f"{len(files) - len(new)} of {len(files)} files are in {out} as they are", file=sys.stderr)
+    failures = Failures(len(files), "indexed")
+    for one in embed_files(new, grid, embedder(loaded, itemgetter(kind)), failures):
+        store.add(Path(str(one.file)), one.starts_s, one.ends_s, np.stack(one.answers))
+    print(f"{len(store)} windows of {store.num_files} files in {out}")
+    failures.exit_if_any()
+
+
+def search(
+    query: Annotated[Path, Flag("a sound file")],
+    *,
+    index: Annotated[Path, Flag("what `index` has made")],
+    from_s: Annotated[float | None, Flag("the part of the query that begins there", least=0)] = None,
+    to_s: Annotated[float | None, Flag("and ends there (default: a window later)", above=0)] = None,
+    top: Annotated[int, Flag("windows shown", least=1)] = 10,
+    once: Annotated[bool, Flag("each file's best window alone")] = False,
+    json: Annotated[bool, Flag("a list of objects")] = False,
+    form: Annotated[
+        Literal["csv", "tsv", "audacity", "raven"] | None, Flag("a table for other programs, with --out")
+    ] = None,
+    out: Annotated[Path | None, Flag("the table; of audacity and raven a directory, a table a file")] = None,
+    page: Annotated[Path | None, Flag("an HTML page with players", output=True)] = None,
+) -> None:
+    """The windows of an index that sound most like a file, or like a part of it.
+
+      python -m ast_jax search QUERY.wav --index=index [--from_s=2 --to_s=5] [--page=found.html]
+
+    By the cosine of embeddings, exactly: every window is looked at. The query itself is left out where it is
+    in the index.
+    """
+    if to_s is not None and (from_s is None or to_s <= from_s):
+        raise InputError("--to_s is the end of a part: give --from_s before it")
+    if (form is None) != (out is None):
+        raise InputError("--form and --out go together")
+    store = Store.open(index)
+    vector = _of_query(store, query, from_s, to_s)
+    found = store.search(vector, top, once=once, without=str(query.absolute()))
+    if page is not None:
+        page.write_text(_page(query, found), encoding="utf-8")
+    if out is not None:
+        _write_table(found, f"like {query.name}", form or "csv", out)
+    if json:
+        print(dumps([vars(one) for one in found]))
+        return
+    for one in found:
+        print(f"{one.score:.3f}  {one.start_s:8.2f} to {one.end_s:8.2f} s  {one.file}")
+
+
+def _write_table(found: list[Found], label: str, form: str, out: Path) -> None:
+    from ast_jax.events import FORMS, Event, write_events
+
+    events = [Event(one.file, one.start_s, one.end_s, label, one.score) for one in found]
+    if form in ("csv", "tsv"):
+        out.write_text(write_events(events, form), encoding="utf-8")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for file in dict.fromkeys(event.file for event in events):
+        own = sorted((event for event in events if event.file == file), key=lambda event: event.onset_s)
+        (out / f"{Path(file).name}{FORMS[form]}").write_text(write_events(own, form), encoding="utf-8")
+
+
+def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | None) -> np.ndarray:
+    """Its embedding as the index has them: of a part, or the mean over its windows."""
+    from ast_jax.inference.embed import embed_files, embedder
+    from ast_jax.inference.explain import window_at
+    from ast_jax.inference.files import Failures
+
+    about = store.about
+    loaded, grid = load_with_grid(about["model"], AS_IT_IS, window_s=about["window_s"], hop_s=about["hop_s"])
+    if _width(loaded) != about["width"]:
+        raise InputError(f"{about['model']} is another model than that of the index: make the index again")
+    forward = embedder(loaded, itemgetter(about["kind"]))
+    if from_s is None:
+        failures = Failures(1, "heard")
+        heard = list(embed_files([query], grid, forward, failures))
+        failures.exit_if_any()
+        return np.mean(heard[0].answers, axis=0)
+    fbank = window_at(query, from_s, grid)
+    if to_s is not None:
+        fbank = fbank[: max(1, round((to_s - from_s) / grid.front_end.seconds(1)))]
+    length = loaded.model.config.num_frames
+    padded = np.full((1, length, fbank.shape[1]), grid.front_end.padding, np.float32)
+    padded[0, : len(fbank)] = fbank[:length]
+    return np.asarray(forward(padded, np.array([min(len(fbank), length)], np.int32)))[0]
+
+
+def _width(loaded) -> int:
+    from ast_jax.models.base import outputs
+
+    return int(outputs(loaded.model)["embedding"].shape[-1])
+
+
+def _page(query: Path, found: list[Found]) -> str:
+    rows = "\n".join(
+        f"<tr><td>{one.score:.3f}<td>{one.start_s:.2f} to {one.end_s:.2f} s"
+        f'<td><audio controls preload="none" src="{_address(one.file, one.start_s, one.end_s)}"></audio>'
+        f"<td>{html.escape(one.file)}"
+        for one in found
+    )
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Like {html.escape(query.name)}</title>
+<style>body {{ font: 1rem sans-serif; margin: 2rem }} td {{ padding: .2rem .8rem }}</style>
+<h1>Like {html.escape(query.name)}</h1>
+<p><audio controls src="{_address(str(query.absolute()))}"></audio></p>
+<table><tr><th>cosine<th>when<th>sound<th>file
+{rows}
+</table></html>
+"""
+
+
+def _address(file: str, start_s: float | None = None, end_s: float | None = None) -> str:
+    part = "" if start_s is None else f"#t={start_s:.2f},{end_s:.2f}"
+    return f"file://{quote(file)}{part}"

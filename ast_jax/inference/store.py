@@ -1,0 +1,172 @@
+"""A store of embeddings on disk, which grows by files and is searched exactly: a row each window.
+
+R rows, D width. A directory of
+
+- `about.json`: the model and how sounds are cut, written once;
+- `vectors.f32`: rows of D float32 numbers of unit length, appended;
+- `files.jsonl`: a line a file (its path, size, time of change, and when its windows begin and end), written
+  after its rows are: what a crash tore off is cut away when the store is next opened for growing.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ast_jax.errors import InputError
+
+# Rows looked at at once: 64 MiB of 1,024 numbers.
+_BLOCK = 16_384
+ABOUT, VECTORS, FILES = "about.json", "vectors.f32", "files.jsonl"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A window like the query; `score` is the cosine, 1 for the same."""
+
+    file: str
+    start_s: float
+    end_s: float
+    score: float
+
+
+class Store:
+    """Opened for growing and for searching; one writer at a time."""
+
+    def __init__(self, root: Path, about: dict[str, Any], *, grows: bool):
+        self.root, self.about = root, about
+        self._files: list[dict[str, Any]] = self._whole_lines(mend=grows)
+        # the newest line of a file counts
+        self._newest = {entry["file"]: place for place, entry in enumerate(self._files)}
+
+    @classmethod
+    def open(cls, root: Path, about: dict[str, Any] | None = None) -> "Store":
+        """The store at `root`; to let it grow, `about` says what it is to be, and it is made where there is
+        none.
+
+        Raises InputError: no store there and nothing to make one of, or one that is about something else.
+        """
+        path = root / ABOUT
+        if not path.is_file():
+            if about is None:
+                raise InputError(f"{root} holds no index: `index SOUNDS --model=RUN --out={root}` makes one")
+            if root.is_dir() and any(root.iterdir()):
+                raise InputError(f"{root} is not empty and holds no index: name another directory")
+            root.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(about, indent=1) + "\n")
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}): make the index again") from None
+        if about is not None and (wrong := [key for key in about if stored.get(key) != about[key]]):
+            raise InputError(
+                f"the index {root} has {', '.join(f'{key} {stored.get(key)}' for key in wrong)}, asked for "
+                f"{', '.join(str(about[key]) for key in wrong)}: name another --out"
+            )
+        return cls(root, stored, grows=about is not None)
+
+    def has(self, file: Path) -> bool:
+        """Whether the file is in it as it is now."""
+        place = self._newest.get(str(file.absolute()))
+        return place is not None and self._files[place]["stamp"] == _stamp(file)
+
+    def add(self, file: Path, starts_s: Any, ends_s: Any, vectors: Float[np.ndarray, "R D"]) -> None:
+        """A file's windows, in the place of those that it had before."""
+        vectors = unit(vectors)
+        if vectors.shape[1] != self.about["width"]:
+            raise InputError(f"rows of {vectors.shape[1]}, and the index has {self.about['width']}")
+        with (self.root / VECTORS).open("ab") as out:
+            out.write(vectors.astype("<f4").tobytes())
+            out.flush()
+            os.fsync(out.fileno())
+        entry = {"file": str(file.absolute()), "stamp": _stamp(file)}
+        entry |= {"starts_s": [float(x) for x in starts_s], "ends_s": [float(x) for x in ends_s]}
+        with (self.root / FILES).open("a") as out:
+            out.write(json.dumps(entry) + "\n")
+        self._newest[entry["file"]] = len(self._files)
+        self._files.append(entry)
+
+    def __len__(self) -> int:
+        """Windows of all files as they were heard last."""
+        return sum(len(self._files[place]["starts_s"]) for place in self._newest.values())
+
+    def vectors(self) -> dict[str, Float[np.ndarray, "r D"]]:
+        """Each file's rows, as they were heard last."""
+        owner, _ = self._rows()
+        held = np.memmap(self.root / VECTORS, "<f4", "r", shape=(len(owner), self.about["width"]))
+        first = np.searchsorted(owner, np.arange(len(self._files) + 1))
+        return {file: held[first[place] : first[place + 1]] for file, place in self._newest.items()}
+
+    @property
+    def num_files(self) -> int:
+        """Files in it."""
+        return len(self._newest)
+
+    def search(
+        self, query: Float[np.ndarray, " D"], most: int, *, once: bool = False, without: str = ""
+    ) -> list[Found]:
+        """The windows nearest to `query` by cosine, best first, of equals the earlier one.
+
+        With `once`, each file's best window alone; `without` leaves a file out. Reads a block of rows at a
+        time.
+        """
+        owner, place = self._rows()
+        width, wanted = self.about["width"], unit(query[None])[0].astype(np.float32)
+        scores = np.full(len(owner), -np.inf, np.float32)
+        if len(owner):
+            vectors = np.memmap(self.root / VECTORS, "<f4", "r", shape=(len(owner), width))
+            for first in range(0, len(owner), _BLOCK):
+                scores[first : first + _BLOCK] = vectors[first : first + _BLOCK] @ wanted
+        old = np.array([self._newest[entry["file"]] != i for i, entry in enumerate(self._files)], bool)
+        hidden = old | np.array([entry["file"] == without for entry in self._files], bool)
+        scores[hidden[owner]] = -np.inf
+        found: list[Found] = []
+        seen: set[int] = set()
+        for row in np.argsort(-scores, kind="stable"):
+            if len(found) == most or scores[row] == -np.inf:
+                break
+            if once and int(owner[row]) in seen:
+                continue
+            seen.add(int(owner[row]))
+            entry, i = self._files[owner[row]], place[row]
+            found.append(
+                Found(entry["file"], entry["starts_s"][i], entry["ends_s"][i], round(float(scores[row]), 6))
+            )
+        return found
+
+    def _rows(self) -> tuple[Int[np.ndarray, " R"], Int[np.ndarray, " R"]]:
+        """Of each row: its line of `files.jsonl`, and which of that file's windows it is."""
+        counts = np.array([len(entry["starts_s"]) for entry in self._files], np.int64)
+        owner = np.repeat(np.arange(len(counts)), counts)
+        return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    def _whole_lines(self, *, mend: bool) -> list[dict[str, Any]]:
+        """The files that were written to their end; with `mend`, what a crash tore off is cut away."""
+        listed, vectors = self.root / FILES, self.root / VECTORS
+        held = listed.read_bytes() if listed.exists() else b""
+        whole = held[: held.rfind(b"\n") + 1]
+        entries = [json.loads(line) for line in whole.splitlines()]
+        needed = 4 * self.about["width"] * sum(len(entry["starts_s"]) for entry in entries)
+        size = vectors.stat().st_size if vectors.exists() else 0
+        if size < needed:
+            raise InputError(f"{vectors} has {size} bytes, wanted {needed}: make the index again")
+        if mend and len(whole) < len(held):
+            os.truncate(listed, len(whole))
+        if mend and size > needed:
+            os.truncate(vectors, needed)
+        return entries
+
+
+def unit(vectors: Float[np.ndarray, "R D"]) -> Float[np.ndarray, "R D"]:
+    """Each row at length 1; zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12)
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,123 @@
+"""The store against a direct search; growth, changed files, a crash; the commands on a few sounds."""
+
+import json
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import tried
+
+from ast_jax.commands import invoke
+from ast_jax.errors import InputError
+from ast_jax.events import read_events
+from ast_jax.inference.store import FILES, VECTORS, Store
+from ast_jax.models import AST, ASTConfig
+from ast_jax.weights import LoadedModel
+
+RATE, ABOUT = 16_000, {"model": "m", "kind": "mean", "width": 4}
+CONFIG = ASTConfig(num_classes=2, num_frames=64, width=8, depth=2, num_heads=1, strides=(16, 12))
+
+
+def filled(root, counts, seed=0):
+    """A store of so many rows a file, the files, and {(file, window): row of unit length}."""
+    store, rng, rows, files = Store.open(root / "index", ABOUT), np.random.default_rng(seed), {}, []
+    for number, count in enumerate(counts):
+        file = root / f"{number}.wav"
+        file.write_bytes(bytes(number))
+        vectors = rng.normal(size=(count, 4)).astype(np.float32)
+        store.add(file, np.arange(count), np.arange(count) + 1, vectors)
+        files.append(file)
+        rows |= {(str(file), i): v / np.linalg.norm(v) for i, v in enumerate(vectors)}
+    return store, files, rows
+
+
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=6), seed=st.integers(0, 1000))
+@tried(20)
+def test_a_search_is_a_sort_by_cosine(tmp_path_factory, counts, seed):
+    store, files, rows = filled(tmp_path_factory.mktemp("store"), counts, seed)
+    query = np.random.default_rng(seed + 1).normal(size=4).astype(np.float32)
+    cosine = {key: row @ query / np.linalg.norm(query) for key, row in rows.items()}
+    best = sorted(cosine, key=lambda key: -cosine[key])[:3]
+    found = store.search(query, 3)
+    assert [(one.file, int(one.start_s)) for one in found] == best
+    np.testing.assert_allclose([one.score for one in found], [cosine[key] for key in best], atol=1e-5)
+    assert {one.file for one in store.search(query, 99, once=True)} == set(map(str, files))
+    assert str(files[0]) not in {one.file for one in store.search(query, 99, without=str(files[0]))}
+
+
+def test_a_file_that_changed_takes_the_place_of_what_it_was(tmp_path):
+    store, files, _ = filled(tmp_path, [2, 1])
+    assert store.has(files[1])
+    files[1].write_bytes(b"longer")
+    assert not store.has(files[1])
+    store.add(files[1], [0, 1], [1, 2], np.eye(4, dtype=np.float32)[:2])
+    again = Store.open(tmp_path / "index")
+    assert (len(again), again.num_files) == (4, 2)
+    assert again.has(files[1])
+    assert again.search(np.eye(4, dtype=np.float32)[1], 1)[0].score == 1
+
+
+def test_what_a_crash_tore_off_is_cut_away_and_no_search_does_it(tmp_path):
+    filled(tmp_path, [2, 1])
+    index = tmp_path / "index"
+    whole = [(index / name).read_bytes() for name in (VECTORS, FILES)]
+    for name, torn in ((VECTORS, b"abc"), (FILES, b'{"file": "x", "st')):
+        with (index / name).open("ab") as file:
+            file.write(torn)
+    assert len(Store.open(index)) == 3
+    assert (index / VECTORS).read_bytes() != whole[0]
+    assert len(Store.open(index, ABOUT)) == 3
+    assert [(index / name).read_bytes() for name in (VECTORS, FILES)] == whole
+
+
+def test_what_is_no_index_or_another_one_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no index"):
+        Store.open(tmp_path / "nothing")
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty and holds no index"):
+        Store.open(tmp_path, ABOUT)
+    Store.open(tmp_path / "index", ABOUT)
+    with pytest.raises(InputError, match="has kind mean, asked for token"):
+        Store.open(tmp_path / "index", ABOUT | {"kind": "token"})
+
+
+def test_the_commands_find_the_same_sound_again(tmp_path, monkeypatch, capsys):
+    """A tone hidden in the second window of a noise file is the nearest to the tone, by file and by part."""
+    model = AST(CONFIG, rngs=nnx.Rngs(0))
+    model.pos_embed[...] = jnp.zeros_like(model.pos_embed[...])
+    loaded = LoadedModel(model, ["a", "b"], model.front_end.with_statistics(-4.0, 4.0), "softmax")
+    monkeypatch.setattr("ast_jax.weights.load_model", lambda source, **options: loaded)
+    rng, t = np.random.default_rng(0), np.arange(round(0.65 * RATE)) / RATE
+    tone, sounds = 0.3 * np.sin(2 * np.pi * 700 * t), tmp_path / "sounds"
+    sounds.mkdir()
+    for number in range(3):
+        noise = rng.normal(0, 0.05, 2 * len(t))
+        if number == 1:
+            noise[len(t) :] = tone
+        soundfile.write(sounds / f"{number}.wav", noise, RATE)
+    soundfile.write(tmp_path / "tone.wav", tone, RATE)
+    index = f"--out={tmp_path / 'index'}"
+    for said in ("6 windows of 3 files", "6 windows of 3 files"):
+        invoke("index", [str(sounds), "--model=m", index, "--window_s=0.65"])
+        assert said in capsys.readouterr().out
+    soundfile.write(sounds / "new.wav", rng.normal(0, 0.05, len(t)), RATE)
+    invoke("index", [str(sounds), "--model=m", index, "--window_s=0.65"])
+    captured = capsys.readouterr()
+    assert "7 windows of 4 files" in captured.out
+    assert "3 of 4 files are in" in captured.err
+    where = f"--index={tmp_path / 'index'}"
+    page, table = tmp_path / "found.html", tmp_path / "tables"
+    told = [f"--page={page}", "--form=raven", f"--out={table}"]
+    for query in ([str(tmp_path / "tone.wav"), *told], [str(tmp_path / "tone.wav"), "--from_s=0.1"]):
+        invoke("search", [*query, where, "--json", "--top=2"])
+        best = json.loads(capsys.readouterr().out)[0]
+        assert best["file"].endswith("1.wav")
+        assert best["start_s"] == pytest.approx(0.65)
+    assert len(re.findall("<audio", page.read_text())) == 3
+    events = read_events(table / "1.wav.selections.txt")
+    assert pytest.approx(0.65) in [event.onset_s for event in events]
