@@ -662,5 +662,41 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "round(self._ends_s * rate) // steps.each"),
         ("an ensemble is its first model", "scores[0] if len(scores) == 1 else", "scores[0] if True else"),
     )),
+    "ast_jax/events/psds.py": ("events", (
+        ("a false detection that is triggered is no false one",
+         "wrong += int((~sound).sum())", "wrong += int((~sound & (both.sum(axis=1) > 0)).sum())"),
+        ("covered by unsound detections too", "covered = both[sound]", "covered = both"),
+        ("triggers by the hour of all sound", "3600 / lasting[other]", "/ hours"),
+        ("without the spread", "- scenario.spread_weight * curves.std(axis=0)", ""),
+        ("the share at fewer only", 'steps, "right") for', 'steps, "left") for'),
+    )),
+    "ast_jax/datasets/enhance.py": ("datasets_enhance", (
+        ("parents for ancestors", "closure(children).T", "children.T"),
+        ("descendants are added too", "(own @ children) | (own", "(own @ closure(children)) | (own"),
+        ("thresholds of all clips", "scores[own[:, label], label]", "scores[:, label]"),
+        ("a class that no clip has is added", "np.inf)\n    for label", "-np.inf)\n    for label"),
+        ("abstract entries have children", 'or entry.get("restrictions") == ["abstract"]', ""),
+    )),
+    "ast_jax/inference/store.py": ("inference_search", (
+        ("a file that changed is found twice", "hidden = old |", "hidden = False & old |"),
+        ("rows are not brought to length 1", "return vectors / np.maximum(lengths, 1e-12)", "return vectors"),
+        ("a search cuts what is being written", "if mend and size > needed", "if size > needed"),
+        ("a torn row stays", "            os.truncate(vectors, needed)\n", "            pass\n"),
+        ("a change is not seen", 'self._files[place]["stamp"] == _stamp(file)', "True"),
+    )),
+    "ast_jax/training/teacher.py": ("training_teacher", (
+        ("in the teacher's order of classes", "[:, chosen])", "[:, : len(chosen)])"),
+        ("in the student's scale", "seen * (own.spread * own.std) + own.mean", "seen"),
+        ("without masks", "seen = between.augment(features(", "seen = (features("),
+        ("the sum of the teachers", "jnp.stack(scores).mean(axis=0)", "jnp.stack(scores).sum(axis=0)"),
+        ("padded with loud frames", "constant_values=padding)", "constant_values=padding + 9)"),
+    )),
+    "ast_jax/models/wavegram.py": ("models_taggers", (
+        ("log-mel last", "[first, wavegram.astype(first.dtype)]", "[wavegram.astype(first.dtype), first]"),
+        ("the second convolution is not dilated", "outputs, 3, dilation=2, rngs", "outputs, 3, rngs"),
+        ("planes and bins swapped",
+         "_PLANES, NUM_MEL_BINS // 2)", "NUM_MEL_BINS // 2, _PLANES).swapaxes(2, 3)"),
+        ("the smallest of four", "fours.argmax(axis=2", "fours.argmin(axis=2"),
+    )),
 }
 # fmt: on

@@ -3,6 +3,7 @@ counts; tables of other programs there and back.
 """
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -22,6 +23,7 @@ from ast_jax.errors import InputError
 from ast_jax.events import FORMS, Decoder, Event, Rules, read_events, write_events
 from ast_jax.events.decode import Stretch
 from ast_jax.events.metrics import event_based, overlap_based, segment_based
+from ast_jax.events.psds import PSDS1, PSDS2, Scenario, psds
 from ast_jax.events.summary import started
 
 STEP_S = 0.1
@@ -167,6 +169,59 @@ def shaken(rng: np.random.Generator, events: list[Event]) -> list[Event]:
         for event in kept
     ]
     return [event for event in moved if event.offset_s > event.onset_s] + random_events(rng, 5)
+
+
+@pytest.mark.parametrize("scenario", [PSDS1, PSDS2, Scenario(0.5, 0.5, 0.3, 1.0, 0.0)])
+def test_psds_is_psds_evals(scenario):
+    """30 random sets in all, at six thresholds; to 1e-6."""
+    psds_eval = pytest.importorskip("psds_eval", reason="psds_eval comes with requirements-parity.txt")
+    pandas = pytest.importorskip("pandas")
+    warnings.simplefilter("ignore")
+    frame = lambda events: pandas.DataFrame(
+        [(e.file, e.onset_s, e.offset_s, e.label) for e in events],
+        columns=["filename", "onset", "offset", "event_label"],
+    )
+    told = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        truth = apart(random_events(rng, int(rng.integers(5, 30))))
+        labels = {e.label for e in truth}
+        points = [
+            [e for e in apart(shaken(rng, truth)) if e.label in labels and rng.random() < share]
+            for share in (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
+        ]
+        files = sorted({e.file for e in truth} | {e.file for events in points for e in events})
+        meta = pandas.DataFrame({"filename": files, "duration": [60.0] * len(files)})
+        theirs = psds_eval.PSDSEval(
+            ground_truth=frame(truth),
+            metadata=meta,
+            dtc_threshold=scenario.detection,
+            gtc_threshold=scenario.event,
+            cttc_threshold=min(scenario.cross, 1.0),
+        )
+        for events in points:
+            theirs.add_operating_point(frame(events))
+        steps = theirs.psd_roc_curves(scenario.cross_weight)[2].xp
+        # one of its own steps: it adds another one by what numpy no longer does
+        most = float(steps[rng.integers(len(steps) // 2, len(steps))])
+        weights = {"alpha_ct": scenario.cross_weight, "alpha_st": scenario.spread_weight}
+        wanted = theirs.psds(**weights, max_efpr=most).value
+        limited = dataclasses.replace(scenario, most_an_hour=most)
+        found = psds(truth, points, hours=len(files) / 60, scenario=limited)
+        assert found == pytest.approx(wanted, abs=1e-6), seed
+        told.append(wanted)
+    assert max(told) > 0.05
+    assert len(set(told)) > 10
+
+
+def apart(events):
+    """Without those of a label that overlap, which psds_eval refuses."""
+    kept: list[Event] = []
+    for event in sorted(events, key=lambda e: e.onset_s):
+        same = [e for e in kept if (e.file, e.label) == (event.file, event.label)]
+        if all(e.offset_s < event.onset_s for e in same):
+            kept.append(event)
+    return kept
 
 
 def test_event_and_segment_based_counts_are_sed_evals(monkeypatch):

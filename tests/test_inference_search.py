@@ -59,7 +59,9 @@ def test_a_file_that_changed_takes_the_place_of_what_it_was(tmp_path):
     again = Store.open(tmp_path / "index")
     assert (len(again), again.num_files) == (4, 2)
     assert again.has(files[1])
-    assert again.search(np.eye(4, dtype=np.float32)[1], 1)[0].score == 1
+    found = again.search(np.eye(4, dtype=np.float32)[1], 99)
+    assert len(found) == 4
+    assert found[0].score == 1
 
 
 def test_what_a_crash_tore_off_is_cut_away_and_no_search_does_it(tmp_path):

@@ -71,7 +71,7 @@ def test_teachers_say_what_they_would_of_the_same_masked_clip(tmp_path):
     first = saved_model(tmp_path / "a.npz", LABELS)
     second = saved_model(tmp_path / "b.npz", ["owl", "bat", "cat", "dog"], num_frames=48, seed=1)
     loaded = load_model(first)
-    what = student(loaded.front_end, freq_mask=40, time_mask=10)
+    what = student(loaded.front_end, freq_mask=40, time_mask=10, noise=True)
     seen = np.asarray(inputs(batch(), jnp.int32(7), what)) * (what.front_end.spread * 2.0)
     assert np.abs(seen - np.asarray(batch()["fbank"], np.float32)).max() > 1  # it is masked
     alone = loaded.scores(seen)

@@ -227,12 +227,17 @@ def score_events(
     collar_s: Annotated[float, Flag("how far a beginning or end may be off", least=0)] = 0.2,
     share: Annotated[float, Flag("the same for ends, as a share of the event's length", least=0)] = 0.2,
     segment_s: Annotated[float, Flag("length of a segment", above=0)] = 1.0,
+    at: Annotated[
+        list[Path] | None, Flag("what the same model found at another threshold; repeat it, for PSDS")
+    ] = None,
+    hours: Annotated[float | None, Flag("of sound that was listened to, for PSDS", above=0)] = None,
     json: Annotated[bool, Flag("an object, in place of a table")] = False,
 ) -> None:
     """Scores events against events: event-based F1 (beginnings and ends within a collar), the lenient one
-    (half of both shared), and segment-based F1.
+    (half of both shared), and segment-based F1; of tables at several thresholds PSDS 1 and 2 as well.
 
       python -m ast_jax score_events REFERENCE.tsv FOUND.tsv
+      python -m ast_jax score_events REFERENCE.tsv AT_0.5.tsv --at=AT_0.1.tsv --at=AT_0.9.tsv --hours=3
 
     Tables are CSV, TSV, JSON, Audacity label tracks, Raven selection tables or RTTM; files are compared by
     their names without directories.
@@ -240,6 +245,8 @@ def score_events(
     from ast_jax.events import metrics
     from ast_jax.terminal import markdown
 
+    if bool(at) != bool(hours):
+        raise InputError("PSDS is of tables at several thresholds (--at) and of hours (--hours): give both")
     truth, found = (_by_name(read_events(path)) for path in (reference, estimated))
     ways = {
         f"events, {collar_s:g} s": metrics.event_based(truth, found, collar_s=collar_s, share=share),
@@ -250,16 +257,24 @@ def score_events(
     rows = [[label, *(scores.labels[label].f1 for scores in ways.values())] for label in labels]
     rows.append(["mean of labels", *(scores.macro_f1 for scores in ways.values())])
     rows.append(["all together", *(scores.micro.f1 for scores in ways.values())])
+    curve: dict[str, float] = {}
+    if at and hours:
+        from ast_jax.events.psds import PSDS1, PSDS2, psds
+
+        points = [found, *(_by_name(read_events(path)) for path in at)]
+        scenarios = {"PSDS 1": PSDS1, "PSDS 2": PSDS2}
+        curve = {name: psds(truth, points, hours=hours, scenario=way) for name, way in scenarios.items()}
     if json:
         from ast_jax.evaluation.metrics import for_json
         from ast_jax.inference.answers import json_line
 
-        print(
-            json_line({way: {str(row[0]): for_json(row[i]) for row in rows} for i, way in enumerate(ways, 1)})
-        )
+        by_way = {way: {str(row[0]): for_json(row[i]) for row in rows} for i, way in enumerate(ways, 1)}
+        print(json_line(by_way | curve))
         return
     shown = [[row[0], *("-" if value != value else f"{value:.3f}" for value in row[1:])] for row in rows]
     print(markdown(["F1", *ways], shown), end="")
+    for name, value in curve.items():
+        print(f"{name}: {value:.3f}   (of {len(at or ()) + 1} thresholds: the more, the finer)")
 
 
 def count_events(

@@ -74,7 +74,7 @@ def event_based(
     within `collar_s` or `share` of its length of its end; each counts once, by the largest possible matching.
     """
     counts: Tally = defaultdict(lambda: Counts(0, 0, 0))
-    truth, found = _by_file_and_label(reference), _by_file_and_label(estimated)
+    truth, found = by_file_and_label(reference), by_file_and_label(estimated)
     for key in truth.keys() | found.keys():
         own, theirs = truth.get(key, _NONE), found.get(key, _NONE)
         fits = np.abs(own[:, None, 0] - theirs[None, :, 0]) <= collar_s
@@ -90,7 +90,7 @@ def overlap_based(reference: Sequence[Event], estimated: Sequence[Event], *, sha
     with it (intersection over union).
     """
     counts: Tally = defaultdict(lambda: Counts(0, 0, 0))
-    truth, found = _by_file_and_label(reference), _by_file_and_label(estimated)
+    truth, found = by_file_and_label(reference), by_file_and_label(estimated)
     for key in truth.keys() | found.keys():
         own, theirs = truth.get(key, _NONE), found.get(key, _NONE)
         starts = np.maximum(own[:, None, 0], theirs[None, :, 0])
@@ -109,7 +109,7 @@ def segment_based(
     an event touches has its label.
     """
     counts: Tally = defaultdict(lambda: Counts(0, 0, 0))
-    truth, found = _by_file_and_label(reference), _by_file_and_label(estimated)
+    truth, found = by_file_and_label(reference), by_file_and_label(estimated)
     for key in truth.keys() | found.keys():
         own, theirs = (_segments(events.get(key, _NONE), segment_s) for events in (truth, found))
         counts[key[1]] += Counts(len(own & theirs), len(own), len(theirs))
@@ -120,7 +120,7 @@ Tally = dict[str, Counts]
 _NONE = np.zeros((0, 2))
 
 
-def _by_file_and_label(events: Iterable[Event]) -> dict[tuple[str, str], np.ndarray]:
+def by_file_and_label(events: Iterable[Event]) -> dict[tuple[str, str], np.ndarray]:
     """{(file, label): [n, 2] seconds}."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for event in events:
