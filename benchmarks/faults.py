@@ -666,7 +666,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a false detection that is triggered is no false one",
          "wrong += int((~sound).sum())", "wrong += int((~sound & (both.sum(axis=1) > 0)).sum())"),
         ("covered by unsound detections too", "covered = both[sound]", "covered = both"),
-        ("triggers by the hour of all sound", "3600 / lasting[other]", "/ hours"),
+        ("triggers by the hour of all sound", "* 3600 / lasting[other]", "/ hours"),
         ("without the spread", "- scenario.spread_weight * curves.std(axis=0)", ""),
         ("the share at fewer only", 'steps, "right") for', 'steps, "left") for'),
     )),
