@@ -680,8 +680,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "ast_jax/inference/store.py": ("inference_search", (
         ("a file that changed is found twice", "hidden = old |", "hidden = False & old |"),
         ("rows are not brought to length 1", "return vectors / np.maximum(lengths, 1e-12)", "return vectors"),
-        ("a search cuts what is being written", "if mend and size > needed", "if size > needed"),
-        ("a torn row stays", "            os.truncate(vectors, needed)\n", "            pass\n"),
+        ("a torn line is read", "held[: held.rfind(b\"\\n\") + 1]", "held"),
+        ("a torn row stays", "os.truncate(root / name, whole)", "pass"),
         ("a change is not seen", 'self._files[place]["stamp"] == _stamp(file)', "True"),
     )),
     "ast_jax/training/teacher.py": ("training_teacher", (

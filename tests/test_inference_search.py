@@ -73,7 +73,8 @@ def test_what_a_crash_tore_off_is_cut_away_and_no_search_does_it(tmp_path):
             file.write(torn)
     assert len(Store.open(index)) == 3
     assert (index / VECTORS).read_bytes() != whole[0]
-    assert len(Store.open(index, ABOUT)) == 3
+    with Store.growing(index, ABOUT) as store:
+        assert len(store) == 3
     assert [(index / name).read_bytes() for name in (VECTORS, FILES)] == whole
 
 

@@ -46,13 +46,13 @@ def index(
         "window_s": grid.window_s,
         "hop_s": grid.hop / grid.front_end.sample_rate_hz,
     }
-    store = Store.open(out, about | {"width": _width(loaded)})
-    new = [file for file in files if not (file.is_file() and store.has(file))]
-    if len(new) < len(files):
-        print(f"{len(files) - len(new)} of {len(files)} files are in {out} as they are", file=sys.stderr)
     failures = Failures(len(files), "indexed")
-    for one in embed_files(new, grid, embedder(loaded, itemgetter(kind)), failures):
-        store.add(Path(str(one.file)), one.starts_s, one.ends_s, np.stack(one.answers))
+    with Store.growing(out, about | {"width": _width(loaded)}) as store:
+        new = [file for file in files if not (file.is_file() and store.has(file))]
+        if len(new) < len(files):
+            print(f"{len(files) - len(new)} of {len(files)} files are in {out} as they are", file=sys.stderr)
+        for one in embed_files(new, grid, embedder(loaded, itemgetter(kind)), failures):
+            store.add(Path(str(one.file)), one.starts_s, one.ends_s, np.stack(one.answers))
     print(f"{len(store)} windows of {store.num_files} files in {out}")
     failures.exit_if_any()
 

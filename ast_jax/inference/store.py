@@ -5,11 +5,13 @@ R rows, D width. A directory of
 - `about.json`: the model and how sounds are cut, written once;
 - `vectors.f32`: rows of D float32 numbers of unit length, appended;
 - `files.jsonl`: a line a file (its path, size, time of change, and when its windows begin and end), written
-  after its rows are: what a crash tore off is cut away when the store is next opened for growing.
+  after its rows are: what a crash tore off is cut away when the store next grows.
 """
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from ast_jax.datasets.locking import alone
 from ast_jax.errors import InputError
 
 # Rows looked at at once: 64 MiB of 1,024 numbers.
@@ -35,18 +38,20 @@ class Found:
 
 
 class Store:
-    """Opened for growing and for searching; one writer at a time."""
+    """Opened for searching, and for growing (`growing`)."""
 
-    def __init__(self, root: Path, about: dict[str, Any], *, grows: bool):
+    def __init__(self, root: Path, about: dict[str, Any]):
         self.root, self.about = root, about
-        self._files: list[dict[str, Any]] = self._whole_lines(mend=grows)
+        self._files: list[dict[str, Any]] = [json.loads(line) for line in self._whole_lines().splitlines()]
+        size = self._size(VECTORS)
+        if size < (needed := self._needed()):
+            raise InputError(f"{root / VECTORS} has {size} bytes, wanted {needed}: make the index again")
         # the newest line of a file counts
         self._newest = {entry["file"]: place for place, entry in enumerate(self._files)}
 
     @classmethod
     def open(cls, root: Path, about: dict[str, Any] | None = None) -> "Store":
-        """The store at `root`; to let it grow, `about` says what it is to be, and it is made where there is
-        none.
+        """The store at `root`, made where there is none and `about` says what it is to be.
 
         Raises InputError: no store there and nothing to make one of, or one that is about something else.
         """
@@ -67,7 +72,19 @@ class Store:
                 f"the index {root} has {', '.join(f'{key} {stored.get(key)}' for key in wrong)}, asked for "
                 f"{', '.join(str(about[key]) for key in wrong)}: name another --out"
             )
-        return cls(root, stored, grows=about is not None)
+        return cls(root, stored)
+
+    @classmethod
+    @contextmanager
+    def growing(cls, root: Path, about: dict[str, Any]) -> Iterator["Store"]:
+        """The same to be added to, by one process at a time; what a crash tore off is cut away first."""
+        cls.open(root, about)
+        with alone(root / "lock", f"{root} is being added to by another process: waiting for it"):
+            store = cls.open(root, about)
+            for name, whole in ((FILES, len(store._whole_lines())), (VECTORS, store._needed())):
+                if store._size(name) > whole:
+                    os.truncate(root / name, whole)
+            yield store
 
     def has(self, file: Path) -> bool:
         """Whether the file is in it as it is now."""
@@ -144,21 +161,19 @@ class Store:
         owner = np.repeat(np.arange(len(counts)), counts)
         return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
-    def _whole_lines(self, *, mend: bool) -> list[dict[str, Any]]:
-        """The files that were written to their end; with `mend`, what a crash tore off is cut away."""
-        listed, vectors = self.root / FILES, self.root / VECTORS
+    def _whole_lines(self) -> bytes:
+        """Those of the files that were written to their end."""
+        listed = self.root / FILES
         held = listed.read_bytes() if listed.exists() else b""
-        whole = held[: held.rfind(b"\n") + 1]
-        entries = [json.loads(line) for line in whole.splitlines()]
-        needed = 4 * self.about["width"] * sum(len(entry["starts_s"]) for entry in entries)
-        size = vectors.stat().st_size if vectors.exists() else 0
-        if size < needed:
-            raise InputError(f"{vectors} has {size} bytes, wanted {needed}: make the index again")
-        if mend and len(whole) < len(held):
-            os.truncate(listed, len(whole))
-        if mend and size > needed:
-            os.truncate(vectors, needed)
-        return entries
+        return held[: held.rfind(b"\n") + 1]
+
+    def _needed(self) -> int:
+        """Bytes of the rows of these files."""
+        return 4 * self.about["width"] * sum(len(entry["starts_s"]) for entry in self._files)
+
+    def _size(self, name: str) -> int:
+        path = self.root / name
+        return path.stat().st_size if path.exists() else 0
 
 
 def unit(vectors: Float[np.ndarray, "R D"]) -> Float[np.ndarray, "R D"]:
