@@ -1,14 +1,13 @@
-r"""How well `search` finds sounds of one kind: mean average precision on ESC-10, clip by clip.
+r"""How well `search` finds sounds of one kind: mean average precision, each clip asking for the others.
 
-  python -m ast_jax index ESC-50-master/audio --model=RUN --out=index
-  python -m benchmarks.retrieval --index=index [--meta=META] --out=docs/proofs/retrieval.json
+  python -m ast_jax index sets/esc10_32/test --model=RUN --out=index
+  python -m benchmarks.retrieval --index=index --out=docs/proofs/retrieval.json
 
-Relevant are the 39 other clips of the class. Beside it the same by the distance between mean log-mels (each
-of its 128 bins over the clip), as they are and brought to variance 1, and by chance.
+A clip's kind is its directory; several runs add to one JSON. Beside it the same by the distance between mean
+log-mels (each of its 128 bins over the clip), as they are and brought to variance 1, and by chance.
 """
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
@@ -37,20 +36,17 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flags.add_argument("--index", type=Path, required=True)
-    flags.add_argument("--meta", type=Path, help="default: meta/esc50.csv beside the sounds")
     flags.add_argument("--out", type=Path)
     asked = flags.parse_args()
     store = Store.open(asked.index)
     # the mean of a clip's windows
     vectors = {Path(file): rows.mean(axis=0) for file, rows in store.vectors().items()}
-    meta = asked.meta or next(iter(vectors)).parent.parent / "meta" / "esc50.csv"
-    with meta.open(newline="") as file:
-        kinds = {row["filename"]: row["category"] for row in csv.DictReader(file) if row["esc10"] == "True"}
-    clips = sorted(path for path in vectors if path.name in kinds)
-    labels = np.array([kinds[path.name] for path in clips])
+    clips = sorted(vectors)
+    labels = np.array([path.parent.name for path in clips])
     same = labels[:, None] == labels[None]
     embedded = np.stack([vectors[path] for path in clips])
-    embedded /= np.linalg.norm(embedded, axis=1, keepdims=True)
+    standard = (embedded - embedded.mean(axis=0)) / embedded.std(axis=0)
+    cosine = lambda x: (x @ x.T) / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(x, axis=1)
     mels = np.stack([log_mel(load_audio(path)).mean(axis=0) for path in clips])
     away = lambda x: -np.linalg.norm(x[:, None] - x[None], axis=-1)
     found = {
@@ -58,7 +54,10 @@ def main() -> None:
         "model": Path(store.about["model"]).name,
         "kind": store.about["kind"],
         "mAP": {
-            "cosine of embeddings": average_precision(embedded @ embedded.T, same),
+            "search: cosine of embeddings, each number standardised": average_precision(
+                cosine(standard), same
+            ),
+            "cosine of embeddings as they are": average_precision(cosine(embedded), same),
             "distance of mean log-mels": average_precision(away(mels), same),
             "the same, each bin at variance 1": average_precision(away(mels / mels.std(axis=0)), same),
             "chance": average_precision(np.random.default_rng(0).random(same.shape), same),
@@ -66,7 +65,9 @@ def main() -> None:
     }
     print(json.dumps(found, indent=1))
     if asked.out:
-        asked.out.write_text(json.dumps(found | about(), indent=1) + "\n")
+        earlier = json.loads(asked.out.read_text())["indexes"] if asked.out.exists() else {}
+        indexes = earlier | {asked.index.name: found}
+        asked.out.write_text(json.dumps({"indexes": indexes, **about()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ def search(
 
       python -m ast_jax search QUERY.wav --index=index [--from_s=2 --to_s=5] [--page=found.html]
 
-    By the cosine of embeddings, exactly: every window is looked at. The query itself is left out where it is
-    in the index.
+    By the cosine of standardised embeddings, exactly: every window is looked at. The query itself is left out
+    where it is in the index.
     """
     if to_s is not None and (from_s is None or to_s <= from_s):
         raise InputError("--to_s is the end of a part: give --from_s before it")

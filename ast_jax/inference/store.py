@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ast_jax.datasets.locking import alone
 from ast_jax.errors import InputError
 
 # Rows looked at at once: 64 MiB of 1,024 numbers.
-_BLOCK = 16_384
+_BLOCK = 8_192
 ABOUT, VECTORS, FILES = "about.json", "vectors.f32", "files.jsonl"
 
 
 @dataclass(frozen=True)
 class Found:
-    """A window like the query; `score` is the cosine, 1 for the same."""
+    """A window like the query; `score` is the cosine (see `Store.search`), 1 for the same."""
 
     file: str
     start_s: float
@@ -126,20 +126,21 @@ class Store:
     def search(
         self, query: Float[np.ndarray, " D"], most: int, *, once: bool = False, without: str = ""
     ) -> list[Found]:
-        """The windows nearest to `query` by cosine, best first, of equals the earlier one.
+        """The windows nearest to `query`, best first, of equals the earlier one.
 
-        With `once`, each file's best window alone; `without` leaves a file out. Reads a block of rows at a
-        time.
+        By the cosine between embeddings in which each number has mean 0 and deviation 1 over the index: those
+        of one model all point much the same way. With `once`, each file's best window alone; `without` leaves
+        a file out. Reads a block of rows at a time.
         """
         owner, place = self._rows()
-        width, wanted = self.about["width"], unit(query[None])[0].astype(np.float32)
         scores = np.full(len(owner), -np.inf, np.float32)
-        if len(owner):
-            vectors = np.memmap(self.root / VECTORS, "<f4", "r", shape=(len(owner), width))
-            for first in range(0, len(owner), _BLOCK):
-                scores[first : first + _BLOCK] = vectors[first : first + _BLOCK] @ wanted
         old = np.array([self._newest[entry["file"]] != i for i, entry in enumerate(self._files)], bool)
         hidden = old | np.array([entry["file"] == without for entry in self._files], bool)
+        if len(owner):
+            mean, deviation = self._statistics(~old[owner])
+            wanted = unit((unit(query[None]) - mean) / deviation)[0]
+            for first, rows in self._blocks():
+                scores[first : first + len(rows)] = unit((rows - mean) / deviation) @ wanted
         scores[hidden[owner]] = -np.inf
         found: list[Found] = []
         seen: set[int] = set()
@@ -154,6 +155,27 @@ class Store:
                 Found(entry["file"], entry["starts_s"][i], entry["ends_s"][i], round(float(scores[row]), 6))
             )
         return found
+
+    def _blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "R D"]]]:
+        """All rows, so many at a time, each with the number of its first one."""
+        shape = (sum(len(entry["starts_s"]) for entry in self._files), self.about["width"])
+        held = np.memmap(self.root / VECTORS, "<f4", "r", shape=shape)
+        for first in range(0, len(held), _BLOCK):
+            yield first, held[first : first + _BLOCK].astype(np.float64)
+
+    def _statistics(
+        self, counted: Bool[np.ndarray, " R"]
+    ) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+        """Mean and deviation of each number over the rows that count; 1 for one that is always the same."""
+        count = int(counted.sum())
+        total, squares = np.zeros((2, self.about["width"]))
+        for first, rows in self._blocks():
+            chosen = rows[counted[first : first + len(rows)]]
+            total, squares = total + chosen.sum(axis=0), squares + np.square(chosen).sum(axis=0)
+        mean = total / count
+        variance = np.maximum(squares / count - np.square(mean), 0)
+        # float32's rounding of numbers up to 1
+        return mean, np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 1e-12)), 1.0)
 
     def _rows(self) -> tuple[Int[np.ndarray, " R"], Int[np.ndarray, " R"]]:
         """Of each row: its line of `files.jsonl`, and which of that file's windows it is."""
