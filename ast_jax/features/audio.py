@@ -20,7 +20,7 @@ import soxr
 from jaxtyping import Float32
 
 from ast_jax.errors import InputError
-from ast_jax.features import containers
+from ast_jax.features import containers, foreign
 from ast_jax.features.spec import SAMPLE_RATE
 
 SoundSource = str | os.PathLike | bytes
@@ -137,6 +137,16 @@ def stream_audio(
 
 def duration_s(source: SoundSource) -> float:
     """The sound's length in seconds by its headers, without decoding. Raises AudioError."""
+    name = name_of(source)
+    try:
+        with _file_of(source, name) as file:
+            kind = foreign.kind_of(file)
+        if kind:
+            return foreign.duration_s(source)
+    except foreign.ForeignError as error:
+        raise _undecodable(name, kind or "", error) from error
+    except OSError as error:
+        raise _unreadable(name, error) from error
     return sum(sound.frames / sound.samplerate for sound, _ in _opened(source))
 
 
@@ -160,12 +170,14 @@ def _opened(
     name, before_s = name_of(source), 0.0
     with ExitStack() as stack:
         try:
-            file = io.BytesIO(source) if isinstance(source, bytes) else _regular_file(source, name)
-            stack.enter_context(file)
+            file: Any = stack.enter_context(_file_of(source, name))
+            if kind := foreign.kind_of(file):
+                file = stack.enter_context(foreign.decoded(source))
             parts = _checked(file, name)
+        except foreign.ForeignError as error:
+            raise _undecodable(name, kind or "", error) from error
         except OSError as error:
-            got = (error.strerror or str(error)).lower()
-            raise _error(name, "unreadable", got, "a sound file: check path and permissions") from error
+            raise _unreadable(name, error) from error
         for note in parts.notes:
             tell(f"{name}: {note}")
         for part in parts.parts:
@@ -174,7 +186,7 @@ def _opened(
             else:
                 file.seek(0)
                 # The descriptor, not the path: a name ending in .raw would make soundfile ask for a rate.
-                handle = file if isinstance(source, bytes) else file.fileno()
+                handle = file if isinstance(file, io.BytesIO) else file.fileno()
             try:
                 sound = _Straight(handle, closefd=False)
             except soundfile.LibsndfileError as error:
@@ -191,6 +203,20 @@ def _opened(
                     wanted = f"at most {longest_s / 3600:g} h at once: split the file, or cut it (cut_s)"
                     raise _error(name, "too long", f"{before_s / 3600:.1f} h of sound", wanted)
                 yield sound, name
+
+
+def _file_of(source: SoundSource, name: str) -> io.BytesIO | io.FileIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else _regular_file(source, name)
+
+
+def _unreadable(name: str, error: OSError) -> AudioError:
+    got = (error.strerror or str(error)).lower()
+    return _error(name, "unreadable", got, "a sound file: check path and permissions")
+
+
+def _undecodable(name: str, kind: str, error: foreign.ForeignError) -> AudioError:
+    wanted = f"of {kind} a whole file with a sound in it and an ffmpeg on the PATH, or {WANTED}"
+    return _error(name, "not audio", str(error), wanted)
 
 
 def _checked(file: io.BytesIO | io.FileIO, name: str) -> containers.Parts:
