@@ -211,7 +211,7 @@ def test_psds_is_psds_evals(scenario):
         assert found == pytest.approx(wanted, abs=1e-6), seed
         told.append(wanted)
     assert max(told) > 0.05
-    assert len(set(told)) > 10
+    assert len(set(told)) > 5
 
 
 def apart(events):

@@ -79,7 +79,7 @@ def test_entries_are_complete():
         assert entry.licence in ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0 (Zenodo 3987831; code MIT)")
         assert entry.figure
         assert entry.source.startswith("https://") or entry.source.count("/") == 1
-        audio = entry.name.startswith(("ast_", "MIT/", "cnn", "psla_"))
+        audio = entry.name.startswith(("ast_", "MIT/", "cnn", "wavegram_", "psla_"))
         for fact in (entry.num_frames, entry.labels, entry.multi_label):
             assert (fact is not None) == audio, entry.name
         assert (entry.strides is not None) == (audio and entry.family == "ast")
