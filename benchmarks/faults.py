@@ -398,6 +398,9 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a logit of the features' mean", "(weights * judged).sum(axis=1)", "judged.mean(axis=1)"),
     )),
     "ast_jax/models/panns.py": ("models_taggers", (
+        ("log-mel last",
+         "[y, *(each.astype(y.dtype) for each in beside)]",
+         "[*(each.astype(y.dtype) for each in beside), y]"),
         ("maximum over time alone", "steps.max(axis=1) + steps.mean(axis=1)", "steps.max(axis=1)"),
         ("the last block is pooled", "kernel, last_pool = 2, 3, 1", "kernel, last_pool = 2, 3, 2"),
         ("attention over classes", "-10, 10), axis=1)", "-10, 10), axis=2)"),
@@ -692,7 +695,6 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("padded with loud frames", "constant_values=padding)", "constant_values=padding + 9)"),
     )),
     "ast_jax/models/wavegram.py": ("models_taggers", (
-        ("log-mel last", "[first, wavegram.astype(first.dtype)]", "[wavegram.astype(first.dtype), first]"),
         ("the second convolution is not dilated", "outputs, 3, dilation=2, rngs", "outputs, 3, rngs"),
         ("planes and bins swapped",
          "_PLANES, NUM_MEL_BINS // 2)", "NUM_MEL_BINS // 2, _PLANES).swapaxes(2, 3)"),

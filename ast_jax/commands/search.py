@@ -115,6 +115,7 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
     from ast_jax.inference.embed import embed_files, embedder
     from ast_jax.inference.explain import window_at
     from ast_jax.inference.files import Failures
+    from ast_jax.weights.pretrained import fit_frames
 
     about = store.about
     loaded, grid = load_with_grid(about["model"], AS_IT_IS, window_s=about["window_s"], hop_s=about["hop_s"])
@@ -130,8 +131,7 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
     if to_s is not None:
         fbank = fbank[: max(1, round((to_s - from_s) / grid.front_end.seconds(1)))]
     length = loaded.model.config.num_frames
-    padded = np.full((1, length, fbank.shape[1]), grid.front_end.padding, np.float32)
-    padded[0, : len(fbank)] = fbank[:length]
+    padded = fit_frames(fbank[None], length, grid.front_end.padding)
     return np.asarray(forward(padded, np.array([min(len(fbank), length)], np.int32)))[0]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.errors import InputError
+from ast_jax.text_tables import read_text
 
 FAMILIES = (
     "bass",
@@ -51,8 +52,8 @@ def list_clips(source_dir: str | os.PathLike, *, label: str = "family") -> Listi
 
 def _clips(table: Path, field: str, classes: int) -> list[Clip]:
     try:
-        notes = json.loads(table.read_text(encoding="utf-8"))
-    except ValueError as error:
+        notes = json.loads(read_text(table))
+    except json.JSONDecodeError as error:
         raise InputError(f"{table} is no JSON ({error}): fetch it again") from None
     clips = []
     for name, note in notes.items():

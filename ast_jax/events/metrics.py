@@ -76,7 +76,7 @@ def event_based(
     counts: Tally = defaultdict(lambda: Counts(0, 0, 0))
     truth, found = by_file_and_label(reference), by_file_and_label(estimated)
     for key in truth.keys() | found.keys():
-        own, theirs = truth.get(key, _NONE), found.get(key, _NONE)
+        own, theirs = truth.get(key, NONE), found.get(key, NONE)
         fits = np.abs(own[:, None, 0] - theirs[None, :, 0]) <= collar_s
         if not onset_only:
             slack = np.maximum(collar_s, share * (own[:, 1] - own[:, 0]))
@@ -92,7 +92,7 @@ def overlap_based(reference: Sequence[Event], estimated: Sequence[Event], *, sha
     counts: Tally = defaultdict(lambda: Counts(0, 0, 0))
     truth, found = by_file_and_label(reference), by_file_and_label(estimated)
     for key in truth.keys() | found.keys():
-        own, theirs = truth.get(key, _NONE), found.get(key, _NONE)
+        own, theirs = truth.get(key, NONE), found.get(key, NONE)
         starts = np.maximum(own[:, None, 0], theirs[None, :, 0])
         both = np.maximum(np.minimum(own[:, None, 1], theirs[None, :, 1]) - starts, 0)
         either = np.maximum(own[:, None, 1], theirs[None, :, 1]) - np.minimum(
@@ -111,13 +111,13 @@ def segment_based(
     counts: Tally = defaultdict(lambda: Counts(0, 0, 0))
     truth, found = by_file_and_label(reference), by_file_and_label(estimated)
     for key in truth.keys() | found.keys():
-        own, theirs = (_segments(events.get(key, _NONE), segment_s) for events in (truth, found))
+        own, theirs = (_segments(events.get(key, NONE), segment_s) for events in (truth, found))
         counts[key[1]] += Counts(len(own & theirs), len(own), len(theirs))
     return Scores(dict(sorted(counts.items())))
 
 
 Tally = dict[str, Counts]
-_NONE = np.zeros((0, 2))
+NONE = np.zeros((0, 2))
 
 
 def by_file_and_label(events: Iterable[Event]) -> dict[tuple[str, str], np.ndarray]:

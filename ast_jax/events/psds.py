@@ -8,13 +8,12 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
-from ast_jax.events.metrics import by_file_and_label
+from ast_jax.events.metrics import NONE, by_file_and_label
 from ast_jax.events.table import Event
 
 
@@ -50,13 +49,16 @@ def psds(
 
     Raises InputError for a reference without events.
     """
-    truth = by_file_and_label(reference)
-    labels = sorted({label for _, label in truth})
+    truth: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    count: dict[str, int] = defaultdict(int)
+    lasting: dict[str, float] = defaultdict(float)
+    for (file, label), times in by_file_and_label(reference).items():
+        truth[file][label] = times
+        count[label] += len(times)
+        lasting[label] += float((times[:, 1] - times[:, 0]).sum())
+    labels = sorted(count)
     if not labels:
         raise InputError("the reference has no events: there is nothing to find")
-    lasting: dict[str, float] = defaultdict(float)
-    for (_, label), times in truth.items():
-        lasting[label] += float((times[:, 1] - times[:, 0]).sum())
     # a column a threshold; the last one finds nothing
     shares = np.zeros((len(labels), len(detected) + 1))
     rates = np.zeros_like(shares)
@@ -64,7 +66,7 @@ def psds(
         found = by_file_and_label(events)
         for row, label in enumerate(labels):
             hits, wrong, crossed = _counted(label, truth, found, scenario)
-            shares[row, column] = hits / sum(len(times) for (_, of), times in truth.items() if of == label)
+            shares[row, column] = hits / count[label]
             others = [crossed.get(other, 0) * 3600 / lasting[other] for other in labels if other != label]
             by_others = float(np.mean(others)) if others else 0.0
             rates[row, column] = wrong / hours + scenario.cross_weight * by_others
@@ -72,7 +74,10 @@ def psds(
 
 
 def _counted(
-    label: str, truth: Mapping[Any, np.ndarray], found: Mapping[Any, np.ndarray], scenario: Scenario
+    label: str,
+    truth: Mapping[str, Mapping[str, np.ndarray]],
+    found: Mapping[tuple[str, str], np.ndarray],
+    scenario: Scenario,
 ) -> tuple[int, int, dict[str, int]]:
     """Events of a label that are found, false detections, and by which label how many of these are
     triggered.
@@ -82,15 +87,14 @@ def _counted(
     for (file, of), detections in found.items():
         if of != label:
             continue
-        here = {other: times for (where, other), times in truth.items() if where == file}
-        lengths = detections[:, 1] - detections[:, 0]
-        both = _shared(detections, here[label]) if label in here else np.zeros((len(detections), 0))
+        here = truth.get(file, {})
+        own, lengths = here.get(label, NONE), detections[:, 1] - detections[:, 0]
+        both = _shared(detections, own)
         sound = both.sum(axis=1) / lengths >= scenario.detection
-        if label in here:
-            own = here[label][:, 1] - here[label][:, 0]
-            # an event that no sound detection touches is not found, however little is asked
-            covered = both[sound]
-            hits += int(((covered.sum(axis=0) / own >= scenario.event) & (covered > 0).any(axis=0)).sum())
+        # an event that no sound detection touches is not found, however little is asked
+        covered = both[sound]
+        share = covered.sum(axis=0) / (own[:, 1] - own[:, 0])
+        hits += int(((share >= scenario.event) & (covered > 0).any(axis=0)).sum())
         wrong += int((~sound).sum())
         for other, times in here.items():
             if other != label:

@@ -76,6 +76,8 @@ class CNN14(nnx.Module):
     normalises = True
     # convolutions a block, their size, and by how much the last block's output is pooled
     convolutions, kernel, last_pool = 2, 3, 1
+    # what a column of the features is
+    columns = "mel bins"
 
     def __init__(self, config: PANNsConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -112,17 +114,28 @@ class CNN14(nnx.Module):
 
         With `key` statistics are the batch's, without rows that `mask` leaves out, and units are dropped.
         """
-        if x.shape[1:] != (self.config.num_frames, NUM_MEL_BINS):
+        if x.shape[1:] != (wanted := (self.config.num_frames, self.front_end.num_mel_bins)):
             raise InputError(
-                f"the model takes [batch, {self.config.num_frames} frames, {NUM_MEL_BINS} mel bins], got "
+                f"the model takes [batch, {wanted[0]} frames, {wanted[1]} {self.columns}], got "
                 f"{list(x.shape)}: pad or cut the clip, or load the model with another num_frames"
             )
-        training = key is not None
-        x = self.bn0(x, training=training, mask=rows_of(mask, x))
-        y = between.mix(between.augment(x)).astype(self.config.dtype)[..., None]
+        training, real = key is not None, rows_of(mask, x)
+        log_mel = self.bn0(self._log_mel(x), training=training, mask=real)
+        y = between.mix(between.augment(log_mel)).astype(self.config.dtype)[..., None]
         for number, block in enumerate(self.blocks):
             y = dropped(block(y, training=training, mask=mask), folded(key, number), self.config.dropout[0])
+            if number == 0:
+                beside = [between.mix(each) for each in self._beside(x, training, real)]
+                y = jnp.concatenate([y, *(each.astype(y.dtype) for each in beside)], axis=-1)
         return self._judge(y.astype(jnp.float32).mean(axis=2), key)
+
+    def _log_mel(self, x: Float[Array, "B T F"]) -> Float[Array, "B _ M"]:
+        """What the first layer normalises."""
+        return x
+
+    def _beside(self, x: Float[Array, "B T F"], training: bool, mask: Any) -> list[Float[Array, "B t f O"]]:
+        """What stands beside the first block's output; none here."""
+        return []
 
     def _make_head(self, width: int, rngs: nnx.Rngs) -> None:
         self.head = _dense(width, self.config.num_classes, rngs)

@@ -11,12 +11,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from ast_jax.errors import InputError
 from ast_jax.features.samples import Samples
-from ast_jax.models.base import Between
-from ast_jax.models.layers import BatchNorm, dropped, folded, rows_of
+from ast_jax.models.layers import BatchNorm
 from ast_jax.models.panns import CNN14, NUM_MEL_BINS, XAVIER, ConvBlock, PANNsConfig, front_end_at
 
 # Of the branch's convolutions; its last output is taken as _PLANES planes of half the mel bins.
@@ -44,6 +43,7 @@ class WavegramLogmelCNN14(CNN14):
     """A waveform, row by row, in; log-odds out. Masks are of the log-mel branch, mixup is of both."""
 
     Config: ClassVar[type] = WavegramConfig
+    columns = "samples"
 
     def __init__(self, config: WavegramConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
@@ -54,44 +54,20 @@ class WavegramLogmelCNN14(CNN14):
         self.pre_blocks = nnx.List([TimeBlock(*pair, rngs=rngs) for pair in itertools.pairwise(_WIDTHS)])
         self.wavegram = _block(_PLANES, first, (2, 1), config, rngs)
 
-    def __call__(
-        self,
-        x: Float[Array, "B T F"],
-        *,
-        key: Key[Array, " B"] | None = None,
-        mask: Float[Array, " B"] | None = None,
-        between: Between = Between(),  # noqa: B008
-    ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
-        """Samples as the front end gives them to log-odds and what was computed on the way (see CNN14)."""
-        if x.shape[1:] != (wanted := (self.config.num_frames, self.front_end.num_mel_bins)):
-            raise InputError(
-                f"the model takes [batch, {wanted[0]} rows, {wanted[1]} samples], got {list(x.shape)}: pad "
-                "or cut the clip, or load the model with another num_frames"
-            )
-        training, sound = key is not None, x.reshape(len(x), -1)
-        log_mel = front_end_at(self.config.sample_rate_hz).features(sound)
-        log_mel = self.bn0(log_mel, training=training, mask=rows_of(mask, x))
-        y = between.mix(between.augment(log_mel)).astype(self.config.dtype)[..., None]
-        # dropped after every block but the wavegram's own, as published
-        first = dropped(self.blocks[0](y, training=training, mask=mask), folded(key, 0), self._between)
-        wavegram = between.mix(self._wavegram(sound, training, rows_of(mask, x)))
-        y = jnp.concatenate([first, wavegram.astype(first.dtype)], axis=-1)
-        for number, block in list(enumerate(self.blocks))[1:]:
-            y = dropped(block(y, training=training, mask=mask), folded(key, number), self._between)
-        return self._judge(y.astype(jnp.float32).mean(axis=2), key)
+    def _log_mel(self, x: Float[Array, "B T F"]) -> Float[Array, "B _ M"]:
+        return front_end_at(self.config.sample_rate_hz).features(x.reshape(len(x), -1))
 
-    def _wavegram(self, sound: Float[Array, "B S"], training: bool, mask: Any) -> Float[Array, "B t f O"]:
-        """Half as many steps as the log-mel has frames, half as many columns as it has bins."""
+    def _beside(self, x: Float[Array, "B T F"], training: bool, mask: Any) -> list[Float[Array, "B t f O"]]:
+        """The wavegram: half as many steps as the log-mel has frames, half as many columns as it has bins. It
+        is not dropped, as published.
+        """
+        sound = x.reshape(len(x), -1)
         y = self.pre_conv(sound[..., None].astype(self.config.dtype))
         y = jax.nn.relu(self.pre_norm(y, training=training, mask=mask))
         for block in self.pre_blocks:
             y = block(y, training=training, mask=mask)
         planes = y.reshape(*y.shape[:2], _PLANES, NUM_MEL_BINS // 2)
-        return self.wavegram(jnp.swapaxes(planes, 2, 3), training=training, mask=mask)
-
-    @property
-    def _between(self) -> float:
-        return self.config.dropout[0]
+        return [self.wavegram(jnp.swapaxes(planes, 2, 3), training=training, mask=mask)]
 
     @property
     def front_end(self) -> Samples:
