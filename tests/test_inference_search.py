@@ -128,6 +128,8 @@ def test_the_commands_find_the_same_sound_again(tmp_path, monkeypatch, capsys):
         best = json.loads(capsys.readouterr().out)[0]
         assert best["file"].endswith("1.wav")
         assert best["start_s"] == pytest.approx(0.65)
+    with pytest.raises(InputError, match=r"lasts 0\.7 s, and --from_s is 9"):
+        invoke("search", [str(tmp_path / "tone.wav"), "--from_s=9", where])
     assert len(re.findall("<audio", page.read_text())) == 3
     events = read_events(table / "1.wav.selections.txt")
     assert pytest.approx(0.65) in [event.onset_s for event in events]

@@ -127,7 +127,7 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
         heard = list(embed_files([query], grid, forward, failures))
         failures.exit_if_any()
         return np.mean(heard[0].answers, axis=0)
-    fbank = window_at(query, from_s, grid)
+    fbank = window_at(query, from_s, grid, flag="--from_s")
     if to_s is not None:
         fbank = fbank[: max(1, round((to_s - from_s) / grid.front_end.seconds(1)))]
     length = loaded.model.config.num_frames

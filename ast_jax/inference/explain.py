@@ -143,8 +143,11 @@ def _lay_over(axes, relevance: Float[np.ndarray, "T F"], look: dict) -> None:
     axes.imshow(np.concatenate([colour, 0.75 * strength[..., None]], axis=-1), **look)
 
 
-def window_at(sound: SoundSource, start_s: float, grid: Grid) -> Float[np.ndarray, "T F"]:
-    """Features of the window of the sound from `start_s` on, or of as much as there is; decodes no further.
+def window_at(
+    sound: SoundSource, start_s: float, grid: Grid, *, flag: str = "--start_s"
+) -> Float[np.ndarray, "T F"]:
+    """Features of the window of the sound from `start_s` on, which `flag` asks for, or of as much as there is;
+    decodes no further.
 
     Raises InputError if the sound ends before, AudioError if it cannot be heard.
     """
@@ -157,7 +160,7 @@ def window_at(sound: SoundSource, start_s: float, grid: Grid) -> Float[np.ndarra
             break
     if not sum(map(len, kept)):
         length = f"{name_of(sound)} lasts {heard / rate:.1f} s"
-        raise InputError(f"{length}, and --start_s is {start_s:g}: choose less")
+        raise InputError(f"{length}, and {flag} is {start_s:g}: choose less")
     return grid.front_end.features(np.concatenate(kept))
 
 
