@@ -146,8 +146,8 @@ def _lay_over(axes, relevance: Float[np.ndarray, "T F"], look: dict) -> None:
 def window_at(
     sound: SoundSource, start_s: float, grid: Grid, *, flag: str = "--start_s"
 ) -> Float[np.ndarray, "T F"]:
-    """Features of the window of the sound from `start_s` on, which `flag` asks for, or of as much as there is;
-    decodes no further.
+    """Features of the window of the sound from `start_s` on, or of as much as there is; decodes no further.
+    `flag` is what asks for it.
 
     Raises InputError if the sound ends before, AudioError if it cannot be heard.
     """
