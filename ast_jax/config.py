@@ -93,6 +93,18 @@ def psla(config: ConfigDict, scale: str, *, frames: int) -> None:
     config.mixup, config.freq_mask, config.time_mask = 0.5, 48, min(192, frames // 5)
 
 
+def baseline(config: ConfigDict, *, seconds: float) -> None:
+    """Makes a recipe that of a perceptron on VGGish's embeddings: model, optimiser, no augmentation."""
+    config.model.family = "vggish_mlp"
+    # whole patches of .96 s
+    config.num_frames = 96 * max(1, int(seconds / 0.96))
+    config.batch_size, config.lr, config.weight_decay = 500, 1e-3, 0.0
+    config.adam_b1, config.adam_b2, config.adam_eps = 0.9, 0.999, 1e-7
+    config.mixup, config.freq_mask, config.time_mask = 0.0, 0, 0
+    # VGGish takes features as they come
+    config.dataset.mean, config.dataset.std = 0.0, 1.0
+
+
 FINE_TUNING = ("S", "scratch", "cpu", "waveform")
 
 
@@ -119,8 +131,8 @@ def fine_tuning(config: ConfigDict, options: Mapping[str, object], *, seconds: f
 
 
 def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
-    """Makes the model of a recipe for small sets another one: `ast` leaves it, then there are PANNs, `psla`
-    and `psla_SCALE`. Raises InputError for another name.
+    """Makes the model of a recipe for small sets another one: `ast` leaves it, then there are PANNs, `psla`,
+    `psla_SCALE` and `baseline`. Raises InputError for another name.
     """
     family, _, scale = name.partition("_")
     if family == "psla":
@@ -130,9 +142,11 @@ def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
             config.model.options.momentum = 0.1
     elif name.startswith("cnn") or name == "wavegram_logmel_cnn14":
         panns(config, name, seconds=seconds)
+    elif name == "baseline":
+        baseline(config, seconds=seconds)
     elif name != "ast":
         raise InputError(
-            f"model={name}: choose ast, cnn6, cnn10, cnn14, wavegram_logmel_cnn14, psla_b0 or psla"
+            f"model={name}: choose ast, cnn6, cnn10, cnn14, wavegram_logmel_cnn14, psla_b0, psla or baseline"
         )
 
 

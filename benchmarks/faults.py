@@ -698,7 +698,23 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the second convolution is not dilated", "outputs, 3, dilation=2, rngs", "outputs, 3, rngs"),
         ("planes and bins swapped",
          "_PLANES, NUM_MEL_BINS // 2)", "NUM_MEL_BINS // 2, _PLANES).swapaxes(2, 3)"),
-        ("the smallest of four", "fours.argmax(axis=2", "fours.argmin(axis=2"),
+    )),
+    "ast_jax/models/vggish.py": ("models_vggish", (
+        ("channels before places", "self.fc1(x.reshape(", "self.fc1(x.swapaxes(1, 3).reshape("),
+        ("a clip has its loudest score", "nn.sigmoid(frames).mean(axis=1)", "nn.sigmoid(frames).max(axis=1)"),
+        ("the PCA's rows are its columns", "self.matrix[...].T, precision", "self.matrix[...], precision"),
+        ("half a step higher", "jnp.floor(byte) - byte", "jnp.ceil(byte) - byte"),
+    )),
+    "ast_jax/features/vggish.py": ("models_vggish", (
+        ("power for magnitude", "magnitude = xp.abs(xp.fft.rfft(frames * hann, _FFT_LENGTH, axis=-1))",
+         "magnitude = xp.abs(xp.fft.rfft(frames * hann, _FFT_LENGTH, axis=-1)) ** 2"),
+        ("frames are padded to the FFT's length", "self.frame_length - waveform.shape[-1])",
+         "_FFT_LENGTH - waveform.shape[-1])"),
+    )),
+    "ast_jax/weights/vggish_layout.py": ("models_vggish", (
+        ("the second layer is read twice", "_TORCH_DENSE = (0, 3, 6, 8, 11, 13), (0, 2, 4)",
+         "_TORCH_DENSE = (0, 3, 6, 8, 11, 13), (0, 2, 2)"),
+        ("a PCA is never seen", "released = matrix in arrays", "released = False"),
     )),
 }
 # fmt: on

@@ -193,8 +193,8 @@ def _forward_of_attention(self, waveform):
     return {"clipwise_output": (weights * scores).sum(dim=2), "segments": scores.transpose(1, 2)}
 
 
-def efficientnet(scale):
-    """efficientnet_pytorch's net of that width, depth and image size, for one channel."""
+def efficientnet(scale, *, colours: int = 1):
+    """efficientnet_pytorch's net of that width, depth and image size."""
     pytest.importorskip("torch")
     if importlib.util.find_spec("efficientnet_pytorch") is None:
         pytest.skip("efficientnet_pytorch is not installed")
@@ -205,7 +205,7 @@ def efficientnet(scale):
         width_coefficient=scale.width, depth_coefficient=scale.depth, image_size=scale.image
     )
     net = EfficientNet(blocks, shared)
-    net._change_in_channels(1)
+    net._change_in_channels(colours)
     return net
 
 
@@ -255,3 +255,56 @@ def logit(score) -> np.ndarray:
     """Of a score as torch has it, in float64."""
     score = np.asarray(score.detach(), np.float64)
     return np.log(score) - np.log1p(-score)
+
+
+def vggish_model(channels=(4, 8, 8, 16), width: int = 32):
+    """torchvggish's class of these widths, without an activation after its last layer, as TensorFlow's."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    first, second, third, fourth = channels
+    layers, inputs = [], 1
+    for outputs in (first, "M", second, "M", third, third, "M", fourth, fourth, "M"):
+        if outputs == "M":
+            layers.append(nn.MaxPool2d(2))
+            continue
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+        inputs = outputs
+
+    class VGGish(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Sequential(*layers)
+            sizes = (nn.Linear(fourth * 24, width), nn.Linear(width, width), nn.Linear(width, 128))
+            self.embeddings = nn.Sequential(sizes[0], nn.ReLU(), sizes[1], nn.ReLU(), sizes[2])
+
+        def forward(self, patches):
+            """[N, 96, 64] to [N, 128]; channels come last before they are laid flat."""
+            x = self.features(patches[:, None]).permute(0, 2, 3, 1)
+            return self.embeddings(x.reshape(len(x), -1))
+
+    return VGGish()
+
+
+def vggish_perceptron(classes: int, hidden: int):
+    """The published classifier: what stands on the embeddings, [B, P, 128] to scores [B, classes]."""
+    import torch
+    from torch import nn
+
+    class Perceptron(nn.Module):
+        def __init__(self):
+            super().__init__()
+            sizes = (128, hidden, hidden, hidden)
+            self.norm = nn.BatchNorm1d(128)
+            self.layers = nn.ModuleList([nn.Linear(*sizes[i : i + 2], bias=False) for i in range(3)])
+            self.norms = nn.ModuleList([nn.BatchNorm1d(hidden) for _ in range(3)])
+            self.head = nn.Linear(hidden, classes)
+
+        def forward(self, x):
+            x = self.norm(x.transpose(1, 2))
+            for layer, norm in zip(self.layers, self.norms, strict=True):
+                x = torch.relu(norm(layer(x.transpose(1, 2)).transpose(1, 2)))
+            return torch.sigmoid(self.head(x.transpose(1, 2))).mean(dim=1)
+
+    return Perceptron()

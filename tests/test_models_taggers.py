@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tagger_oracles import logit, panns_model, psla_model, saved
+from tagger_oracles import efficientnet, logit, panns_model, psla_model, saved
+from weights_oracles import timm
 
 from ast_jax.errors import InputError
 from ast_jax.models import abstract, build, family, host_variables, num_parameters
@@ -18,7 +19,7 @@ from ast_jax.objectives import objective
 from ast_jax.settings import Objective, Optimizer
 from ast_jax.training.optim import from_settings
 from ast_jax.training.step import Step, init_state, train_step
-from ast_jax.weights import LoadedModel, load_model, panns_layout, psla_layout
+from ast_jax.weights import LoadedModel, load_model, panns_layout, psla_layout, read_source
 from ast_jax.weights.convert import convert
 from ast_jax.weights.model_card import CARD
 
@@ -259,6 +260,26 @@ def test_their_files_come_back_bit_for_bit(tmp_path, name):
     assert load_model(tmp_path / "again.pth").card() == load_model(tmp_path / "ours").card()
 
 
+def test_an_imagenet_net_is_the_same_from_both_libraries(tmp_path):
+    """Both hold a B0's layers in the order of the paper: the same arrays, by place, under either's names."""
+    torch = pytest.importorskip("torch")
+    theirs = efficientnet(SCALES["b0"], colours=3).state_dict()
+    counts = [key for key in theirs if key.endswith("num_batches_tracked")]
+    theirs = {key: torch.rand(value.shape) for key, value in theirs.items() if key not in counts}
+    other = timm().create_model("efficientnet_b0", pretrained=False).state_dict()
+    other = [key for key in other if not key.endswith("num_batches_tracked")]
+    renamed = dict(zip(other, theirs.values(), strict=True))
+    for name, state in {"theirs.pth": theirs, "timm.pth": renamed}.items():
+        torch.save(state, tmp_path / name)
+    first, second = (read_source(tmp_path / name) for name in ("theirs.pth", "timm.pth"))
+    assert first.model == second.model == {"scale": "b0"}
+    assert first.arrays.keys() == second.arrays.keys()
+    for path, value in first.arrays.items():
+        np.testing.assert_array_equal(second.arrays[path], value, err_msg=path)
+    taken = first.arrays["net/blocks/3/depthwise/kernel"]
+    np.testing.assert_array_equal(taken, theirs["_blocks.3._depthwise_conv.weight"].permute(2, 3, 1, 0))
+
+
 def test_a_front_end_that_is_another_is_refused(tmp_path):
     pytest.importorskip("torch")
     model = panns_model("cnn6")
@@ -267,13 +288,17 @@ def test_a_front_end_that_is_another_is_refused(tmp_path):
         loaded_panns(tmp_path, "cnn6", model)
 
 
-@pytest.mark.parametrize("name", ["cnn6", "psla"])
+@pytest.mark.parametrize("name", ["psla", "wavegram_logmel_cnn14", "vggish_mlp"])
 def test_they_run_as_onnx(tmp_path, name):
     """The parity line has the largest difference of logits, of random features."""
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")
-    options = {"channels": (4, 8)} if name == "cnn6" else {"scale": "tiny"}
-    model = build(name, family(name).Config(num_classes=3, num_frames=64, **options))
+    options = {
+        "psla": {"scale": "tiny"},
+        "wavegram_logmel_cnn14": {"channels": (4, 8)},
+        "vggish_mlp": {"channels": (4, 4, 8, 8), "width": 16, "hidden": 8},
+    }[name]
+    model = build(name, family(name).Config(num_classes=3, num_frames=96, **options))
     card = {"label_names": list("abc"), "activation": "sigmoid", "channels": "mean"}
     loaded = LoadedModel(model, front_end=model.front_end, **card)
     np.savez(tmp_path / "ours.npz", **host_variables(model), **{CARD: json.dumps(loaded.card())})

@@ -203,6 +203,6 @@ def doubts(found: dict[str, Any], metric: str, value: float, *, higher_is_better
     return [
         f"{metric} {value:.4f} is no better than what is easy ({listed}): look at labels and sounds, start "
         "from pretrained weights (config.init_from), or try a linear warm-up (config.lr_warmup=linear), "
-        "config.clip_norm=1, a lower config.lr, patches of whole columns (config.model.patch_shape=(128,4), "
-        "config.model.strides=(128,4))"
+        "config.clip_norm=1, a lower config.lr, of an AST patches of whole columns "
+        "(config.model.patch_shape=(128,4), config.model.strides=(128,4))"
     ]

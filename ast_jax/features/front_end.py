@@ -134,6 +134,7 @@ FRONT_ENDS: dict[str, Any] = {
     "kaldi": Kaldi,
     "slaney": "ast_jax.features.slaney:Slaney",
     "samples": "ast_jax.features.samples:Samples",
+    "vggish": "ast_jax.features.vggish:VGGishMel",
 }
 
 # What a set or a model hears that states none.

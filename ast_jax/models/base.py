@@ -53,6 +53,7 @@ FAMILIES: dict[str, Any] = {
     "cnn14_decision_att": "ast_jax.models.panns:CNN14DecisionAtt",
     "wavegram_logmel_cnn14": "ast_jax.models.wavegram:WavegramLogmelCNN14",
     "psla": "ast_jax.models.psla:PSLA",
+    "vggish_mlp": "ast_jax.models.vggish:VGGishMLP",
     "probed": "ast_jax.models.probed:Probed",
 }
 

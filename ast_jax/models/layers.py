@@ -136,6 +136,16 @@ def batch_moments(
     return mean, total((jnp.square(centred) * weights).sum(axes)) / count, count
 
 
+def largest(x: Float[Array, "*shape"], axis: int) -> Float[Array, "*others"]:
+    """The maximum along one axis, whose gradient is that of the first place that holds it.
+
+    `max` gives its gradient to whatever equals the maximum, and a compiler that computes `x` twice may round
+    it in two ways.
+    """
+    place = x.argmax(axis=axis, keepdims=True)
+    return jnp.take_along_axis(x, place, axis=axis).squeeze(axis)
+
+
 def rows_of(mask: Float[Array, " B"] | None, x: Float[Array, "R T F"]) -> Float[Array, " R"] | None:
     """The mask of a batch in which each clip is followed by its partner, where there are so many rows."""
     return None if mask is None else jnp.repeat(mask, len(x) // len(mask))

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ast_jax.errors import InputError
 from ast_jax.features.samples import Samples
-from ast_jax.models.layers import BatchNorm
+from ast_jax.models.layers import BatchNorm, largest
 from ast_jax.models.panns import CNN14, NUM_MEL_BINS, XAVIER, ConvBlock, PANNsConfig, front_end_at
 
 # Of the branch's convolutions; its last output is taken as _PLANES planes of half the mel bins.
@@ -55,13 +55,13 @@ class WavegramLogmelCNN14(CNN14):
         self.wavegram = _block(_PLANES, first, (2, 1), config, rngs)
 
     def _log_mel(self, x: Float[Array, "B T F"]) -> Float[Array, "B _ M"]:
-        return front_end_at(self.config.sample_rate_hz).features(x.reshape(len(x), -1))
+        return front_end_at(self.config.sample_rate_hz).features(x.reshape(x.shape[0], -1))
 
     def _beside(self, x: Float[Array, "B T F"], training: bool, mask: Any) -> list[Float[Array, "B t f O"]]:
         """The wavegram: half as many steps as the log-mel has frames, half as many columns as it has bins. It
         is not dropped, as published.
         """
-        sound = x.reshape(len(x), -1)
+        sound = x.reshape(x.shape[0], -1)
         y = self.pre_conv(sound[..., None].astype(self.config.dtype))
         y = jax.nn.relu(self.pre_norm(y, training=training, mask=mask))
         for block in self.pre_blocks:
@@ -92,14 +92,15 @@ class TimeConvolution(nnx.Module):
 
     def __call__(self, x: Float[Array, "B S I"]) -> Float[Array, "B _ O"]:
         half = self.dilation * (self.kernel.shape[0] // 2)
+        # over one column: exporters know convolutions of planes alone
         return jax.lax.conv_general_dilated(
-            x,
-            self.kernel[...].astype(x.dtype),
-            (self.stride,),
-            ((half, half),),
-            rhs_dilation=(self.dilation,),
-            dimension_numbers=("NWC", "WIO", "NWC"),
-        )
+            x[:, :, None],
+            self.kernel[...].astype(x.dtype)[:, None],
+            (self.stride, 1),
+            ((half, half), (0, 0)),
+            rhs_dilation=(self.dilation, 1),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )[:, :, 0]
 
 
 class TimeBlock(nnx.Module):
@@ -121,10 +122,8 @@ class TimeBlock(nnx.Module):
     ) -> Float[Array, "B _ O"]:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = jax.nn.relu(norm(conv(x), training=training, mask=mask))
-        fours = x.reshape(len(x), -1, 4, x.shape[-1])
-        # By place: `max` gives its gradient to what equals the maximum, and a compiler that computes `x`
-        # twice may round it in two ways.
-        return jnp.take_along_axis(fours, fours.argmax(axis=2, keepdims=True), axis=2)[:, :, 0]
+        fours = x.reshape(x.shape[0], -1, 4, x.shape[-1])
+        return largest(fours, axis=2)
 
 
 def _block(inputs: int, outputs: int, pool: Any, config: PANNsConfig, rngs: nnx.Rngs) -> ConvBlock:

@@ -20,6 +20,8 @@ STATE_DICTS: dict[str, Any] = {
     r"^effnet\._conv_stem\.weight$": "ast_jax.weights.psla_layout:read",
     r"^_conv_stem\.weight$": "ast_jax.weights.psla_layout:read_image",
     r"^conv_stem\.weight$": "ast_jax.weights.psla_layout:read_timm",
+    r"^embeddings\.4\.weight$": "ast_jax.weights.vggish_layout:read_torch",
+    r"^vggish/fc2/weights$": "ast_jax.weights.vggish_layout:read_tensorflow",
 }
 
 # `model_type` in a Hugging Face directory's config.json: (path, config, arrays) -> Source
