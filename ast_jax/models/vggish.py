@@ -24,7 +24,8 @@ from ast_jax.models.layers import BatchNorm, Convolution, dropped, folded, large
 PATCH, BINS, EMBEDDING = 96, 64, 128
 # after which convolutions halves are taken
 _POOLED = (0, 1, 3, 5)
-_SMALL_NORMAL = nnx.initializers.truncated_normal(0.01)
+# Where nothing is loaded. The published training's normal .01 leaves narrow nets no signal.
+_HE = nnx.initializers.he_uniform()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,7 @@ class VGGish(nnx.Module):
     def __init__(self, config: VGGishConfig, *, rngs: nnx.Rngs):
         first, second, third, fourth = config.channels
         widths = (1, first, second, third, third, fourth, fourth)
-        shared: Any = {"use_bias": True, "dtype": config.dtype, "rngs": rngs}
+        shared: Any = {"use_bias": True, "init": _HE, "dtype": config.dtype, "rngs": rngs}
         self.convs = nnx.List([Convolution(*pair, 3, **shared) for pair in itertools.pairwise(widths)])
         self.fc1 = _dense((PATCH // 16) * (BINS // 16) * fourth, config.width, rngs)
         self.fc2 = _dense(config.width, config.width, rngs)
@@ -156,13 +157,12 @@ class Perceptron(nnx.Module):
 
     def __init__(self, config: VGGishConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
-        uniform = nnx.initializers.he_uniform()
         widths = (EMBEDDING, config.hidden, config.hidden, config.hidden)
         self.norm = BatchNorm(EMBEDDING)
         pairs = itertools.pairwise(widths)
-        self.layers = nnx.List([_dense(*pair, rngs, uniform, bias=False) for pair in pairs])
+        self.layers = nnx.List([_dense(*pair, rngs, bias=False) for pair in pairs])
         self.norms = nnx.List([BatchNorm(config.hidden) for _ in range(3)])
-        self.head = _dense(config.hidden, config.num_classes, rngs, uniform)
+        self.head = _dense(config.hidden, config.num_classes, rngs)
 
     def __call__(
         self,
@@ -187,8 +187,6 @@ def _halved(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
     return largest(fours.reshape(number, height // 2, width // 2, 4, channels), axis=3)
 
 
-def _dense(
-    inputs: int, outputs: int, rngs: nnx.Rngs, init: Any = _SMALL_NORMAL, *, bias: bool = True
-) -> nnx.Linear:
+def _dense(inputs: int, outputs: int, rngs: nnx.Rngs, *, bias: bool = True) -> nnx.Linear:
     highest = jax.lax.Precision.HIGHEST
-    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, precision=highest, rngs=rngs)
+    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=_HE, precision=highest, rngs=rngs)
