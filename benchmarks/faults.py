@@ -699,6 +699,14 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("planes and bins swapped",
          "_PLANES, NUM_MEL_BINS // 2)", "NUM_MEL_BINS // 2, _PLANES).swapaxes(2, 3)"),
     )),
+    "ast_jax/inference/serve/batcher.py": ("serve", (
+        ("short windows are filled with 0", "np.full(self._shape, self._padding, np.float32)",
+         "np.zeros(self._shape, np.float32)"),
+    )),
+    "ast_jax/inference/serve/app.py": ("serve", (
+        ("events from the windows of tags", "cut([waveform], self._steps.grid)))", "cut([waveform], self._grid)))"),
+        ("events whether asked for or not", "if wanted.events:", "if True:"),
+    )),
     "ast_jax/models/vggish.py": ("models_vggish", (
         ("channels before places", "self.fc1(x.reshape(", "self.fc1(x.swapaxes(1, 3).reshape("),
         ("a clip has its loudest score", "nn.sigmoid(frames).mean(axis=1)", "nn.sigmoid(frames).max(axis=1)"),

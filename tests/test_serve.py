@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -22,7 +23,7 @@ from ast_jax.inference.serve import server
 from ast_jax.inference.serve.app import make_app
 from ast_jax.inference.serve.batcher import Batcher
 from ast_jax.inference.serve.limits import Limits
-from ast_jax.models import AST, ASTConfig
+from ast_jax.models import AST, ASTConfig, host_variables, set_variables
 from ast_jax.weights import LoadedModel
 
 LIMITS = Limits(upload_bytes=400_000, sound_s=20.0, decode_time_s=5.0)
@@ -32,10 +33,31 @@ CONFIG = ASTConfig(
 
 
 @pytest.fixture(scope="module")
-def tagger(tmp_path_factory) -> Tagger:
-    model = AST(CONFIG, rngs=nnx.Rngs(0))
+def tagger() -> Tagger:
+    """Of a model that judges clips."""
+    model = loud(CONFIG, seed=1)
     front_end = model.front_end.with_statistics(-5.0, 3.0)
-    loaded = LoadedModel(model, ["bell", "rain", "siren"], front_end, "softmax")
+    return tagger_of(LoadedModel(model, ["bell", "rain", "siren"], front_end, "softmax"))
+
+
+@pytest.fixture(scope="module")
+def step_tagger() -> Tagger:
+    """Of a model that judges steps."""
+    model = loud(dataclasses.replace(CONFIG, head="frames"), seed=3)
+    front_end = model.front_end.with_statistics(-5.0, 3.0)
+    return tagger_of(LoadedModel(model, ["bell", "rain", "siren"], front_end, "sigmoid"))
+
+
+def loud(config: ASTConfig, seed: int) -> AST:
+    """With weights that make scores differ, so that there are events; without biases and positions."""
+    model, rng = AST(config, rngs=nnx.Rngs(0)), np.random.default_rng(seed)
+    drawn = {key: rng.normal(0, 2, value.shape) for key, value in host_variables(model).items()}
+    still = {key: 0 * value for key, value in drawn.items() if key.endswith(("bias", "pos_embed"))}
+    set_variables(model, {key: value.astype("f4") for key, value in (drawn | still).items()})
+    return model
+
+
+def tagger_of(loaded: LoadedModel) -> Tagger:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ast_jax.inference.predict.load_model", lambda source, **_: loaded)
         return Tagger(["random"])
@@ -52,6 +74,15 @@ def sound(seconds: float = 3.0, kind: str = "WAV", rate_hz: int = 16_000, silent
     wave = np.zeros(samples) if silent else 0.2 * np.random.default_rng(0).normal(size=samples)
     out = io.BytesIO()
     soundfile.write(out, wave, rate_hz, format=kind)
+    return out.getvalue()
+
+
+def changing() -> bytes:
+    """Three seconds of tones, of which each half second has another: sounds with a beginning and an end."""
+    time = np.arange(8_000) / 16_000
+    tones = [0.3 * np.sin(2 * np.pi * hertz * time) for hertz in (300, 5_000, 0, 1_200, 300, 5_000)]
+    out = io.BytesIO()
+    soundfile.write(out, np.concatenate(tones), 16_000, format="WAV")
     return out.getvalue()
 
 
@@ -73,6 +104,8 @@ def fits(value, schema: dict, named: dict) -> bool:
             return isinstance(value, str)
         case "integer":
             return isinstance(value, int)
+        case "boolean":
+            return isinstance(value, bool)
         case "number":
             within = schema.get("minimum", -np.inf) <= value <= schema.get("maximum", np.inf)
             return isinstance(value, int | float) and within
@@ -120,6 +153,22 @@ def test_the_answer_is_the_one_of_predict_json(client, tagger, tmp_path, monkeyp
         np.testing.assert_allclose(
             *(list(map(float, numbers.findall(t))) for t in (ours, theirs)), atol=1.5e-4
         )
+
+
+def test_its_events_are_those_of_predict(client, tagger, step_tagger):
+    body = changing()
+    with TestClient(make_app(step_tagger, LIMITS), base_url="http://127.0.0.1") as other:
+        for asked, own in ((client, tagger), (other, step_tagger)):
+            told = asked.post("/api/tags?events=true", content=body).json()
+            assert is_described(told, asked, "/api/tags", "post")
+            wanted = own.events(body)
+            assert len(wanted) > 1
+            assert [event["label"] for event in told["events"]] == [event.label for event in wanted]
+            for key in ("onset_s", "offset_s", "score"):
+                values = [getattr(event, key) for event in wanted]
+                np.testing.assert_allclose([event[key] for event in told["events"]], values, atol=1e-4)
+        assert "events" not in other.post("/api/tags", content=body).json()
+        assert [one.get("/api/model").json()["judges_steps"] for one in (client, other)] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["x.wav", None], ids=["a file", "a field"])
@@ -346,6 +395,15 @@ def test_it_serves_this_machine_until_ctrl_c(tagger, monkeypatch, capsys):
 
 
 # ---- the queue, without a server
+
+
+def test_a_short_window_is_filled_with_what_its_front_end_calls_silence():
+    async def ask() -> np.ndarray:
+        batcher = Batcher(lambda batch: batch[:, :, 0], (2, 4, 1), padding=-9.0)
+        async with batcher.running():
+            return await batcher.scores([np.ones((3, 1), np.float32)])
+
+    np.testing.assert_array_equal(asyncio.run(ask()), [[1, 1, 1, -9]])
 
 
 def by_mean(batch: np.ndarray) -> np.ndarray:

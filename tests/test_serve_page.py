@@ -6,9 +6,10 @@ import re
 import pytest
 from chromium import browser, needs_chromium, served
 from fake_run import write_fake_run
-from test_serve import LIMITS, sound, tagger  # noqa: F401 (a fixture)
+from test_serve import LIMITS, changing, sound, tagger  # noqa: F401 (a fixture)
 
 from ast_jax.evaluation.report import write_report
+from ast_jax.events import read_events
 from ast_jax.inference.serve.app import make_app
 
 pytestmark = needs_chromium
@@ -185,6 +186,35 @@ def test_everything_is_reached_by_keyboard(page):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.get_by_role("region", name="Scores by time").is_visible()
+
+
+def test_events_are_found_listed_played_and_saved(page, tagger):  # noqa: F811
+    page.get_by_label("Sound file").set_input_files(wav(body=changing()))
+    tagged(page)
+    wanted = tagger.events(changing())
+    page.get_by_role("button", name="Find events").click()
+    count = f"{len(wanted)} event" + "s" * (len(wanted) != 1)
+    page.get_by_text(f"{count}; press one to hear it.").wait_for()
+    told = page.get_by_role("list", name="Events").get_by_role("button").all_inner_texts()
+    assert [text.split()[0] for text in told] == [event.label for event in wanted]
+    assert page.locator("#marks .track").count() == len({event.label for event in wanted})
+    # one is played from its beginning and no further than its end
+    last = max(range(len(wanted)), key=lambda i: wanted[i].onset_s)
+    page.locator("#events button").nth(last).click()
+    until(page, "!document.getElementById('player').paused || document.getElementById('player').currentTime")
+    until(page, "document.getElementById('player').paused")
+    at = page.locator("#player").evaluate("player => player.currentTime")
+    assert wanted[last].onset_s < at
+    assert at == pytest.approx(wanted[last].offset_s, abs=0.3)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save as Audacity labels").click()
+    saved = read_events(download.value.path(), "three seconds.wav")
+    assert [event.label for event in saved] == [event.label for event in wanted]
+    # another sound has events of its own
+    page.get_by_label("Sound file").set_input_files(wav("other.wav"))
+    tagged(page, "other.wav")
+    assert page.locator("#events button").count() == 0
+    assert page.get_by_role("button", name="Find events").is_visible()
 
 
 def test_a_server_that_is_gone_is_said_to_be(page):

@@ -187,6 +187,23 @@ def events_of(
         yield heard, heard.answers.end()
 
 
+def read_off(
+    file: SoundSource,
+    windows: Sequence[Any],
+    answers: Iterable[Float[np.ndarray, "t C"]],
+    steps: Steps,
+    rules: Rules,
+    thresholds: Sequence[float],
+    names: Sequence[str],
+) -> list[Event]:
+    """The events of a sound whose windows (`cut`) were answered already."""
+    heard = Heard(file, [window.start_s for window in windows], [window.end_s for window in windows])
+    track = _track(heard, steps, rules, thresholds, names)
+    for answer in answers:
+        track.append(answer)
+    return track.end()
+
+
 def live_events(
     blocks: Iterable[Float[np.ndarray, " _"]],
     tagger: Any,

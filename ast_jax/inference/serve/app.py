@@ -9,18 +9,20 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from jaxtyping import Float
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ast_jax.inference.answers import Tags, describe
-from ast_jax.inference.predict import Tagger
+from ast_jax.inference.frames import read_off, steps_of
+from ast_jax.inference.predict import SIMPLE, Tagger
 from ast_jax.inference.serve.batcher import Batcher
 from ast_jax.inference.serve.guard import decode
 from ast_jax.inference.serve.limits import Limits, RequestRefused, Shares
@@ -43,7 +45,7 @@ _HEADERS = {
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Cache-Control": "no-cache",
 }
-_WANTED = {"top": "a number from 1 to 50", "spectrogram": "true or false"}
+_WANTED = {"top": "a number from 1 to 50", "spectrogram": "true or false", "events": "true or false"}
 
 
 def make_app(
@@ -90,25 +92,40 @@ def make_app(
         request: Request,
         top: Annotated[int, Query(ge=1, le=50, description="labels told")] = 5,
         spectrogram: Annotated[bool, Query(description="whether to send one to draw")] = False,
+        events: Annotated[bool, Query(description="whether to tell when each label begins and ends")] = False,
     ) -> dict[str, Any]:
-        return await service.tags(request, top, spectrogram)
+        return await service.tags(request, Wanted(top, spectrogram, events))
 
     return app
 
 
+class Wanted(NamedTuple):
+    """What a request asks for."""
+
+    top: int
+    spectrogram: bool
+    events: bool
+
+
 class Service:
-    """What the endpoints do, around one model and one queue."""
+    """What the endpoints do, around one model and its queues: one of windows, one of windows for events."""
 
     def __init__(self, tagger: Tagger, limits: Limits):
         self._tagger, self._limits = tagger, limits
         self._grid = tagger.grid()
-        self.batcher = Batcher(lambda fbank: np.asarray(tagger.scores(fbank)), (BATCH, *self._grid.shape))
+        self._steps = steps_of(tagger)
+        padding = self._grid.front_end.padding
+        queue = lambda score, grid: Batcher(score, (BATCH, *grid.shape), padding=padding)
+        self.batcher = queue(lambda fbank: np.asarray(tagger.scores(fbank)), self._grid)
+        whole = np.full(BATCH, self._steps.grid.num_frames)
+        judge = lambda fbank: np.asarray(self._steps.forward(fbank, whole))
+        self._events = queue(judge, self._steps.grid)
         self._slots, self._places = asyncio.Semaphore(limits.at_once), Shares(limits.waiting)
         self._held = Shares(limits.uploads_held * limits.upload_bytes)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        async with self.batcher.running():
+        async with self.batcher.running(), self._events.running():
             yield
 
     def model(self) -> ModelAnswer:
@@ -118,9 +135,10 @@ class Service:
             sample_rate_hz=self._grid.front_end.sample_rate_hz,
             upload_bytes=self._limits.upload_bytes,
             sound_s=self._limits.sound_s,
+            judges_steps=not self._steps.note,
         )
 
-    async def tags(self, request: Request, top: int, with_picture: bool) -> dict[str, Any]:
+    async def tags(self, request: Request, wanted: Wanted) -> dict[str, Any]:
         """What the sound in the body holds. Raises RequestRefused."""
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             line = "another site's page asked: open this server's own page"
@@ -136,26 +154,37 @@ class Service:
                     async with self._slots:
                         if await request.is_disconnected():
                             raise RequestRefused(HTTPStatus.BAD_REQUEST, "nobody waits for the answer")
-                        return await self._answer(sound, top, with_picture)
+                        return await self._answer(sound, wanted)
         except TimeoutError:
             line = f"no answer within {self._limits.answer_time_s:g} s: try again, or a shorter sound"
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, line) from None
         except asyncio.CancelledError:  # by uvicorn, when it is told to end
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped") from None
 
-    async def _answer(self, sound: bytes, top: int, with_picture: bool) -> dict[str, Any]:
+    async def _answer(self, sound: bytes, wanted: Wanted) -> dict[str, Any]:
         heard_at, channels = self._grid.front_end.sample_rate_hz, self._grid.channels
         waveform = await decode(sound, channels=channels, sample_rate_hz=heard_at, limits=self._limits)
         windows = await asyncio.to_thread(lambda: list(cut([waveform], self._grid)))
         scores = await self.batcher.scores([window.fbank for window in windows])
         starts, ends = np.array([w.start_s for w in windows]), np.array([w.end_s for w in windows])
         tags = Tags(starts, ends, self._grid.window_s, scores)
-        found = describe(tags, self._tagger.label_names, top, self._tagger.heard_from())
-        if with_picture:
+        found = describe(tags, self._tagger.label_names, wanted.top, self._tagger.heard_from())
+        if wanted.events:
+            found["events"] = await self._when(waveform)
+        if wanted.spectrogram:
             front_end = self._grid.front_end
             draw = lambda: spectrogram(front_end.picture(front_end.features(waveform)))
             found["spectrogram"] = await asyncio.to_thread(draw)
         return found
+
+    async def _when(self, waveform: Float[np.ndarray, " S"]) -> list[dict[str, Any]]:
+        """The events in a sound, by the rules of `predict --events`."""
+        windows = await asyncio.to_thread(lambda: list(cut([waveform], self._steps.grid)))
+        answers = await self._events.scores([window.fbank for window in windows])
+        rules = SIMPLE, self._tagger.heard_from(), self._tagger.label_names
+        events = read_off("", windows, answers, self._steps, *rules)
+        told = ("label", "onset_s", "offset_s", "score")
+        return [{key: getattr(event, key) for key in told} for event in events]
 
 
 class _WithHeaders:

@@ -1,6 +1,6 @@
 """One queue in front of the model: windows of all requests share its batches.
 
-T frames, F mel bins, C classes, B windows a batch.
+T frames, F mel bins, C classes, B windows a batch; an answer may be one for each step.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-Score = Callable[[Float[np.ndarray, "B T F"]], Float[np.ndarray, "B C"]]
+Score = Callable[[Float[np.ndarray, "B T F"]], Float[np.ndarray, "B *steps C"]]
 
 
 class Batcher:
@@ -20,8 +20,8 @@ class Batcher:
     A request hands in one batch at a time, so that a short sound never waits for the whole of a long one.
     """
 
-    def __init__(self, score: Score, shape: tuple[int, int, int]):
-        self._score, self._shape = score, shape
+    def __init__(self, score: Score, shape: tuple[int, int, int], *, padding: float = 0.0):
+        self._score, self._shape, self._padding = score, shape, padding
         self._waiting: asyncio.Queue[tuple[np.ndarray, asyncio.Future]] = asyncio.Queue()
         self.batches = 0  # computed so far
 
@@ -37,8 +37,8 @@ class Batcher:
             with contextlib.suppress(asyncio.CancelledError):
                 await worker
 
-    async def scores(self, windows: Sequence[Float[np.ndarray, "t F"]]) -> Float[np.ndarray, "W C"]:
-        """Scores of each window; those shorter than T are padded with zero rows."""
+    async def scores(self, windows: Sequence[Float[np.ndarray, "t F"]]) -> Float[np.ndarray, "W *steps C"]:
+        """Scores of each window; those shorter than T are padded with rows of `padding`."""
         found: list[np.ndarray] = []
         for start in range(0, len(windows), self._shape[0]):
             answers = []
@@ -58,7 +58,7 @@ class Batcher:
                 await self._compute(taken)
 
     async def _compute(self, taken: list[tuple[np.ndarray, asyncio.Future]]) -> None:
-        batch = np.zeros(self._shape, np.float32)
+        batch = np.full(self._shape, self._padding, np.float32)
         for row, (window, _) in zip(batch, taken, strict=False):
             row[: len(window)] = window
         self.batches += 1

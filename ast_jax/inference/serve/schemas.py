@@ -46,6 +46,12 @@ class Spectrogram(_Answer):
     data: str = Field(description="base64 of columns x bins bytes, each column from low to high")
 
 
+class EventAnswer(Tag):
+    onset_s: float
+    offset_s: float
+    score: Score = Field(description="the mean of its steps")
+
+
 class TagsAnswer(_Answer):
     start_s: float
     end_s: float
@@ -53,6 +59,7 @@ class TagsAnswer(_Answer):
     tags: list[OverallTag] = Field(description="the best labels, the best one first")
     windows: list[WindowTags]
     timeline: Timeline
+    events: list[EventAnswer] | None = Field(None, description="in order of their beginning, if asked for")
     spectrogram: Spectrogram | None = None
 
 
@@ -62,6 +69,7 @@ class ModelAnswer(_Answer):
     sample_rate_hz: int = Field(description="at which it hears: more is lost on it")
     upload_bytes: int = Field(description="the largest upload")
     sound_s: float = Field(description="the longest sound")
+    judges_steps: bool = Field(description="or events come from many short windows, which takes longer")
 
 
 class ErrorAnswer(_Answer):

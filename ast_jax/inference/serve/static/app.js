@@ -10,6 +10,7 @@ const MAGMA = [[0, 0, 4], [29, 17, 71], [81, 18, 124], [131, 38, 129], [183, 55,
 
 let model = null;  // what /api/model says
 let shown = null;  // the answer on the page
+let until = Infinity;  // where an event that is played ends
 let asking = new AbortController();
 
 async function start() {
@@ -30,7 +31,7 @@ async function tag(sound, name) {
   const mine = asking;
   say(`Listening to ${name} …`);
   try {
-    const answer = await ask(sound, mine.signal);
+    const answer = await ask(sound, mine.signal, model?.judges_steps);
     show(answer, sound, name);
     say(`${name}: ` + answer.tags.slice(0, 3).map(t => `${t.label} ${percent(t.score)}`).join(", "));
   } catch (error) {
@@ -41,24 +42,25 @@ async function tag(sound, name) {
   }
 }
 
-async function ask(sound, signal) {
+async function ask(sound, signal, events) {
   if (model && sound.size > model.upload_bytes)
     throw new Error(`it has ${megabytes(sound.size)}, and ${megabytes(model.upload_bytes)} is the most: `
       + "cut or compress it");
-  let reply = await post(sound, signal);
+  let reply = await post(sound, signal, events);
   if (reply.status === 415 && sound.size < LOCAL_DECODING_BYTES) {
     // m4a and webm are known to browsers, and not to the server's decoder
     const wav = await decodedHere(sound);
-    if (wav) reply = await post(wav, signal);
+    if (wav) reply = await post(wav, signal, events);
   }
   const answer = await reply.json();
   if (!reply.ok) throw new Error(answer.error);
   return answer;
 }
 
-async function post(body, signal) {
+async function post(body, signal, events) {
   try {
-    return await fetch("api/tags?spectrogram=true", {method: "POST", body, signal});
+    const path = `api/tags?spectrogram=true&events=${Boolean(events)}`;
+    return await fetch(path, {method: "POST", body, signal});
   } catch (error) {
     if (signal.aborted) throw error;
     throw new Error("the server does not answer: is it still running?");
@@ -155,6 +157,8 @@ function show(answer, sound, name) {
   $("spectrogram").setAttribute("aria-label", pictured);
   $("timeline").replaceChildren(...answer.timeline.labels.map(track));
   $("table").replaceChildren(...table(answer.timeline));
+  showEvents(answer.events);
+  $("find").onclick = () => findEvents(sound, name);
   URL.revokeObjectURL($("player").src);
   $("silent").hidden = true;
   $("player").src = URL.createObjectURL(sound);
@@ -208,6 +212,67 @@ function table({starts_s, ends_s, labels}) {
   return [top, element("tbody", {}, ...rows)];
 }
 
+// ---- events
+
+// Of a model that judges clips alone, when it is asked for: many short windows take their time.
+async function findEvents(sound, name) {
+  const mine = asking;
+  $("find").disabled = true;
+  say(`Listening to ${name} in short windows …`);
+  try {
+    const {events} = await ask(sound, mine.signal, true);
+    showEvents(events);
+    say(`${name}: ${counted(events)}`);
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    say("");
+    $("error").textContent = `${name}: ${error.message}`;
+  } finally {
+    $("find").disabled = false;
+  }
+}
+
+const counted = events => `${events.length || "no"} event${events.length === 1 ? "" : "s"}`;
+
+function showEvents(events) {
+  until = Infinity;
+  $("find").hidden = Boolean(events);
+  $("events-note").textContent = events ? `${counted(events)}; press one to hear it.`
+    : "This model judges whole clips: to say when, it listens to many short windows.";
+  $("events").replaceChildren(...(events ?? []).map(event => {
+    const button = element("button", {type: "button"}, ...[
+      event.label, `${event.onset_s.toFixed(2)} to ${seconds(event.offset_s)}`, percent(event.score),
+    ].map(text => element("span", {textContent: text})));
+    button.addEventListener("click", () => play(event, button));
+    return element("li", {}, button);
+  }));
+  const labels = [...new Set((events ?? []).map(({label}) => label))];
+  $("marks").replaceChildren(...labels.map(label => marks(label, events.filter(e => e.label === label))));
+  URL.revokeObjectURL($("labels").href);
+  $("labels").hidden = !events?.length;
+  const line = ({onset_s, offset_s, label}) => `${onset_s.toFixed(6)}\t${offset_s.toFixed(6)}\t${label}\n`;
+  if (events?.length) $("labels").href = URL.createObjectURL(new Blob(events.map(line), {type: "text/plain"}));
+}
+
+function marks(label, events) {
+  const strip = element("div", {className: "strip marks", role: "img"}, ...events.map(event => {
+    const mark = element("i");
+    mark.style.left = `${100 * event.onset_s / shown.duration_s}%`;
+    mark.style.width = `${100 * (event.offset_s - event.onset_s) / shown.duration_s}%`;
+    return mark;
+  }));
+  strip.setAttribute("aria-label", `${label}: ${counted(events)}`);
+  return element("div", {className: "track"}, element("span", {textContent: `${label}, ${counted(events)}`}), strip);
+}
+
+function play({onset_s, offset_s}, button) {
+  document.querySelectorAll("#events [aria-current]").forEach(one => one.removeAttribute("aria-current"));
+  button.setAttribute("aria-current", true);
+  seekTo(onset_s);
+  until = offset_s;
+  $("player").play().catch(() => {});  // a format that is not known here: the player says so itself
+}
+
 // ---- playing
 
 function moveTo(at) {
@@ -221,11 +286,16 @@ function moveTo(at) {
 }
 
 function follow() {
+  if ($("player").currentTime >= until) {
+    $("player").pause();
+    until = Infinity;
+  }
   moveTo($("player").currentTime);
   if (!$("player").paused) requestAnimationFrame(follow);
 }
 
 function seekTo(at) {
+  until = Infinity;
   if (!Number.isNaN($("player").duration)) $("player").currentTime = at;
   moveTo(at);
 }
