@@ -286,6 +286,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the recipe's clipping forgotten", "        clip_norm=settings.clip_norm,\n", ""),
     )),
     "ast_jax/training/augment.py": ("training_augment training_step", (
+        ("targets go the other way", "* jnp.arange(len(known)) - shift", "* jnp.arange(len(known)) + shift"),
+        ("targets turn in no circle", "source % frames if circular else source", "source"),
         ("the same draw in each step",
          "jax.random.fold_in(jax.random.key(seed), step)", "jax.random.key(seed)"),
         ("wrong axis", "zip((1, 0), (freq_mask", "zip((0, 1), (freq_mask"),
@@ -333,6 +335,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("streams forgotten", "jax.vmap(apply)(stream(keys, row.stream), x)", "jax.vmap(apply)(keys, x)"),
     )),
     "ast_jax/training/step.py": ("training_step training_augment training_patchout", (
+        ("targets move on another stream", "by(augment.stream(keys, row.stream), step", "by(keys, step"),
         ("a device's own count", '_total(batch["mask"].sum(), axis_name)', 'batch["mask"].sum()'),
         ("forgotten mask", '(losses * part["mask"]).sum() / count', "losses.sum() / count"),
         ("a mean of means",
@@ -704,7 +707,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "np.zeros(self._shape, np.float32)"),
     )),
     "ast_jax/inference/serve/app.py": ("serve", (
-        ("events from the windows of tags", "cut([waveform], self._steps.grid)))", "cut([waveform], self._grid)))"),
+        ("events from the windows of tags",
+         "cut([waveform], self._steps.grid)))", "cut([waveform], self._grid)))"),
         ("events whether asked for or not", "if wanted.events:", "if True:"),
     )),
     "ast_jax/models/vggish.py": ("models_vggish", (

@@ -256,7 +256,7 @@ def test_a_model_taught_by_events_finds_them(tmp_path):
     with pytest.raises(InputError, match=r"this model does not judge: set config.model.head=frames"):
         train(parse(flags(**places, **{"model.head": "clip"}))[0], tmp_path / "other")
     with pytest.raises(InputError, match=r"events do not follow: set both to 0"):
-        train(parse(flags(**places, roll=10))[0], tmp_path / "other")
+        train(parse(flags(**places, roll=10, mixup=0.5, mixup_of="features"))[0], tmp_path / "other")
     with pytest.raises(InputError, match=r"has no events, and loss frames_bce"):
         train(
             parse(flags(**places, **{"dataset.name": "synthetic", "dataset.options": "{}"}))[0],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ast_jax.datasets.pipeline import fit
+from ast_jax.datasets.pipeline import FrameGrid, fit
 from ast_jax.features import FrontEnd, Kaldi, log_mel, num_frames
 from ast_jax.features.spec import LOG_FLOOR
 from ast_jax.objectives import objective
@@ -31,7 +31,7 @@ from ast_jax.training.augment import (
     stripes,
     time_shift,
 )
-from ast_jax.training.step import Step, between_layers, features, inputs
+from ast_jax.training.step import Step, between_layers, features, inputs, moved
 
 T, F, TIME, FREQ = 100, 64, 30, 24
 FLOOR = np.log(LOG_FLOOR)
@@ -43,6 +43,42 @@ def step_of(mean: float, std: float, **augmentations) -> Step:
 
 
 PLAIN = step_of(0.0, 0.5)  # (x - 0) / (2 x 0.5): what comes out is what went in
+
+
+def loud_and_quiet(clips: int) -> dict[str, np.ndarray]:
+    """A batch of clips of 64 frames, of which some stretches are loud, and the same as events; the last
+    eighth is padding.
+    """
+    front_end, grid = PLAIN.front_end, FrameGrid(0.02, 0.04, 16)
+    rng, rows = np.random.default_rng(0), []
+    for index in range(clips):
+        events = [(0.01 * on, 0.01 * (on + rng.integers(6, 12)), 0) for on in (rng.integers(0, 20), 36)]
+        x = np.full((56, 128), -1.0, np.float16)
+        for onset_s, offset_s, _ in events:
+            x[round(100 * onset_s) : round(100 * offset_s)] = 1.0
+        example = {"index": index, "labels": [0], "fbank": x, "events": np.array(events)}
+        shape = {"kind": "log_mel", "num_frames": 64, "num_classes": 1, "front_end": front_end}
+        rows.append(fit(example, **shape, grid=grid))
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+@pytest.mark.parametrize("settings", [{"roll": 30}, {"time_shift": 30}, {"roll": 9, "time_shift": 12}])
+def test_targets_of_steps_go_where_the_sounds_go(settings):
+    """Each known target is what is heard within half a step of its step's middle."""
+    batch, number = {key: jnp.asarray(value) for key, value in loud_and_quiet(40).items()}, jnp.int32(5)
+    step = dataclasses.replace(step_of(0.0, 0.5, **settings), grid=FrameGrid(0.02, 0.04, 16))
+    heard = np.asarray(inputs(batch, number, step))[..., 0] > 0
+    told = moved(batch, number, step, frames=64)
+    targets, known = np.asarray(told["frames"])[..., 0], np.asarray(told["frames_known"])
+    assert 0.3 < known.mean() < 14.5 / 16
+    reach = 2 * len(settings)
+    for clip, i in zip(*np.nonzero(known), strict=True):
+        middle = 2 + 4 * i
+        around = heard[clip, max(0, middle - reach) : middle + reach + 1]
+        assert around.min() <= targets[clip, i] <= around.max()
+    unmoved = np.asarray(batch["frames"])[..., 0]
+    assert (targets != unmoved).any(axis=1).mean() > 0.8
+    assert moved(batch, number, dataclasses.replace(step, grid=None), frames=64) is batch
 
 
 def for_many(augment, n: int) -> np.ndarray:

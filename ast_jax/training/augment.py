@@ -136,7 +136,11 @@ def noise(key: Key[Array, ""], x: Float[Array, "T F"]) -> Float[Array, "T F"]:
 
 def roll(key: Key[Array, ""], x: Float[Array, "T F"], *, most: int) -> Float[Array, "T F"]:
     """A circular shift by -most .. most - 1 frames, padding included, as in the reference (most 10)."""
-    return jnp.roll(x, jax.random.randint(key, (), -most, most), axis=0)
+    return jnp.roll(x, _rolled_by(key, most), axis=0)
+
+
+def _rolled_by(key: Key[Array, ""], most: int) -> Int[Array, ""]:
+    return jax.random.randint(key, (), -most, most)
 
 
 def time_shift(
@@ -147,10 +151,36 @@ def time_shift(
 
     Unlike `roll`, which is the reference's and turns the padded clip in a circle.
     """
-    shift = jax.random.randint(key, (), -most, most + 1)
+    shift = _shifted_by(key, most)
     source = jnp.arange(x.shape[0]) - shift
     inside = (source >= 0) & (source < x.shape[0])
     return jnp.where(inside[:, None], jnp.roll(x, shift, axis=0), padding)
+
+
+def _shifted_by(key: Key[Array, ""], most: int) -> Int[Array, ""]:
+    return jax.random.randint(key, (), -most, most + 1)
+
+
+def moved_targets(
+    shift: Int[Array, ""],
+    targets: Float[Array, "t C"],
+    known: Float[Array, " t"],
+    *,
+    first: float,
+    stride: float,
+    frames: int,
+    circular: bool,
+) -> tuple[Float[Array, "t C"], Float[Array, " t"]]:
+    """What is heard in each step, and whether that is known, of a clip of `frames` frames that was moved
+    `shift` frames later: of the nearest step, so at most half a step off. Steps' middles begin at frame
+    `first`, `stride` frames apart; what comes in from outside the clip is not known.
+    """
+    source = first + stride * jnp.arange(len(known)) - shift
+    source = source % frames if circular else source
+    place = jnp.round((source - first) / stride).astype(int)
+    inside = (place >= 0) & (place < len(known))
+    place = jnp.clip(place, 0, len(known) - 1)
+    return jnp.where(inside[:, None], targets[place], 0.0), jnp.where(inside, known[place], 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +196,9 @@ class Augmentation:
     stream: int
     wanted: Callable[[Augment], bool]
     apply: Callable[[Key[Array, ""], Float[Array, "T F"], Augment, FrontEnd], Float[Array, "T F"]]
+    # frames by which it moves a clip, where it does, and whether in a circle: targets of steps follow
+    moves: Callable[[Key[Array, ""], Augment], Int[Array, ""]] | None = None
+    circular: bool = False
 
 
 AUGMENTATIONS: tuple[Augmentation, ...] = (
@@ -176,6 +209,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = (
     Augmentation(
         "time_shift", "padded", 4, lambda s: s.time_shift > 0,
         lambda key, x, s, front_end: time_shift(key, x, most=s.time_shift, padding=front_end.padding),
+        moves=lambda key, s: _shifted_by(key, s.time_shift),
     ),
     Augmentation(
         "masks", "padded", 0, lambda s: s.freq_mask > 0 or s.time_mask > 0,
@@ -189,6 +223,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = (
     Augmentation(
         "roll", "normalised", 3, lambda s: s.roll > 0,
         lambda key, x, s, _: roll(key, x, most=s.roll),
+        moves=lambda key, s: _rolled_by(key, s.roll), circular=True,
     ),
 )  # fmt: skip
 

@@ -151,9 +151,11 @@ def frame_grid(settings: Settings, objective: Objective, model: Any) -> FrameGri
             f"loss {settings.objective.loss} is of steps of time, which this model does not judge: set "
             "config.model.head=frames"
         )
-    if settings.augment.roll or settings.augment.time_shift:
+    mixed_after = settings.run.mixup > 0 and settings.run.mixup_of == "features"
+    if mixed_after and (settings.augment.roll or settings.augment.time_shift):
         raise InputError(
-            "config.roll and config.time_shift move sounds in time, and events do not follow: set both to 0"
+            "config.roll and config.time_shift move each of two sounds by itself where features are mixed, "
+            "and events do not follow: set both to 0, or config.mixup_of=sounds"
         )
     size, stride, num = model.time_steps
     front_end = model.front_end

@@ -81,9 +81,11 @@ def train_program(
         params, levels=model.levels, decay=settings.optimizer.layer_decay, freeze=start.freeze
     )
     rate, optimizer = optim.from_settings(settings.optimizer, epoch_steps, factors)
+    told = loss or objective(settings.objective)
+    grid = frame_grid(settings, told, model)
     what = Step(
         front_end=front_end or model.front_end,
-        objective=loss or objective(settings.objective),
+        objective=told,
         augment=settings.augment,
         rows=augment.rows_of(settings.augment),
         seed=run.seed,
@@ -91,8 +93,8 @@ def train_program(
         ema=settings.averages.ema,
         frozen=frozenset(path for path, factor in factors.items() if factor == 0),
         mixes_features=run.mixup > 0 and run.mixup_of == "features",
+        grid=grid,
     )
-    grid = frame_grid(settings, what.objective, model)
     initial = functools.partial(init_state, optimizer=optimizer, ema=what.ema > 0)
     state = jax.eval_shape(lambda *arrays: initial(*arrays), params, statistics)
     step = functools.partial(

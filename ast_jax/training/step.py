@@ -16,6 +16,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from ast_jax.datasets.pipeline import FrameGrid
 from ast_jax.features.batches import pad_rows, unpadded, waveform
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import kernels, merge, split
@@ -43,6 +44,8 @@ class Step:
     frozen: frozenset[str] = frozenset()
     # mixup after masks and normalisation, and not of sounds
     mixes_features: bool = False
+    # where the steps of time lie that targets are of, if there are such
+    grid: FrameGrid | None = None
 
 
 def init_state(
@@ -102,7 +105,8 @@ def train_step(
             logits, out = model(features(part, state["step"], step), between=between, **given)
         else:
             logits, out = model(inputs(part, state["step"], step), **given)
-        losses = step.objective.training({**out, "logits": logits}, part)
+        targets = moved(part, state["step"], step, frames=model.config.num_frames)
+        losses = step.objective.training({**out, "logits": logits}, targets)
         return (losses * part["mask"]).sum() / count, split(model)[2]
 
     with kernels.using(forms):
@@ -156,6 +160,29 @@ def _augmented(batch: Mapping[str, Array], number: Int[Array, ""], step: Step) -
     return functools.partial(
         augment.augmented, keys=keys, rows=step.rows, settings=step.augment, front_end=step.front_end
     )
+
+
+def moved(
+    batch: Mapping[str, Array], number: Int[Array, ""], step: Step, *, frames: int
+) -> Mapping[str, Array]:
+    """The batch with its targets of steps where training step `number` moves the sounds."""
+    if step.grid is None:
+        return batch
+    targets, known = batch["frames"], batch["frames_known"]
+    in_frames = lambda seconds: seconds / step.front_end.seconds(1)
+    place: dict[str, Any] = {
+        "first": in_frames(step.grid.first_s),
+        "stride": in_frames(step.grid.step_s),
+        "frames": frames,
+    }
+    keys = augment.example_keys(step.seed, number, batch["index"])
+    for row in step.rows:
+        if row.moves is not None:
+            by = jax.vmap(row.moves, in_axes=(0, None))
+            shifts = by(augment.stream(keys, row.stream), step.augment)
+            move: Any = functools.partial(augment.moved_targets, circular=row.circular, **place)
+            targets, known = jax.vmap(move)(shifts, targets, known)
+    return {**batch, "frames": targets, "frames_known": known}
 
 
 def beside_partners(batch: Mapping[str, Array]) -> dict[str, Array]:
