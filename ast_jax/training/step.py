@@ -105,8 +105,9 @@ def train_step(
             logits, out = model(features(part, state["step"], step), between=between, **given)
         else:
             logits, out = model(inputs(part, state["step"], step), **given)
-        targets = moved(part, state["step"], step, frames=model.config.num_frames)
-        losses = step.objective.training({**out, "logits": logits}, targets)
+        if step.grid is not None:
+            part = moved(part, state["step"], step, step.grid, frames=model.config.num_frames)
+        losses = step.objective.training({**out, "logits": logits}, part)
         return (losses * part["mask"]).sum() / count, split(model)[2]
 
     with kernels.using(forms):
@@ -163,16 +164,14 @@ def _augmented(batch: Mapping[str, Array], number: Int[Array, ""], step: Step) -
 
 
 def moved(
-    batch: Mapping[str, Array], number: Int[Array, ""], step: Step, *, frames: int
+    batch: Mapping[str, Array], number: Int[Array, ""], step: Step, grid: FrameGrid, *, frames: int
 ) -> Mapping[str, Array]:
     """The batch with its targets of steps where training step `number` moves the sounds."""
-    if step.grid is None:
-        return batch
     targets, known = batch["frames"], batch["frames_known"]
     in_frames = lambda seconds: seconds / step.front_end.seconds(1)
     place: dict[str, Any] = {
-        "first": in_frames(step.grid.first_s),
-        "stride": in_frames(step.grid.step_s),
+        "first": in_frames(grid.first_s),
+        "stride": in_frames(grid.step_s),
         "frames": frames,
     }
     keys = augment.example_keys(step.seed, number, batch["index"])
