@@ -70,7 +70,9 @@ def test_targets_of_steps_go_where_the_sounds_go(settings):
     heard = np.asarray(inputs(batch, number, step))[..., 0] > 0
     told = moved(batch, number, step, FrameGrid(0.02, 0.04, 16), frames=64)
     targets, known = np.asarray(told["frames"])[..., 0], np.asarray(told["frames_known"])
-    assert 0.3 < known.mean() < 14.5 / 16
+    # in a circle of whole steps nothing is lost
+    assert 0.3 < known.mean() <= 14 / 16
+    assert "time_shift" in settings or known.mean() == 14 / 16
     reach = 2 * len(settings)
     for clip, i in zip(*np.nonzero(known), strict=True):
         middle = 2 + 4 * i
