@@ -698,6 +698,12 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("planes and bins swapped",
          "_PLANES, NUM_MEL_BINS // 2)", "NUM_MEL_BINS // 2, _PLANES).swapaxes(2, 3)"),
     )),
+    "ast_jax/inference/ahead.py": ("inference_windows", (
+        ("one file at a time", "if len(begun) == OPEN:", "if len(begun) == 1:"),
+        ("threads go on for nobody", "reader.end()", "pass"),
+        ("the rest of a damaged file's windows is lost", "self._hand_over(windows, error)",
+         "self._hand_over([], error)"),
+    )),
     "ast_jax/inference/serve/batcher.py": ("serve", (
         ("short windows are filled with 0", "np.full(self._shape, self._padding, np.float32)",
          "np.zeros(self._shape, np.float32)"),

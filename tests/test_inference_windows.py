@@ -5,11 +5,13 @@ tables and pictures.
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from flax import nnx
 
 from ast_jax.commands import invoke
 from ast_jax.errors import InputError
-from ast_jax.features import Kaldi, log_mel
+from ast_jax.features import AudioError, Kaldi, log_mel
 from ast_jax.inference import answers, files, predict, timeline
+from ast_jax.inference.ahead import OPEN, readers
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.windows import BATCH, Grid, cut, hear
 from ast_jax.models import AST, ASTConfig
@@ -126,17 +129,56 @@ def test_files_share_batches_of_one_shape_and_come_out_in_order(sounds):
 
 
 def test_a_finished_file_does_not_wait_for_the_next_ones(sounds):
-    """Two batches are in flight at most: the first file is out before the last one is opened."""
+    """Two batches are in flight at most and a few files open: the first is out before the last is opened."""
     opened = []
 
     def named():
-        for name in ["long.wav"] * 4:
+        for name in ["long.wav"] * 20:
             opened.append(name)
             yield sounds / name
 
     first = next(hear(named(), GRID, loudness))
     assert len(first.answers) == 49
-    assert len(opened) == 2
+    assert len(opened) <= OPEN + 2
+
+
+def test_files_are_decoded_side_by_side_and_come_in_order(monkeypatch):
+    """The first of each pair ends only when the second has begun: one at a time would wait for ever."""
+    monkeypatch.setattr("ast_jax.inference.ahead.OPEN", 2)
+    begun = [threading.Event() for _ in range(7)]
+
+    def read(number, tell):
+        begun[number].set()
+        if number < 6:
+            assert begun[number + 1].wait(timeout=20)
+        tell(f"note {number}")
+        yield from range(10)
+        if number == 3:
+            raise AudioError("3.wav: is odd", "damaged")
+
+    found: list[list] = []
+    for reader in readers(range(7), read):
+        found.append([])
+        try:
+            found[-1].extend(reader)
+        except AudioError as error:
+            found[-1].append(str(error))
+        assert reader.notes == [f"note {reader.file}"]
+    assert found == [[*range(10), *["3.wav: is odd"] * (number == 3)] for number in range(7)]
+
+
+def test_threads_end_with_who_listens():
+    def endless(file, tell):
+        yield from itertools.count()
+
+    listened = readers(range(9), endless)
+    next(iter(next(listened)))
+    threads = [thread for thread in threading.enumerate() if thread.name == "decoder"]
+    assert len(threads) >= 2
+    listened.close()
+    for thread in threads:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
 
 
 def test_one_short_clip_is_not_computed_eight_times():

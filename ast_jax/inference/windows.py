@@ -1,8 +1,10 @@
 """Sounds of any length through a model of one length: cut into windows while they are decoded, batched across
 files.
 
-Memory does not grow with a file: a stretch of sound, two batches of features and the answers are all that is
-held. S samples, t <= T frames, F mel bins, B windows a batch.
+Memory does not grow with a file: a few windows of those that are decoded at a time (`ahead.py`), two batches
+of features and the answers are all that is held.
+
+S samples, t <= T frames, F mel bins, B windows a batch.
 """
 
 from collections import deque
@@ -16,6 +18,7 @@ from jaxtyping import Float, Int
 from ast_jax.errors import InputError
 from ast_jax.features import AudioError, FrontEnd, stream_audio
 from ast_jax.features.audio import SoundSource
+from ast_jax.inference.ahead import readers
 
 BATCH = 8  # windows computed at a time
 Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object]  # features, frames of sound
@@ -165,11 +168,11 @@ def hear(
     """
     batches = _Batches(grid, forward, batch_size)
     waiting: deque[Heard] = deque()
-    for file in files:
-        waiting.append(heard := Heard(file))
+    for reader in readers(files, lambda file, tell: cut(decoded(file, grid, tell), grid)):
+        waiting.append(heard := Heard(reader.file, notes=reader.notes))
         heard.answers = collect(heard)
         try:
-            for window in cut(decoded(file, grid, heard.notes.append), grid):
+            for window in reader:
                 advance(window.end_s - (heard.ends_s[-1] if heard.ends_s else 0))
                 heard.starts_s.append(window.start_s)
                 heard.ends_s.append(window.end_s)
