@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from ast_jax.cache import cache_directory
 from ast_jax.errors import Diverged, InputError
 
 DAMAGED = re.compile("Error reading persistent compilation cache entry for '([^']+)'")
@@ -96,11 +97,6 @@ def keep_stdout_for_answers() -> None:
         write_through=at_once,
     )
     os.dup2(2, 1)
-
-
-def cache_directory() -> Path:
-    """What is ours of the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ast_jax")
 
 
 def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:

@@ -698,6 +698,13 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("planes and bins swapped",
          "_PLANES, NUM_MEL_BINS // 2)", "NUM_MEL_BINS // 2, _PLANES).swapaxes(2, 3)"),
     )),
+    "ast_jax/models/checks.py": ("models_checks", (
+        ("no number is small enough", "if not share <= MOST[self.dtype]:", "if share > MOST[self.dtype]:"),
+        ("gradients are not looked at", "float(np.max(shares))", "0.0"),
+        ("forgotten by the next program", "if key in (known := _kept(path)):", "if key in (known := {}):"),
+        ("what is wrong is used all the same",
+         "dataclasses.replace(forms, **{name: getattr(plain, name) for name in problems})", "forms"),
+    )),
     "ast_jax/inference/ahead.py": ("inference_windows", (
         ("one file at a time", "if len(begun) == OPEN:", "if len(begun) == 1:"),
         ("threads go on for nobody", "reader.end()", "pass"),

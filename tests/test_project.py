@@ -24,6 +24,7 @@ FOLDERS = ("ast_jax", "benchmarks", "configs", "docs", "launch", "tests", ".ci")
 ORDER = (
     *(
         "errors",
+        "cache",
         "system",
         "tables",
         "text_tables",

@@ -50,6 +50,10 @@ COMMANDS = {
         "what an answer rests on: attention and gradients over the spectrogram",
     ),
     "serve": ("ast_jax.commands.serve", "a local page: drop a sound, see its tags"),
+    "doctor": (
+        "ast_jax.commands.doctor",
+        "what this machine has: versions, devices and their kernels, decoders, caches, network",
+    ),
 }
 
 

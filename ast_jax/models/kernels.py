@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from ast_jax.models.attention import Attend, attend, flash_attention, on_each_device, splash_attention
+from ast_jax.models.checks import trusted
 
 
 def gelu(x: Array) -> Array:
@@ -101,7 +102,14 @@ def kernels_on(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | N
     forms of their own on CPUs (`cpu.py`), the plain ones elsewhere. `mesh` is that of the jit the call stands
     in, if it is over several devices; the batch is taken to be split over all of its axes. Under pmap there
     is none, and `batch_axis` is the name of pmap's axis.
+
+    Forms are believed once they have been checked on this kind of device (`checks.py`).
     """
+    return trusted(offered(device, mesh, batch_axis), offered(device), PLAIN, device)
+
+
+def offered(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | None = None) -> Kernels:
+    """The same, checked or not."""
     if device.platform == "cpu":
         from ast_jax.models import cpu
 

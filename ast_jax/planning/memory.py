@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from ast_jax.cache import cache_directory
 from ast_jax.models import abstract, kernels_on, num_parameters
 from ast_jax.models.base import config_from
 from ast_jax.planning.costs import activation_bytes
@@ -71,7 +72,7 @@ def measure(
 
 def default_cache() -> Path:
     """In the user's cache directory (XDG_CACHE_HOME)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ast_jax", "plan.json")
+    return cache_directory() / "plan.json"
 
 
 def first_guess(config: ConfigDict, num_classes: int, where: Devices) -> int:

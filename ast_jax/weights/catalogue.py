@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ast_jax.cache import cache_directory
 from ast_jax.errors import InputError
 from ast_jax.weights import download, hub, published
 
@@ -108,5 +109,5 @@ def fetch(name: str, *, cache: Path | None = None, hub_cache: Path | None = None
     if entry.on_hub:
         extra = ("preprocessor_config.json",) if entry.labels else ()
         return hub.directory(entry.source, extra=extra, cache=hub_cache)
-    cache = cache or Path(os.environ.get("AST_JAX_CACHE", Path.home() / ".cache" / "ast_jax"))
+    cache = cache or Path(os.environ.get("AST_JAX_CACHE", cache_directory()))
     return download.file(entry.source, cache, sha256=entry.sha256, md5=entry.md5)
