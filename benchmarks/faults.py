@@ -698,6 +698,19 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("planes and bins swapped",
          "_PLANES, NUM_MEL_BINS // 2)", "NUM_MEL_BINS // 2, _PLANES).swapaxes(2, 3)"),
     )),
+    "ast_jax/datasets/packed.py": ("datasets_packed", (
+        ("a directory says more than a name",
+         "(shard.name, shard.parent.name)", "(shard.parent.name, shard.name)"),
+        ("class numbers for names", "names[one] if names and", "names[one] if not names and"),
+        ("the last sample of a tar is lost",
+         "            yield from _sample(shard, before, sample, label)\n    except",
+         "            pass\n    except"),
+        ("any microphone's sound", 'key=lambda ending: "." in ending', "key=lambda ending: 0"),
+    )),
+    "ast_jax/commands/unpack.py": ("datasets_packed", (
+        ("a later sound takes an earlier one's place", "while file in taken:", "while False:"),
+        ("half a set is left", "        shutil.rmtree(part, ignore_errors=True)\n", ""),
+    )),
     "ast_jax/models/checks.py": ("models_checks", (
         ("no number is small enough", "if not share <= MOST[self.dtype]:", "if share > MOST[self.dtype]:"),
         ("gradients are not looked at", "float(np.max(shares))", "0.0"),

@@ -9,7 +9,8 @@ Each becomes OUT/<name>/{train,test}/<class>/*.wav:
 - instruments: nine families of General MIDI by fluidsynth, one note a clip; another soundfont is held out
 - drums: six kinds of one-shots of drum kits; two kits are held out
 - lengths: dogs and babies of ESC-10, 40 clips of 0.2 to 60 s; 40 of other recordings are held out
-- esc10_8, esc10_32: 8 and 32 clips a class of ESC-10; its fifth fold is held out
+- esc10_8, esc10_32 (and, if asked for, 5, 10 and 20): so many clips a class of ESC-10; its fifth fold is held
+  out
 
 The first three need Debian's espeak-ng; fluidsynth, timgm6mb-soundfont and fluid-soundfont-gm; and
 hydrogen-drumkits. The last two need ESC-50-master (--source_dir).
@@ -17,6 +18,7 @@ hydrogen-drumkits. The last two need ESC-50-master (--source_dir).
 
 import argparse
 import csv
+import functools
 import re
 import subprocess
 import tempfile
@@ -188,9 +190,9 @@ def main() -> None:
         "instruments": instruments,
         "drums": drums,
         "lengths": lambda: lengths(asked.source_dir),
-        "esc10_8": lambda: esc10_part(asked.source_dir, 8),
-        "esc10_32": lambda: esc10_part(asked.source_dir, 32),
     }
+    for count in (5, 8, 10, 20, 32):
+        made[f"esc10_{count}"] = functools.partial(esc10_part, asked.source_dir, count)
     for name in asked.only.split(","):
         counts = {"train": 0, "test": 0}
         for split, kind, stem, sound, rate in made[name]():

@@ -16,6 +16,7 @@ COMMANDS = {
         "a recipe: train it, or go on where it stopped; with several seeds too",
     ),
     "prepare": ("ast_jax.commands.prepare", "sound files -> shards of features"),
+    "unpack": ("ast_jax.commands.unpack", "Parquet and WebDataset shards -> sound files and a table of them"),
     "evaluate": (
         "ast_jax.commands.evaluate",
         "metrics of a run or checkpoint, or of several as an ensemble, without training",
