@@ -7,11 +7,14 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from ast_jax.commands import invoke
 from ast_jax.errors import InputError
-from ast_jax.models import attention, checks, cpu, gpu, kernels
+from ast_jax.models import AST, ASTConfig, attention, checks, cpu, gpu, kernels
 from ast_jax.models.kernels import PLAIN, Kernels, kernels_on, offered
+from ast_jax.weights import LoadedModel
+from ast_jax.weights.stablehlo import pure_function
 
 CPU = jax.devices("cpu")[0]
 
@@ -89,6 +92,26 @@ def test_plain_forms_can_be_asked_for_and_absent_devices_are_believed(monkeypatc
     monkeypatch.setenv("AST_JAX_KERNELS", "plain")
     kernels_on.cache_clear()
     assert kernels_on(CPU, None, "data") == Kernels(batch_axis="data")
+
+
+def test_a_model_that_is_called_takes_its_devices_forms_and_exports_the_plain_ones(monkeypatch):
+    kernels._by_default.cache_clear()
+    assert kernels.current() == offered(CPU)
+    with kernels.using(PLAIN):
+        assert kernels.current() == PLAIN
+    config = ASTConfig(num_classes=2, num_frames=16, width=8, depth=2, num_heads=1, strides=(16, 16))
+    model = AST(config, rngs=nnx.Rngs(0))
+    program, arrays = pure_function(LoadedModel(model, ["a", "b"], model.front_end, "sigmoid"))
+    x = jnp.zeros((1, 16, 128))
+    assert "optimization_barrier" in str(jax.make_jaxpr(model)(x))
+    assert "optimization_barrier" not in str(jax.make_jaxpr(program)(arrays, x))
+    tpu = mock.Mock(spec=jax.Device, platform="tpu", device_kind="TPU v5 lite")
+    for count, form in ((1, attention.splash_attention), (4, PLAIN.attend)):
+        monkeypatch.setattr(jax, "devices", lambda *_, count=count: [tpu] * count)
+        kernels._by_default.cache_clear()
+        kernels_on.cache_clear()
+        assert kernels.current().attend is form
+    kernels._by_default.cache_clear()
 
 
 def test_one_of_several_hosts_does_not_go_its_own_way(monkeypatch):

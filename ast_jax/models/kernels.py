@@ -4,8 +4,9 @@ and exports know nothing of them.
     with using(kernels_on(jax.devices()[0])):
         logits, _ = model(x)
 
-What is traced inside takes those forms; outside, the plain ones, which every backend, every transformation
-(jax.jvp, hessians) and every converter understands. The choice is part of jit's cache keys.
+What is traced inside takes those forms; outside, those of the device where JAX computes by default. The plain
+ones (`using(PLAIN)`) are what every backend, every transformation (jax.jvp, hessians) and every converter
+understands: exports take them. The choice is part of jit's cache keys.
 """
 
 import dataclasses
@@ -74,12 +75,19 @@ class Kernels:
 
 
 PLAIN = Kernels()
-using = jax.make_user_context(default_value=PLAIN)
+using = jax.make_user_context(default_value=None)
 
 
 def current() -> Kernels:
     """The forms in use where this is called."""
-    return using.value
+    return using.value or _by_default()
+
+
+@functools.cache
+def _by_default() -> Kernels:
+    """Of the default device; among several TPUs the plain ones, for only a layout knows what each has."""
+    devices = jax.devices()
+    return PLAIN if devices[0].platform == "tpu" and len(devices) > 1 else kernels_on(devices[0])
 
 
 def multiplies_16_bits(device: jax.Device) -> bool:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from ast_jax.errors import InputError
 from ast_jax.models import merge, split
+from ast_jax.models.kernels import PLAIN, using
 from ast_jax.objectives import activation
 from ast_jax.weights.files import read_arrays
 from ast_jax.weights.pretrained import LoadedModel
@@ -31,7 +32,9 @@ def pure_function(
     graphdef, params, statistics = split(loaded.model)
 
     def run(arrays, fbank):
-        logits, _ = merge(graphdef, arrays)(loaded.front_end.normalise(fbank))
+        # it is to run anywhere
+        with using(PLAIN):
+            logits, _ = merge(graphdef, arrays)(loaded.front_end.normalise(fbank))
         return logits, activation(loaded.activation)(logits)
 
     return run, params | statistics
