@@ -506,6 +506,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a recipe's remat forgotten", '"dtype", "remat", "head", "pooling")', '"dtype", "head", "pooling")'),
     )),
     "ast_jax/models/cost.py": ("models_cost training_profile", (
+        ("counts this machine's forms", '"cpu")[0]), using(PLAIN):', '"cpu")[0]):'),
         ("an addition forgotten", "2 * size**3 / min(seconds)", "size**3 / min(seconds)"),
         ("four products for one", "seconds.append((clock() - began) / 4)", "seconds.append(clock() - began)"),
         ("the slowest turn", "/ min(seconds)", "/ max(seconds)"),

@@ -299,6 +299,9 @@ def test_they_run_as_onnx(tmp_path, name):
         "vggish_mlp": {"channels": (4, 4, 8, 8), "width": 16, "hidden": 8},
     }[name]
     model = build(name, family(name).Config(num_classes=3, num_frames=96, **options))
+    if name == "vggish_mlp":
+        # far from a score of 1, where float32 is coarse
+        model.classifier.head.kernel[...] *= 0.01
     card = {"label_names": list("abc"), "activation": "sigmoid", "channels": "mean"}
     loaded = LoadedModel(model, front_end=model.front_end, **card)
     np.savez(tmp_path / "ours.npz", **host_variables(model), **{CARD: json.dumps(loaded.card())})

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ast_jax.models.base import merge, split
+from ast_jax.models.kernels import PLAIN, using
 
 
 def forward_flops(model: Any, *, training: bool = False) -> int:
@@ -26,7 +27,7 @@ def forward_flops(model: Any, *, training: bool = False) -> int:
     key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1)) if training else None
     logits = lambda params, statistics, x, key: merge(graphdef, params, statistics)(x, key=key)[0]
     # Lowered for the CPU that every machine has: on GPUs a program that is not compiled has no analysis.
-    with jax.default_device(jax.devices("cpu")[0]):
+    with jax.default_device(jax.devices("cpu")[0]), using(PLAIN):
         analysis: Any = jax.jit(logits).lower(params, statistics, x, key).cost_analysis()
     return int(analysis["flops"])
 
