@@ -5,7 +5,6 @@ and WebDataset's tar files.
 path.
 """
 
-import io
 import json
 import re
 import tarfile
@@ -88,7 +87,7 @@ def _parquet(shard: Path, audio: str, label: str) -> Iterator[Sound]:
         label = label or _label_column(shard, schema)
         if missing := [name for name in (audio, label) if name not in schema.names]:
             raise InputError(f"{shard} has no column {missing[0]}: its columns are {', '.join(schema.names)}")
-        names = _class_names(schema, label)
+        names = _names_in(_features(schema).get(label))
         number = 0
         for batch in file.iter_batches(_ROWS, columns=[audio, label]):
             for row in batch.to_pylist():
@@ -143,10 +142,6 @@ def _names_in(feature: Any) -> list[str]:
     return list(inner.get("names") or []) if isinstance(inner, Mapping) else []
 
 
-def _class_names(schema: Any, label: str) -> list[str]:
-    return _names_in(_features(schema).get(label, {}))
-
-
 def _texts(value: Any, names: list[str]) -> tuple[str, ...]:
     """Labels as text: numbers are classes where their names are known."""
     values = value if isinstance(value, list | tuple) else [] if value is None else [value]
@@ -196,7 +191,7 @@ def _from_json(said: str, held: bytes | None, label: str) -> tuple[str, ...]:
     if held is None:
         raise InputError(f"{said} has neither a .cls nor a .json file: which are its labels?")
     try:
-        stated = json.load(io.BytesIO(held))
+        stated = json.loads(held)
     except ValueError:
         raise InputError(f"{said}: its .json file is no JSON") from None
     keys = (label,) if label else _LABELS

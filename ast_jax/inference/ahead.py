@@ -3,7 +3,6 @@
 What is held is a few windows of as many files as are open; files come in their order.
 """
 
-import os
 import queue
 import threading
 from collections import deque
@@ -12,8 +11,10 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from ast_jax import system
+
 # Files open at a time: two more than run, so that none waits for a thread to begin.
-OPEN = min(8, os.cpu_count() or 1) + 2
+OPEN = min(8, system.cores()) + 2
 # Windows handed over at a time, since each time threads wait for the lock; and how often some may wait.
 TOGETHER, HELD = 8, 1
 # Seconds until a thread that nobody takes windows from looks whether it is to end.

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import Kaldi
+from ast_jax.models.base import check_dtype, check_shape
 from ast_jax.models.kernels import current
 from ast_jax.models.layers import dropped, folded, linear, uniform_fan_in
 from ast_jax.models.patches import grid_shape, over_cells
@@ -99,8 +100,7 @@ class ASTConfig:
             raise InputError(
                 f"width {self.width} is not a multiple of num_heads {self.num_heads}: choose one that is"
             )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"dtype {self.dtype!r} is not offered: choose 'float32' or 'bfloat16'")
+        check_dtype(self.dtype)
         if self.mlp_width == 4 * self.width:
             # one form for one shape, and another width is then another MLP width
             object.__setattr__(self, "mlp_width", None)
@@ -324,11 +324,7 @@ class AST(nnx.Module):
     def _embed(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
         """Prefix tokens and patches with their positions: what the first block sees."""
         config = self.config
-        if x.shape[1:] != (config.num_frames, config.num_mel_bins):
-            raise InputError(
-                f"the model takes [batch, {config.num_frames} frames, {config.num_mel_bins} mel bins], got "
-                f"{list(x.shape)}: pad or cut the clip, or load the model with another num_frames"
-            )
+        check_shape(x, config.num_frames, config.num_mel_bins)
         names = ["cls_token", "dist_token"] if config.distilled else ["cls_token"]
         prefix = [jnp.broadcast_to(getattr(self, name)[...], (x.shape[0], 1, config.width)) for name in names]
         patches = self.patch_embed(x)

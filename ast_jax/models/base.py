@@ -80,6 +80,21 @@ class Model(Protocol):
         ...
 
 
+def check_shape(x: Any, num_frames: int, columns: int, *, called: str = "mel bins") -> None:
+    """Raises InputError where a batch of features [B, T, F] is not what a model of this length takes."""
+    if x.shape[1:] != (num_frames, columns):
+        raise InputError(
+            f"the model takes [batch, {num_frames} frames, {columns} {called}], got {list(x.shape)}: pad or "
+            "cut the clip, or load the model with another num_frames"
+        )
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises InputError for a type that no model computes in."""
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype {dtype!r} is not offered: choose 'float32' or 'bfloat16'")
+
+
 def family(name: str) -> Any:
     """The class of a family, by its name or as `module:Class`. Raises InputError."""
     return look_up(FAMILIES, name, "model family")

@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 from ast_jax.cache import cache_directory
+from ast_jax.errors import InputError
 
 # Largest difference, as a share of the plain form's norm: of float32 what a TPU loses, which multiplies it in
 # passes of bfloat16; of bfloat16 some roundings of 1/256. A form that is wrong is off by its own size.
@@ -30,6 +31,7 @@ _BATCH, _TOKENS, _HEADS, _HEAD = 2, 140, 2, 64
 _WIDTH = _HEADS * _HEAD
 _REPEATS = 5
 _KEPT = "kernels.json"
+_SOURCES = ("attention.py", "checks.py", "cpu.py", "gpu.py", "kernels.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +81,6 @@ def trusted(forms: Any, alone: Any, plain: Any, device: jax.Device) -> Any:
         line = f"{device.device_kind}: its own form of {name} is left aside for the plain one ({problem})"
         print(f"{line}; `python -m ast_jax doctor` has the rest", file=sys.stderr)
     if problems and jax.process_count() > 1:
-        from ast_jax.errors import InputError
-
         raise InputError(
             f"{', '.join(problems)}: wrong on this host, and all hosts must run one program: set "
             "AST_JAX_KERNELS=plain on every one"
@@ -111,9 +111,6 @@ def _key(device: jax.Device) -> str:
     digest = hashlib.blake2b(b"".join(sources), digest_size=8).hexdigest()
     client = getattr(device, "client", None)
     return " | ".join([device.device_kind, getattr(client, "platform_version", ""), jax.__version__, digest])
-
-
-_SOURCES = ("attention.py", "checks.py", "cpu.py", "gpu.py", "kernels.py")
 
 
 def _kept(path: Path) -> dict[str, dict[str, str]]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.features.slaney import Slaney
-from ast_jax.models.base import Between
+from ast_jax.models.base import Between, check_dtype, check_shape
 from ast_jax.models.layers import BatchNorm, Convolution, dropped, folded, log_odds, rows_of
 
 # samples of a frame, samples between frames and highest frequency, by sample rate
@@ -51,8 +51,7 @@ class PANNsConfig:
             raise InputError(
                 f"sample_rate_hz {self.sample_rate_hz}: PANNs hear at {', '.join(map(str, _RATES))}"
             )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"dtype {self.dtype!r} is not offered: choose 'float32' or 'bfloat16'")
+        check_dtype(self.dtype)
         if self.num_classes < 1 or min(self.channels, default=0) < 1:
             raise InputError(f"num_classes {self.num_classes}, channels {self.channels}: wanted 1 or more")
         if self.num_frames < (least := 2 ** len(self.channels)):
@@ -114,11 +113,7 @@ class CNN14(nnx.Module):
 
         With `key` statistics are the batch's, without rows that `mask` leaves out, and units are dropped.
         """
-        if x.shape[1:] != (wanted := (self.config.num_frames, self.front_end.num_mel_bins)):
-            raise InputError(
-                f"the model takes [batch, {wanted[0]} frames, {wanted[1]} {self.columns}], got "
-                f"{list(x.shape)}: pad or cut the clip, or load the model with another num_frames"
-            )
+        check_shape(x, self.config.num_frames, self.front_end.num_mel_bins, called=self.columns)
         training, real = key is not None, rows_of(mask, x)
         log_mel = self.bn0(self._log_mel(x), training=training, mask=real)
         y = between.mix(between.augment(log_mel)).astype(self.config.dtype)[..., None]

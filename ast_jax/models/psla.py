@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import Kaldi
+from ast_jax.models.base import check_dtype, check_shape
 from ast_jax.models.efficientnet import SCALES, EfficientNet
 from ast_jax.models.layers import log_odds, uniform_fan_in
 
@@ -41,8 +42,7 @@ class PSLAConfig:
     def __post_init__(self):
         if self.scale not in SCALES:
             raise InputError(f"scale {self.scale!r} is not offered: choose one of {', '.join(SCALES)}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"dtype {self.dtype!r} is not offered: choose 'float32' or 'bfloat16'")
+        check_dtype(self.dtype)
         if min(self.num_classes, self.num_frames, self.num_mel_bins) < 1:
             raise InputError(
                 f"num_classes {self.num_classes}, num_frames {self.num_frames}, num_mel_bins "
@@ -79,11 +79,7 @@ class PSLA(nnx.Module):
 
         With `key` statistics are the batch's, without rows that `mask` leaves out, and blocks are left out.
         """
-        if x.shape[1:] != (self.config.num_frames, self.config.num_mel_bins):
-            raise InputError(
-                f"the model takes [batch, {self.config.num_frames} frames, {self.config.num_mel_bins} mel "
-                f"bins], got {list(x.shape)}: pad or cut the clip, or load the model with another num_frames"
-            )
+        check_shape(x, self.config.num_frames, self.config.num_mel_bins)
         # height = frequency, width = time
         image = jnp.swapaxes(x, 1, 2).astype(self.config.dtype)[..., None]
         steps = self.net(image, key=key, mask=mask).astype(jnp.float32).mean(axis=1)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from ast_jax.errors import InputError
 from ast_jax.features.vggish import VGGishMel
-from ast_jax.models.base import Between
+from ast_jax.models.base import Between, check_dtype, check_shape
 from ast_jax.models.layers import BatchNorm, Convolution, dropped, folded, largest, log_odds
 
 PATCH, BINS, EMBEDDING = 96, 64, 128
@@ -46,8 +46,7 @@ class VGGishConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"dtype {self.dtype!r} is not offered: choose 'float32' or 'bfloat16'")
+        check_dtype(self.dtype)
         if len(self.channels) != 4 or min(self.num_classes, self.width, self.hidden, *self.channels) < 1:
             raise InputError(
                 f"num_classes {self.num_classes}, channels {self.channels}, width {self.width}, hidden "
@@ -77,11 +76,7 @@ class VGGishMLP(nnx.Module):
         between: Between = Between(),  # noqa: B008
     ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
         """Features as the front end gives them to log-odds and what was computed on the way (`base.py`)."""
-        if x.shape[1:] != (wanted := (self.config.num_frames, BINS)):
-            raise InputError(
-                f"the model takes [batch, {wanted[0]} frames, {wanted[1]} mel bins], got {list(x.shape)}: "
-                "pad or cut the clip, or load the model with another num_frames"
-            )
+        check_shape(x, self.config.num_frames, BINS)
         x = between.mix(between.augment(x))
         patches = x[:, : self._patches * PATCH].reshape(-1, PATCH, BINS)
         embeddings = self.net(patches).reshape(x.shape[0], self._patches, EMBEDDING)

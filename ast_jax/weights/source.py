@@ -90,12 +90,14 @@ def fitted(
     arrays: Mapping[str, Any],
     *,
     unused: tuple[str, ...] = (),
+    part: str = "",
 ) -> dict[str, np.ndarray]:
     """What a family's key table makes of a file's arrays: every key accounted for, in the shapes of a model
-    of this configuration.
+    of this configuration, or of the `part` of it whose paths begin so.
 
     Raises InputError: all that does not fit, in one line.
     """
-    wanted = variables(abstract(family, config))
+    whole = variables(abstract(family, config))
+    wanted = {path: value for path, value in whole.items() if path.startswith(part)}
     check = lambda found: misfits(wanted, found)
     return layouts.read(rows, arrays, where=where, unused=unused, check=check)

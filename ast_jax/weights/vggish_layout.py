@@ -7,11 +7,9 @@ They hold VGGish alone: a baseline starts from them with a new perceptron.
 from typing import Any
 
 from ast_jax.errors import InputError
-from ast_jax.models import abstract, variables
 from ast_jax.models.vggish import VGGishConfig
-from ast_jax.weights import layouts
 from ast_jax.weights.layouts import Arrays, Row, same, torch_convolution, torch_linear
-from ast_jax.weights.source import Source
+from ast_jax.weights.source import Source, fitted
 
 _DENSE = ("fc1", "fc2", "embed")
 _TORCH_CONVOLUTIONS, _TORCH_DENSE = (0, 3, 6, 8, 11, 13), (0, 2, 4)
@@ -65,17 +63,7 @@ def _read(where: str, arrays: Arrays, rows: list[Row], before_pca: str, layout: 
     channels = tuple(sizes[f"net/convs/{i}/bias"] for i in (0, 1, 2, 4))
     fields: dict[str, Any] = {"channels": channels, "width": sizes["net/fc1/bias"], "released": released}
     config = VGGishConfig(num_classes=1, **fields)
-    wanted = {
-        path: value.shape
-        for path, value in variables(abstract("vggish_mlp", config)).items()
-        if path.startswith("net/")
-    }
-
-    def check(found: Arrays) -> list[str]:
-        shapes = [(path, found[path].shape, wanted[path]) for path in wanted]
-        return [f"{path} has shape {got}, wanted {want}" for path, got, want in shapes if got != want]
-
-    found = layouts.read(rows, arrays, where=where, check=check)
+    found = fitted(where, "vggish_mlp", config, rows, arrays, part="net/")
     how = "as AudioSet released them" if released else "as they are: the file holds no PCA"
     notes = [f"VGGish without a classifier; embeddings {how}"]
     return Source(where, layout, False, found, fields, family="vggish_mlp", has_head=False, notes=notes)

@@ -108,7 +108,7 @@ class Wanted(NamedTuple):
 
 
 class Service:
-    """What the endpoints do, around one model and its queues: one of windows, one of windows for events."""
+    """What the endpoints do, around one model and its queue of windows; one that judges steps has another."""
 
     def __init__(self, tagger: Tagger, limits: Limits):
         self._tagger, self._limits = tagger, limits
@@ -117,15 +117,21 @@ class Service:
         padding = self._grid.front_end.padding
         queue = lambda score, grid: Batcher(score, (BATCH, *grid.shape), padding=padding)
         self.batcher = queue(lambda fbank: np.asarray(tagger.scores(fbank)), self._grid)
-        whole = np.full(BATCH, self._steps.grid.num_frames)
-        judge = lambda fbank: np.asarray(self._steps.forward(fbank, whole))
-        self._events = queue(judge, self._steps.grid)
+        # a model of clips answers windows for events as it answers any
+        self._events = self.batcher
+        if not self._steps.note:
+            whole = np.full(BATCH, self._steps.grid.num_frames)
+            self._events = queue(
+                lambda fbank: np.asarray(self._steps.forward(fbank, whole)), self._steps.grid
+            )
         self._slots, self._places = asyncio.Semaphore(limits.at_once), Shares(limits.waiting)
         self._held = Shares(limits.uploads_held * limits.upload_bytes)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        async with self.batcher.running(), self._events.running():
+        async with contextlib.AsyncExitStack() as stack:
+            for batcher in {self.batcher, self._events}:
+                await stack.enter_async_context(batcher.running())
             yield
 
     def model(self) -> ModelAnswer:
@@ -181,8 +187,9 @@ class Service:
         """The events in a sound, by the rules of `predict --events`."""
         windows = await asyncio.to_thread(lambda: list(cut([waveform], self._steps.grid)))
         answers = await self._events.scores([window.fbank for window in windows])
+        by_step = answers.reshape(len(windows), self._steps.num, -1)
         rules = SIMPLE, self._tagger.heard_from(), self._tagger.label_names
-        events = read_off("", windows, answers, self._steps, *rules)
+        events = read_off("", windows, by_step, self._steps, *rules)
         told = ("label", "onset_s", "offset_s", "score")
         return [{key: getattr(event, key) for key in told} for event in events]
 
