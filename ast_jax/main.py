@@ -124,7 +124,7 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             drop_what_stdout_holds()
-        if isinstance(error, OSError) and (line := users_fault(error)):
+        if line := users_fault(error):
             leave(2, f"error: {line}")
         leave(70, f"error: {log(error, argv)}")
 
@@ -168,8 +168,22 @@ def leave(status: int, line: str, *, at_once: bool = False) -> NoReturn:
     sys.exit(status)
 
 
-def users_fault(error: OSError) -> str | None:
-    """What to tell where a disk is full or a path of the user's cannot be used; None for other errors."""
+def users_fault(error: Exception) -> str | None:
+    """What to tell where memory or a disk is too small, or a path of the user's cannot be used; None for
+    other errors.
+    """
+    # XLA's, by its text: importing jax to name its class would cost every command its start
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        wanted = re.search(r"allocat\w* (\d+) bytes|allocate ([\d.]+ ?[KMGT]i?B)", str(error))
+        size = wanted and (wanted[2] or f"{int(wanted[1]) / 1e9:.1f} GB")
+        return (
+            f"the device has not the memory that one step takes{f' ({size} at once)' if size else ''}: "
+            "training takes less with --config.accumulate=4 (the same batch in parts) or "
+            "--config.model.remat=blocks, and with a smaller --config.model.variant or "
+            "--config.batch_size; python -m ast_jax plan counts it beforehand"
+        )
+    if not isinstance(error, OSError):
+        return None
     if error.errno == errno.ENOSPC:
         return f"{error}: free some space, and the same command goes on from the last checkpoint"
     if error.errno in (errno.ENAMETOOLONG, errno.EROFS, errno.EDQUOT, errno.ELOOP, errno.ETXTBSY):

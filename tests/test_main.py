@@ -54,6 +54,11 @@ def ended(error: BaseException, capsys, argv: tuple[str, ...] = ()) -> tuple[int
         (IsADirectoryError(errno.EISDIR, "Is a directory", "runs"), 2, "'runs': Is a directory"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "'a/b': Not a directory"),
         (FileExistsError(errno.EEXIST, "File exists", "a"), 2, "'a': File exists"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 39521353728 bytes."),
+            2,
+            "(39.5 GB at once): training takes less with --config.accumulate=4",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(error, status, line, capsys):
