@@ -47,7 +47,7 @@ def test_forms_of_cpus_and_of_gpus_where_they_run_here_are_right():
     portable = Kernels(gelu=gpu.gelu, norm=gpu.norm, patches=gpu.patches, qkv=gpu.qkv)
     found = checks.checks(offered(CPU), PLAIN, CPU) + checks.checks(portable, PLAIN, CPU)
     assert [check.problem for check in found if check.problem] == []
-    names = ["attend", "linear", "residual", "gelu", "norm", "patches", "qkv"]
+    names = ["attend", "linear", "residual", "depthwise", "gelu", "norm", "patches", "qkv"]
     assert [check.operation for check in found] == [name for name in names for _ in checks.MOST]
 
 

@@ -12,7 +12,7 @@ from scipy.special import erf
 
 from ast_jax.models import cpu
 from ast_jax.models.base import merge, num_parameters, split, variables
-from ast_jax.models.kernels import PLAIN, Kernels, gelu, kernels_on, using
+from ast_jax.models.kernels import PLAIN, Kernels, depthwise, gelu, kernels_on, using
 from ast_jax.models.layers import BatchNorm, linear
 
 FORMS = {"plain": PLAIN, "cpu": kernels_on(jax.devices("cpu")[0])}
@@ -73,6 +73,38 @@ def test_storing_changes_no_value_and_no_gradient():
     value, pull = jax.vjp(cpu.with_stored_gradient, x)
     assert value.tolist() == x.tolist()
     assert pull(2 * x)[0].tolist() == (2 * x).tolist()
+
+
+# ---- Depthwise convolutions
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(3, 1, (1, 1)), (5, 2, (1, 2)), (3, 2, (0, 1)), (1, 1, (0, 0))]
+)
+def test_each_channel_meets_its_own_kernel_forward_and_backward(size, stride, padding):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 9, 12, 3)), rng.normal(size=(size, size, 1, 3))
+    padded = np.pad(x, ((0, 0), padding, padding, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+    windows = windows[:, ::stride, ::stride]
+    wanted = np.einsum("bhwcij,ijc->bhwc", windows, kernel[:, :, 0])
+    slope = rng.normal(size=wanted.shape)
+    of_kernel = np.einsum("bhwcij,bhwc->ijc", windows, slope)[:, :, None]
+    of_padded = np.zeros_like(padded)
+    for i, j in np.ndindex(size, size):
+        rows, columns = (
+            slice(k, k + stride * (n - 1) + 1, stride) for k, n in zip((i, j), wanted.shape[1:3], strict=True)
+        )
+        of_padded[:, rows, columns] += slope * kernel[i, j, 0]
+    height, width = (slice(padding[0], padding[0] + n) for n in x.shape[1:3])
+    arrays = jnp.float32(x), jnp.float32(kernel)
+    for form in (cpu.depthwise, depthwise):
+        called = functools.partial(form, stride=stride, padding=padding)
+        got, pull = jax.vjp(called, *arrays)
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+        of_x, of_weights = pull(jnp.float32(slope))
+        np.testing.assert_allclose(of_weights, of_kernel, atol=2e-5)
+        np.testing.assert_allclose(of_x, of_padded[:, height, width], atol=1e-5)
 
 
 # ---- BatchNorm

@@ -174,6 +174,10 @@ _CALLS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
         lambda form, image, kernel: form(image, kernel, (10, 10)),
         (_draw(2, 48, 60), _draw(16, 16, 1, 64, seed=3) / 16),
     ),
+    "depthwise": (
+        lambda form, image, kernel: form(image, kernel, 2, (1, 2)),
+        (_draw(2, 17, 24, 16, seed=4), _draw(5, 5, 1, 16, seed=5) / 5),
+    ),
     "qkv": (_qkv, (_X, _THREE)),
 }
 

@@ -1,10 +1,12 @@
-"""Attention, linear layers and the residual stream as XLA compiles them well on CPUs; other devices take the
-plain forms.
+"""Attention, linear layers, the residual stream and depthwise convolutions as XLA compiles them well on CPUs;
+other devices take the plain forms.
 
-B batch, H heads, Q query tokens, N tokens, K head size. Left alone, XLA for CPUs joins cheap operations to
-those that read their result, even where one that reads column by column computes them anew each time, or
-slowly. What is `_stored` is computed once and written to memory first. docs/benchmarks.md has what each of
-these brought. Derivatives are reverse-mode only: jax.jvp and hessians want the plain forms.
+B batch, H heads, Q query tokens, N tokens, K head size; of images H height, W width, C channels.
+
+Left alone, XLA for CPUs joins cheap operations to those that read their result, even where one that reads
+column by column computes them anew each time, or slowly. What is `_stored` is computed once and written to
+memory first. docs/benchmarks.md has what each of these brought. Derivatives are reverse-mode only: jax.jvp
+and hessians want the plain forms.
 """
 
 import functools
@@ -64,6 +66,49 @@ def with_stored_gradient(x: Array) -> Array:
 
 
 with_stored_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (_stored(gradient),))
+
+# ---- Convolutions of each channel by itself
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"], stride: int, padding: tuple[int, int]
+) -> Float[Array, "B _ _ C"]:
+    """What `kernels.depthwise` computes, to rounding: a sum of shifted images, each times one row of weights.
+
+    XLA has one loop without vectors for a convolution of many groups, 10 to 40 times as slow.
+    """
+    return _shifted_sum(_stored(x), kernel, stride, padding)
+
+
+def _shifted_sum(x, kernel, stride, padding):
+    weights = kernel.astype(jnp.float32).reshape(-1, 1, 1, 1, kernel.shape[3])
+    shifts = _shifts(x, kernel.shape[0], stride, padding)
+    return sum(part * row for part, row in zip(shifts, weights, strict=True)).astype(x.dtype)
+
+
+def _shifts(x, size: int, stride: int, padding: tuple[int, int]):
+    """For each place of the kernel, what of the padded image it meets."""
+    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+    height, width = ((length - size) // stride * stride + 1 for length in x.shape[1:3])
+    return [x[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
+
+
+def _forward_depthwise(x, kernel, stride, padding):
+    x = _stored(x)
+    return _shifted_sum(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward_depthwise(stride, padding, kept, gradient):
+    x, kernel = kept
+    gradient = _stored(gradient)
+    (dx,) = jax.vjp(lambda x: _shifted_sum(x, kernel, stride, padding), x)[1](gradient)
+    shifts = _shifts(x, kernel.shape[0], stride, padding)
+    sums = [(part * gradient).sum(axis=(0, 1, 2), dtype=jnp.float32) for part in shifts]
+    return dx, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+
+depthwise.defvjp(_forward_depthwise, _backward_depthwise)
 
 # ---- Attention
 

@@ -40,6 +40,22 @@ def convolved(image: Array, kernel: Array, strides: tuple[int, int]) -> Array:
     return jax.lax.conv_general_dilated(image[..., None], kernel, strides, "VALID", dimension_numbers=layout)
 
 
+def depthwise(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
+    """Each channel of x [B, H, W, C] by a kernel of its own [k, k, 1, C].
+
+    `padding` is (before, after) of both axes.
+    """
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        (padding, padding),
+        dimension_numbers=layout,
+        feature_group_count=x.shape[3],
+    )
+
+
 def split_qkv(layer: Any, x: Array, num_queries: int | None) -> tuple[Array, Array, Array]:
     """Query, of the first `num_queries` tokens or all, key and value: thirds of what the layer gives."""
     q, k, v = jnp.split(layer(x), 3, axis=-1)
@@ -70,6 +86,7 @@ class Kernels:
     gelu: Callable = gelu
     norm: Callable = _applied
     patches: Callable = convolved
+    depthwise: Callable = depthwise
     qkv: Callable = split_qkv
     batch_axis: str | None = None
 
@@ -121,7 +138,13 @@ def offered(device: jax.Device, mesh: Mesh | None = None, batch_axis: str | None
     if device.platform == "cpu":
         from ast_jax.models import cpu
 
-        return Kernels(cpu.attend, cpu.linear, cpu.with_stored_gradient, batch_axis=batch_axis)
+        return Kernels(
+            cpu.attend,
+            cpu.linear,
+            cpu.with_stored_gradient,
+            depthwise=cpu.depthwise,
+            batch_axis=batch_axis,
+        )
     form: Attend = attend
     if device.platform == "gpu":
         from ast_jax.models import gpu

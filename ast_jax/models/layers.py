@@ -50,21 +50,24 @@ class Convolution(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.stride, self.padding, self.dtype = stride, padding or (size // 2, size // 2), dtype
-        self.groups = inputs if depthwise else 1
-        uniform = uniform_fan_in(size * size * inputs // self.groups)
-        shape = (size, size, inputs // self.groups, outputs)
+        self.depthwise, inputs_each = depthwise, 1 if depthwise else inputs
+        uniform = uniform_fan_in(size * size * inputs_each)
+        shape = (size, size, inputs_each, outputs)
         self.kernel = nnx.Param((init or uniform)(rngs.params(), shape))
         self.bias = nnx.Param(uniform(rngs.params(), (outputs,))) if use_bias else None
 
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B _ _ O"]:
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
-            (self.stride, self.stride),
-            (self.padding, self.padding),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        if self.depthwise:
+            y = current().depthwise(x, kernel, self.stride, self.padding)
+        else:
+            y = jax.lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.stride, self.stride),
+                (self.padding, self.padding),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
         return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
 
 
