@@ -685,6 +685,18 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a class that no clip has is added", "np.inf)\n    for label", "-np.inf)\n    for label"),
         ("abstract entries have children", 'or entry.get("restrictions") == ["abstract"]', ""),
     )),
+    "ast_jax/inference/labelling.py": ("inference_labelling", (
+        ("the likeliest clip comes first", "gain = np.maximum(0, ", "gain = -np.maximum(0, "),
+        ("what is held out is learned", "if self._splits[number] == SPLITS[False]]", "]"),
+        ("nothing is held out", "held_out = shown is not None and shown.held_out", "held_out = False"),
+        ("an answer that is there is overwritten",
+         "if number in self.labels:\n            raise", "if False:\n            raise"),
+        ("undo of anybody's answer", "if self._done[i][1] == by", "if True"),
+        ("one clip on two pages", "shown.by != by and", "shown.by == by and"),
+        ("a page keeps its clip for ever", "self._clock() - shown.since < SHOWN_S", "True"),
+        ("rows of others are dropped", "        rows.writerows(self._others)\n", ""),
+        ("the one least like it", "open_[near.argmax()]", "open_[near.argmin()]"),
+    )),
     "ast_jax/inference/store.py": ("inference_search", (
         ("a file that changed is found twice", "hidden = old |", "hidden = False & old |"),
         ("the index is not standardised", "unit((rows - mean) / deviation) @ wanted", "rows @ wanted"),

@@ -45,6 +45,7 @@ COMMANDS = {
     "embed": ("ast_jax.commands.embed", "embeddings of sound files -> .npz or .parquet"),
     "index": ("ast_jax.commands.search", "an index of sounds, to search in; grows by new files"),
     "search": ("ast_jax.commands.search", "the windows of an index that sound most like a file"),
+    "label": ("ast_jax.commands.label", "a local page: name your clips, those that teach most first"),
     "probe": ("ast_jax.commands.probe", "a classifier on embeddings of your classes, cross-validated"),
     "explain": (
         "ast_jax.commands.explain",

@@ -1,7 +1,6 @@
 """`index` and `search`: the sounds that are most like one."""
 
 import html
-import sys
 from json import dumps
 from operator import itemgetter
 from pathlib import Path
@@ -35,24 +34,13 @@ def index(
     The same command again adds what is new or has changed and goes on where it was stopped. Files that
     cannot be heard are reported, the others are in the index all the same; then the status is 1.
     """
-    from ast_jax.inference.embed import embed_files, embedder
+    from ast_jax.inference.embed import kept
     from ast_jax.inference.files import Failures, sound_files
 
     files = sound_files(sounds)
     loaded, grid = load_with_grid(model, AS_IT_IS, window_s=window_s, hop_s=hop_s)
-    about = {
-        "model": model,
-        "kind": kind,
-        "window_s": grid.window_s,
-        "hop_s": grid.hop / grid.front_end.sample_rate_hz,
-    }
     failures = Failures(len(files), "indexed")
-    with Store.growing(out, about | {"width": _width(loaded)}) as store:
-        new = [file for file in files if not (file.is_file() and store.has(file))]
-        if len(new) < len(files):
-            print(f"{len(files) - len(new)} of {len(files)} files are in {out} as they are", file=sys.stderr)
-        for one in embed_files(new, grid, embedder(loaded, itemgetter(kind)), failures):
-            store.add(Path(str(one.file)), one.starts_s, one.ends_s, np.stack(one.answers))
+    store = kept(out, files, loaded, grid, {"model": model, "kind": kind}, failures)
     print(f"{len(store)} windows of {store.num_files} files in {out}")
     failures.exit_if_any()
 

@@ -4,7 +4,9 @@ A long file gives a row for each window (or for each step of time). B windows a 
 tokens, f x t patch grid, D width, R rows.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from ast_jax.inference.files import (
     durations_s,
 )
 from ast_jax.inference.rows import Kind, Rows
+from ast_jax.inference.store import Store
 from ast_jax.inference.windows import Forward, Grid, Heard, hear
 from ast_jax.models import kernels_on, merge, split, using
+from ast_jax.models.base import outputs
 from ast_jax.terminal import Bar
 from ast_jax.weights import LoadedModel
 
@@ -107,6 +111,36 @@ def rows_of(heard: Heard, loaded: LoadedModel, kind: Kind) -> Rows:
     begins = np.concatenate([start + step_s * np.arange(n) for start, n in zip(starts, steps, strict=True)])
     vectors = np.concatenate([answer[:n] for answer, n in zip(heard.answers, steps, strict=True)])
     return Rows([name] * len(begins), begins, np.minimum(begins + size_s, ends[-1]), vectors)
+
+
+def kept(
+    where: Path,
+    files: Sequence[Path],
+    loaded: LoadedModel,
+    grid: Grid,
+    about: dict[str, Any],
+    failures: Failures,
+) -> Store:
+    """The store in `where` of every window of these files, grown by those that are new or have changed.
+
+    `about` is what it is of, its `kind` of embedding among that. Raises InputError where it is of something
+    else.
+    """
+    about = {
+        **about,
+        "window_s": grid.window_s,
+        "hop_s": grid.hop / grid.front_end.sample_rate_hz,
+        "width": int(outputs(loaded.model)["embedding"].shape[-1]),
+    }
+    with Store.growing(where, about) as store:
+        new = [file for file in files if not (file.is_file() and store.has(file))]
+        if len(new) < len(files):
+            print(
+                f"{len(files) - len(new)} of {len(files)} files are in {where} as they are", file=sys.stderr
+            )
+        for one in embed_files(new, grid, embedder(loaded, itemgetter(about["kind"])), failures):
+            store.add(Path(str(one.file)), one.starts_s, one.ends_s, np.stack(one.answers))
+    return store
 
 
 def embed_files(files: Sequence[Path], grid: Grid, forward: Forward, failures: Failures) -> Iterator[Heard]:

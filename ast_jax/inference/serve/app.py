@@ -6,9 +6,8 @@ sent is gone with the answer.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from http import HTTPStatus
-from importlib import resources
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -16,9 +15,6 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from jaxtyping import Float
-from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ast_jax.inference.answers import Tags, describe
 from ast_jax.inference.frames import read_off, steps_of
@@ -26,6 +22,7 @@ from ast_jax.inference.predict import SIMPLE, Tagger
 from ast_jax.inference.serve.batcher import Batcher
 from ast_jax.inference.serve.guard import decode
 from ast_jax.inference.serve.limits import Limits, RequestRefused, Shares
+from ast_jax.inference.serve.pages import page_app, refuse_other_sites
 from ast_jax.inference.serve.schemas import REFUSALS, ModelAnswer, TagsAnswer, request_body
 from ast_jax.inference.serve.spectrogram import spectrogram
 from ast_jax.inference.serve.uploads import read_sound
@@ -34,16 +31,8 @@ from ast_jax.inference.windows import BATCH, cut
 _FILES = {
     "/": ("index.html", "text/html"),
     "/app.js": ("app.js", "text/javascript"),
+    "/shared.js": ("shared.js", "text/javascript"),
     "/style.css": ("style.css", "text/css"),
-}
-# The page may load its own files and nothing else; it may hear the microphone; no other page may frame it.
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-    "Cache-Control": "no-cache",
 }
 _WANTED = {"top": "a number from 1 to 50", "spectrogram": "true or false", "events": "true or false"}
 
@@ -53,23 +42,13 @@ def make_app(
 ) -> FastAPI:
     """The ASGI application. `hosts` are the names it answers to: another name that leads here is refused."""
     service = Service(tagger, limits)
-    app = FastAPI(
+    app = page_app(
+        _FILES,
+        hosts,
         title="ast_jax: sounds to tags",
-        version="1",
-        docs_url=None,  # these two would load scripts from elsewhere
-        redoc_url=None,
         lifespan=service.lifespan,
-        exception_handlers={
-            RequestRefused: _refused,
-            RequestValidationError: _out_of_range,
-            HTTPException: _no_such_address,
-            Exception: _failed,
-        },
+        exception_handlers={RequestValidationError: _out_of_range},
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    app.add_middleware(_WithHeaders)
-    for path, file in _FILES.items():
-        app.add_route(path, _file(*file))
 
     @app.head("/api/model", include_in_schema=False)
     @app.get("/api/model", operation_id="model")
@@ -146,9 +125,7 @@ class Service:
 
     async def tags(self, request: Request, wanted: Wanted) -> dict[str, Any]:
         """What the sound in the body holds. Raises RequestRefused."""
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            line = "another site's page asked: open this server's own page"
-            raise RequestRefused(HTTPStatus.FORBIDDEN, line)
+        refuse_other_sites(request)
         client = request.client.host if request.client else ""
         try:
             with self._held.portion(client) as hold, self._places.portion(client) as take_place:
@@ -194,50 +171,8 @@ class Service:
         return [{key: getattr(event, key) for key in told} for event in events]
 
 
-class _WithHeaders:
-    """Every answer gets `_HEADERS`, those for other addresses and hosts included."""
-
-    def __init__(self, app: ASGIApp):
-        self._app = app
-        self._headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._headers]
-            await send(message)
-
-        await self._app(scope, receive, sent)
-
-
-def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    """One of the page's files, read when the server starts."""
-    content = (resources.files("ast_jax.inference.serve") / "static" / name).read_bytes()
-
-    async def send(request: Request) -> Response:
-        return Response(content, media_type=kind)
-
-    return send
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestRefused)
-    return JSONResponse({"error": error.line}, error.status)
-
-
 async def _out_of_range(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     name, got = first["loc"][-1], str(first["input"])[:20]
     return JSONResponse({"error": f"{name}={got}: wanted {_WANTED[name]}"}, HTTPStatus.BAD_REQUEST)
-
-
-async def _no_such_address(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    """A fault of ours: the log has it, for Starlette raises it again after this."""
-    line = "the server failed on this sound: its log says how"
-    return JSONResponse({"error": line}, HTTPStatus.INTERNAL_SERVER_ERROR, _HEADERS)

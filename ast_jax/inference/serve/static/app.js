@@ -1,12 +1,9 @@
 // The page: sends a sound to its server, draws what comes back, moves a cursor along while the sound plays.
 
-const $ = id => document.getElementById(id);
-const seconds = s => `${s < 10 ? s.toFixed(2) : s.toFixed(1)} s`;
+import {$, draw, element, percent, seconds} from "./shared.js";
+
 const megabytes = (bytes, digits = 1) => `${(bytes / 1e6).toFixed(digits)} MB`;
 const LONGEST_RECORDING_MS = 60_000, LOCAL_DECODING_BYTES = 20_000_000;
-// matplotlib's magma at nine places: even in brightness, for every kind of eye
-const MAGMA = [[0, 0, 4], [29, 17, 71], [81, 18, 124], [131, 38, 129], [183, 55, 121], [231, 82, 99],
-  [252, 137, 97], [254, 196, 136], [252, 253, 191]];
 
 let model = null;  // what /api/model says
 let shown = null;  // the answer on the page
@@ -127,18 +124,9 @@ function pressed(on) {
 
 // ---- from an answer to the page
 
-// never broken before the sign
-const percent = score => `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)}\u00a0%`;
-
 function say(words) {
   $("status").textContent = words;
   $("error").textContent = "";
-}
-
-function element(kind, attributes = {}, ...children) {
-  const made = Object.assign(document.createElement(kind), attributes);
-  made.append(...children);
-  return made;
 }
 
 function show(answer, sound, name) {
@@ -152,7 +140,7 @@ function show(answer, sound, name) {
     const words = [label, percent(score)].map(text => element("span", {textContent: text}));
     return element("li", {}, ...words, bar);
   }));
-  draw(answer.spectrogram);
+  draw($("spectrogram"), answer.spectrogram);
   const pictured = `Spectrogram of ${name}, ${seconds(answer.duration_s)}, 20 Hz to 8 kHz`;
   $("spectrogram").setAttribute("aria-label", pictured);
   $("timeline").replaceChildren(...answer.timeline.labels.map(track));
@@ -166,20 +154,6 @@ function show(answer, sound, name) {
   $("length").textContent = seconds(answer.duration_s);
   $("result").hidden = false;
   moveTo(0);
-}
-
-function draw({columns, bins, data}) {
-  const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), canvas = $("spectrogram");
-  canvas.width = columns;
-  canvas.height = bins;
-  const context = canvas.getContext("2d"), image = context.createImageData(columns, bins);
-  for (let x = 0; x < columns; x++) for (let y = 0; y < bins; y++) {
-    const place = bytes[x * bins + y] / 255 * (MAGMA.length - 1), at = 4 * ((bins - 1 - y) * columns + x);
-    const below = Math.min(Math.floor(place), MAGMA.length - 2), low = MAGMA[below], high = MAGMA[below + 1];
-    for (let c = 0; c < 3; c++) image.data[at + c] = low[c] + (place - below) * (high[c] - low[c]);
-    image.data[at + 3] = 255;
-  }
-  context.putImageData(image, 0, 0);
 }
 
 // Windows overlap: each is drawn where its centre is the nearest one.
