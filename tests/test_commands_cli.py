@@ -156,6 +156,26 @@ def test_choices_are_the_librarys_own():
     assert get_args(Format) == FORMATS
 
 
+def test_what_tags_files_imports_nothing_that_it_does_not_use():
+    unused = [
+        "scipy.ndimage",
+        "scipy.optimize",
+        "scipy.signal",
+        "sklearn",
+        "matplotlib",
+        "pandas",
+        "torch",
+        "tensorflow",
+    ]
+    unused += ["tensorflow_datasets", "grain", "librosa", "fastapi", "onnx", "ast_jax.training"]
+    code = (
+        "import sys\nimport ast_jax.commands.predict\nfrom ast_jax.inference.predict import Tagger\n"
+        f"print([name for name in {unused} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_help_starts_without_what_is_heavy():
     heavy = "jax flax orbax matplotlib fcntl resource sklearn".split()  # noqa: SIM905
     code = (

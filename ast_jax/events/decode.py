@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
-from scipy.ndimage import median_filter
 
 from ast_jax.errors import InputError
 
@@ -90,6 +89,9 @@ class Decoder:
             return
         smooth = self._held
         if self._reach:
+            # what costs a quarter of a second comes when it is asked for
+            from scipy.ndimage import median_filter
+
             smooth = median_filter(smooth, size=(2 * self._reach + 1, 1), mode="nearest")
         smooth = smooth[self._before : end]
         heard = smooth >= self._low

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import Float
 
 from ast_jax import objectives
@@ -80,11 +79,11 @@ class LoadedModel:
         """What the logits say of each class, 0 to 1; not waited for: the caller may prepare the next batch
         meanwhile.
         """
-        return objectives.activation(self.activation)(self._logits(fbank))
+        return self._to_scores(self._logits(fbank))
 
     def frame_scores(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B t C"]:
         """The same of each step of time, of a model that judges them (`models.base.judges_steps`)."""
-        return objectives.activation(self.activation)(self._called(self._frames, fbank))
+        return self._to_scores(self._called(self._frames, fbank))
 
     def embeddings(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B D"]:
         """What the head reads."""
@@ -125,6 +124,11 @@ class LoadedModel:
         return self._compiled(lambda logits, out: logits)
 
     @cached_property
+    def _to_scores(self):
+        # one program: not one for each operation in it, to be made or fetched at the first call
+        return jax.jit(objectives.activation(self.activation))
+
+    @cached_property
     def _frames(self):
         return self._compiled(lambda logits, out: out["frames"])
 
@@ -154,7 +158,7 @@ def with_config(loaded: LoadedModel, **changes: Any) -> LoadedModel:
 
 def filled(name: str, config: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """A model of a family with these arrays: no number is drawn for what is replaced."""
-    model = nnx.eval_shape(lambda: build(name, config))
+    model = merge(*split(abstract(name, config)))
     set_variables(model, arrays)
     return model
 
