@@ -432,7 +432,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the batch's sum forgotten",
          "rows = tuple(range(x.ndim - 1))", "rows = tuple(range(max(x.ndim - 1, 1)))[:1]"),
         ("rows and columns of a depthwise kernel swapped",
-         "for i in range(size) for j in range(size)]", "for j in range(size) for i in range(size)]"),
+         "for i in range(size) for j in range(size)", "for j in range(size) for i in range(size)"),
         ("the last row is left out",
          "(length - size) // stride * stride + 1", "(length - size - 1) // stride * stride + 1"),
         ("the kernel's gradient of one clip", ".sum(axis=(0, 1, 2), dtype", "[:1].sum(axis=(0, 1, 2), dtype"),

@@ -191,11 +191,12 @@ def test_the_server_shows_keeps_takes_back_and_refuses(client):
     for what, body, status in (
         ("answer", {"page": "a", "clip": 99, "label": "owl"}, 404),
         ("answer", {"page": "a", "clip": 0, "label": "a;b"}, 400),
-        ("skip", {"page": "a", "clip": -1}, 400),
+        ("skip", {"page": "a", "clip": -1}, 404),
         ("next", {}, 400),
     ):
         reply = client.post(f"/api/{what}", json=body)
         assert (reply.status_code, set(reply.json())) == (status, {"error"})
+    assert client.get("/api/clips/-1/sound").status_code == 404
     elsewhere = client.post("/api/next", json={"page": "a"}, headers={"sec-fetch-site": "cross-site"})
     assert elsewhere.status_code == 403
     sound, rate = soundfile.read(io.BytesIO(client.get("/api/clips/3/sound").content))

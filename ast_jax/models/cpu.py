@@ -83,15 +83,22 @@ def depthwise(
 
 def _shifted_sum(x, kernel, stride, padding):
     weights = kernel.astype(jnp.float32).reshape(-1, 1, 1, 1, kernel.shape[3])
-    shifts = _shifts(x, kernel.shape[0], stride, padding)
+    shifts = _shifts(jnp.pad(x, ((0, 0), padding, padding, (0, 0))), kernel.shape[0], stride)
     return sum(part * row for part, row in zip(shifts, weights, strict=True)).astype(x.dtype)
 
 
-def _shifts(x, size: int, stride: int, padding: tuple[int, int]):
+def _shifts(padded, size: int, stride: int):
     """For each place of the kernel, what of the padded image it meets."""
-    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
-    height, width = ((length - size) // stride * stride + 1 for length in x.shape[1:3])
-    return [x[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
+    height, width = _reach(padded, size, stride)
+    return [
+        padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)
+    ]
+
+
+def _reach(padded, size: int, stride: int) -> tuple[int, int]:
+    """Rows and columns from the first to the last that one place of the kernel meets."""
+    height, width = ((length - size) // stride * stride + 1 for length in padded.shape[1:3])
+    return height, width
 
 
 def _forward_depthwise(x, kernel, stride, padding):
@@ -102,10 +109,26 @@ def _forward_depthwise(x, kernel, stride, padding):
 def _backward_depthwise(stride, padding, kept, gradient):
     x, kernel = kept
     gradient = _stored(gradient)
-    (dx,) = jax.vjp(lambda x: _shifted_sum(x, kernel, stride, padding), x)[1](gradient)
-    shifts = _shifts(x, kernel.shape[0], stride, padding)
-    sums = [(part * gradient).sum(axis=(0, 1, 2), dtype=jnp.float32) for part in shifts]
-    return dx, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+    size = kernel.shape[0]
+    # a sum of shifted images too, the kernel turned round: JAX's own derivative writes each of its terms to
+    # memory
+    before = size - 1 - padding[0]
+    around = []
+    for length, out in zip(x.shape[1:3], gradient.shape[1:3], strict=True):
+        around.append((before, length + size - 1 - before - ((out - 1) * stride + 1), stride - 1))
+    spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *around, (0, 0, 0)])
+    dx = _shifted_sum(spread, kernel[::-1, ::-1], 1, (0, 0))
+    padded = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+    height, width = _reach(padded, size, stride)
+
+    def of_place(place):
+        start = (0, place // size, place % size, 0)
+        part = jax.lax.dynamic_slice(padded, start, (len(x), height, width, x.shape[3]))
+        return (part[:, ::stride, ::stride] * gradient).sum(axis=(0, 1, 2), dtype=jnp.float32)
+
+    # one place of the kernel after the other: side by side their products fill as much memory as the model
+    sums = jax.lax.map(of_place, jnp.arange(size * size))
+    return dx, sums.reshape(kernel.shape).astype(kernel.dtype)
 
 
 depthwise.defvjp(_forward_depthwise, _backward_depthwise)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import io
-from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -42,11 +41,11 @@ class Page(BaseModel):
 
 
 class Next(Page):
-    like: int | None = Field(default=None, ge=0, description="the clip that it is to be most like")
+    like: int | None = Field(default=None, description="the clip that it is to be most like")
 
 
 class Skip(Page):
-    clip: int = Field(ge=0)
+    clip: int
 
 
 class Answer(Skip):
@@ -81,30 +80,30 @@ def make_label_app(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(task), _PATIENCE_S)
 
-    def number_of(clip: int | None) -> None:
-        if clip is not None and clip >= len(session.files):
-            line = f"clip {clip}: there are {len(session.files)}"
+    def known(clip: int) -> int:
+        """The number of a clip. Raises RequestRefused for another."""
+        if not 0 <= clip < len(session.files):
+            line = f"clip {clip}: wanted 0 to {len(session.files) - 1}"
             raise RequestRefused(HTTPStatus.NOT_FOUND, line)
+        return clip
 
     @app.post("/api/next")
     async def next_clip(asked: Next) -> dict[str, Any]:
         """The clip to hear."""
-        number_of(asked.like)
-        return found(await asyncio.to_thread(session.next, by=asked.page, like=asked.like))
+        like = None if asked.like is None else known(asked.like)
+        return found(await asyncio.to_thread(session.next, by=asked.page, like=like))
 
     @app.post("/api/answer")
     async def answer(asked: Answer) -> dict[str, Any]:
         """A clip's class; then the next clip."""
-        number_of(asked.clip)
-        await asyncio.to_thread(session.answer, asked.clip, asked.label, by=asked.page)
+        await asyncio.to_thread(session.answer, known(asked.clip), asked.label, by=asked.page)
         await fitted()
         return found(await asyncio.to_thread(session.next, by=asked.page))
 
     @app.post("/api/skip")
     async def skip(asked: Skip) -> dict[str, Any]:
         """The next clip, without a class for this one."""
-        number_of(asked.clip)
-        session.skip(asked.clip, by=asked.page)
+        session.skip(known(asked.clip), by=asked.page)
         return found(await asyncio.to_thread(session.next, by=asked.page))
 
     @app.post("/api/undo")
@@ -117,16 +116,15 @@ def make_label_app(
     @app.get("/api/clips/{clip}/sound")
     async def sound(clip: int) -> Response:
         """What the model hears of it, as a wav that every browser plays."""
-        number_of(clip)
-        return Response(await asyncio.to_thread(_wav, session.files[clip], front_end), media_type="audio/wav")
+        file = session.files[known(clip)]
+        return Response(await asyncio.to_thread(_wav, file, front_end), media_type="audio/wav")
 
     @app.get("/api/clips/{clip}/spectrogram")
     async def picture(clip: int) -> dict[str, Any]:
         """The same to draw."""
-        number_of(clip)
-        heard: Callable[[], np.ndarray] = lambda: _heard(session.files[clip], front_end)
-        draw = lambda: spectrogram(front_end.picture(front_end.features(heard())))
-        return await asyncio.to_thread(draw)
+        file = session.files[known(clip)]
+        drawn = lambda: front_end.picture(front_end.features(_heard(file, front_end)))
+        return await asyncio.to_thread(lambda: spectrogram(drawn()))
 
     return app
 
