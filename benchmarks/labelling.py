@@ -22,7 +22,7 @@ from ast_jax.commands.label import heard
 from ast_jax.commands.models import Stated
 from ast_jax.inference.labelling import Session, fitted
 from benchmarks.few_clips import SHAPE
-from benchmarks.prove import about
+from benchmarks.prove import ROOT, about
 
 COUNTS = (10, 20, 40, 80, 160, 320)
 SEEDS = range(5)
@@ -75,7 +75,7 @@ def by_keys(oracle: Oracle, table: Path, picture: Path) -> dict[str, float]:
     """All clips on the page in Chromium, by keys alone: seconds, and what the page says in the end; and a
     picture of it on the way.
     """
-    sys.path.append("tests")
+    sys.path.append(str(ROOT / "tests"))
     from chromium import browser, served
 
     from ast_jax.inference.serve.label_app import make_label_app

@@ -28,9 +28,8 @@ SYSTEMS = {"cnn14": ("panns", 32, 128), "psla_b2": ("psla:scratch", 100, 128)}
 SMOKE_FRAMES = 96
 
 
-def program_of(name: str, batch: int, *, smoke: bool) -> tuple[Any, Any]:
-    """The recipe's training program, and its model with weights."""
-    from ast_jax.models import build
+def program_of(name: str, batch: int, *, smoke: bool) -> Any:
+    """The recipe's training program."""
     from ast_jax.recipes import recipe
     from ast_jax.settings import Settings
     from ast_jax.training.program import train_program
@@ -39,8 +38,7 @@ def program_of(name: str, batch: int, *, smoke: bool) -> tuple[Any, Any]:
     config.batch_size = batch
     if smoke:
         config.num_frames = SMOKE_FRAMES
-    program = train_program(Settings.of(config), CLASSES)
-    return program, build(config.model.family, program.model.config)
+    return train_program(Settings.of(config), CLASSES)
 
 
 def rows_of(program: Any) -> dict[str, np.ndarray]:
@@ -76,10 +74,10 @@ def ours(name: str, batch: int, steps: int, *, training: bool, smoke: bool, plai
         os.environ["AST_JAX_KERNELS"] = "plain"
     import jax
 
-    from ast_jax.models import kernels_on, merge, using
+    from ast_jax.models import build, family_name, kernels_on, merge, using
 
-    program, model = program_of(name, batch, smoke=smoke)
-    state = program.initial_state(model)
+    program = program_of(name, batch, smoke=smoke)
+    state = program.initial_state(build(family_name(program.model), program.model.config))
     if training:
         rows = program.layout.place_rows(rows_of(program))
         step = program.step.lower(state, rows).compile()
@@ -117,7 +115,7 @@ def theirs(name: str, batch: int, steps: int, *, training: bool, smoke: bool, co
     from ast_jax.models.efficientnet import SCALES
 
     peers.use_all_cores()
-    program, _ = program_of(name, batch, smoke=smoke)
+    program = program_of(name, batch, smoke=smoke)
     if name == "cnn14":
         net = tagger_oracles.panns_model("cnn14", classes=CLASSES, channels=program.model.config.channels)
         net.spectrogram_extractor = net.logmel_extractor = torch.nn.Identity()

@@ -1,6 +1,5 @@
 """`label`: a page of this machine's own, on which clips are heard and named."""
 
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.models import AS_IT_IS, Stated, load_with_grid
+from ast_jax.commands.serve import LOOPBACK
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
 
@@ -42,11 +42,10 @@ def label(
     """
     try:
         import sklearn  # noqa: F401
-        import uvicorn
 
         from ast_jax.inference.serve.label_app import make_label_app
         from ast_jax.inference.serve.limits import Limits
-        from ast_jax.inference.serve.server import listen, settings
+        from ast_jax.inference.serve.server import listen, run
     except ModuleNotFoundError as error:
         wanted = "'scikit-learn<2'" if error.name == "sklearn" else "fastapi uvicorn"
         raise InputError(f"{error.name} is not installed: pip install {wanted}") from error
@@ -59,7 +58,7 @@ def label(
 
     names = [checked(name, "--classes") for name in classes]
     clips = list(dict.fromkeys(file.absolute() for file in sound_files(sounds)))
-    listening = listen("127.0.0.1", port)
+    listening = listen(LOOPBACK, port)
     with out.with_name(f".{out.name}.lock").open("w") as lock:
         if not locked(lock):
             raise InputError(
@@ -67,11 +66,7 @@ def label(
             )
         files, vectors, front_end = heard(clips, model, stated, index or out.with_suffix(".index"))
         session = Session(out, files, vectors, classes=names, order=order)
-        print(f"http://127.0.0.1:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)
-        app = make_label_app(session, front_end)
-        # uvicorn ends in order, then raises it again: this is how one stops it
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(settings(app, Limits())).run(sockets=[listening])
+        run(make_label_app(session, front_end), Limits(), LOOPBACK, listening)
         answers = session.standing()["answers"]
         print(f"{answers} of {len(files)} clips are labelled in {out}", file=sys.stderr)
 

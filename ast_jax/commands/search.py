@@ -100,14 +100,14 @@ def _write_table(found: list[Found], label: str, form: str, out: Path) -> None:
 
 def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | None) -> np.ndarray:
     """Its embedding as the index has them: of a part, or the mean over its windows."""
-    from ast_jax.inference.embed import embed_files, embedder
+    from ast_jax.inference.embed import embed_files, embedder, width
     from ast_jax.inference.explain import window_at
     from ast_jax.inference.files import Failures
     from ast_jax.weights.pretrained import fit_frames
 
     about = store.about
     loaded, grid = load_with_grid(about["model"], AS_IT_IS, window_s=about["window_s"], hop_s=about["hop_s"])
-    if _width(loaded) != about["width"]:
+    if width(loaded) != about["width"]:
         raise InputError(f"{about['model']} is another model than that of the index: make the index again")
     forward = embedder(loaded, itemgetter(about["kind"]))
     if from_s is None:
@@ -121,12 +121,6 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
     length = loaded.model.config.num_frames
     padded = fit_frames(fbank[None], length, grid.front_end.padding)
     return np.asarray(forward(padded, np.array([min(len(fbank), length)], np.int32)))[0]
-
-
-def _width(loaded) -> int:
-    from ast_jax.models.base import outputs
-
-    return int(outputs(loaded.model)["embedding"].shape[-1])
 
 
 def _page(query: Path, found: list[Found]) -> str:

@@ -1,6 +1,5 @@
 """`serve`: a page of this machine's own, on which sounds are dropped and their tags shown."""
 
-import contextlib
 import sys
 from typing import Annotated
 
@@ -36,10 +35,8 @@ def serve(
             "it in WSL"
         )
     try:
-        import uvicorn
-
         from ast_jax.inference.serve.app import make_app
-        from ast_jax.inference.serve.server import listen, settings
+        from ast_jax.inference.serve.server import listen, run
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install fastapi uvicorn") from error
 
@@ -50,7 +47,4 @@ def serve(
     app = make_app(models, limits, hosts=(LOOPBACK, "localhost") if own else ("*",))
     if not own:
         print("warning: whoever reaches this address can use this server", file=sys.stderr)
-    print(f"http://{host}:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)
-    # uvicorn ends in order, then raises it again: this is how one stops it
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(settings(app, limits)).run(sockets=[listening])
+    run(app, limits, host, listening)

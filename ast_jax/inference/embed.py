@@ -113,6 +113,11 @@ def rows_of(heard: Heard, loaded: LoadedModel, kind: Kind) -> Rows:
     return Rows([name] * len(begins), begins, np.minimum(begins + size_s, ends[-1]), vectors)
 
 
+def width(loaded: LoadedModel) -> int:
+    """Numbers of an embedding."""
+    return int(outputs(loaded.model)["embedding"].shape[-1])
+
+
 def kept(
     where: Path,
     files: Sequence[Path],
@@ -130,7 +135,7 @@ def kept(
         **about,
         "window_s": grid.window_s,
         "hop_s": grid.hop / grid.front_end.sample_rate_hz,
-        "width": int(outputs(loaded.model)["embedding"].shape[-1]),
+        "width": width(loaded),
     }
     with Store.growing(where, about) as store:
         new = [file for file in files if not (file.is_file() and store.has(file))]

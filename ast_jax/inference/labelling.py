@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from ast_jax.errors import InputError
@@ -63,9 +64,7 @@ class Fitted:
 
     def shares(self, vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N C"]:
         """Probabilities of the classes."""
-        logits = vectors @ self.kernel + self.bias
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return softmax(vectors @ self.kernel + self.bias, axis=1)
 
 
 def fitted(vectors: Float[np.ndarray, "N D"], labels: Sequence[str]) -> Fitted | None:
@@ -225,7 +224,7 @@ class Session:
             if like is not None:
                 near = self._directions[open_] @ self._directions[like]
                 return self._show(int(open_[near.argmax()]), by, "like the one before")
-            held_out = self._count_held_out() < (len(self.labels) + 1) // HELD_OUT
+            held_out = len(self._held_out()) < (len(self.labels) + 1) // HELD_OUT
             if held_out or self._order == "random":
                 number = int(open_[0])
                 why = "drawn at random" + ", held out" * held_out
@@ -272,7 +271,7 @@ class Session:
     # ---- What came of it
 
     def fit(self) -> None:
-        """The classifier of the answers so far, where there are new ones."""
+        """The classifier of the answers so far."""
         with self._fitting:
             self._fit(len(self.labels))
 
@@ -281,24 +280,24 @@ class Session:
         with self._lock:
             first = list(self.labels)[:count]
             train = [number for number in first if self._splits[number] == SPLITS[False]]
-            test = [number for number, split in self._splits.items() if split == SPLITS[True]]
+            test = self._held_out()
             labels, wanted = ([self.labels[number] for number in side] for side in (train, test))
         model, share = fitted(self._vectors[train], labels), None
-        if model is not None and test:
-            found = model.shares(self._vectors[test]).argmax(axis=1)
-            right = [model.classes[i] == label for i, label in zip(found, wanted, strict=True)]
-            share = float(np.mean(right))
         doubts = np.ones(len(self.files))
         if model is not None:
-            likeliest = np.sort(model.shares(self._vectors), axis=1)
+            shares = model.shares(self._vectors)
+            likeliest = np.sort(shares, axis=1)
             doubts = 1 - (likeliest[:, -1] - likeliest[:, -2])
+            found = shares[test].argmax(axis=1)
+            right = [model.classes[i] == label for i, label in zip(found, wanted, strict=True)]
+            share = float(np.mean(right)) if right else None
         with self._lock:
             self._model, self._doubts = model, doubts
             if share is not None:
                 self._curve[count] = share
 
-    def _count_held_out(self) -> int:
-        return sum(split == SPLITS[True] for split in self._splits.values())
+    def _held_out(self) -> list[int]:
+        return [number for number, split in self._splits.items() if split == SPLITS[True]]
 
     def standing(self) -> dict[str, Any]:
         """What a page shows beside the clip; classes are those named beforehand, then as they were met."""
@@ -312,7 +311,7 @@ class Session:
                 "clips": len(self.files),
                 "answers": answers,
                 "skipped": len(self._skipped),
-                "held_out": self._count_held_out(),
+                "held_out": len(self._held_out()),
                 "classes": [{"label": label, "count": count} for label, count in counts.items()],
                 "curve": [{"answers": count, "accuracy": share} for count, share in curve],
             }

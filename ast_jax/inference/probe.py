@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
 from ast_jax.datasets import esc50, folder
 from ast_jax.datasets.listing import Clip
@@ -126,7 +127,7 @@ def fit_probe(
         logits[out] = held[_best(inside, labels[~out]), out]
         shares[name] = float((logits[out].argmax(axis=1) == labels[out]).mean())
     temperature = _temperature(logits, labels)
-    scores = _softmax(logits / temperature).astype(np.float32)
+    scores = softmax(logits / temperature, axis=1).astype(np.float32)
     found = metrics.Scored(scores, np.eye(classes, dtype=np.float32)[labels])
     strength = STRENGTHS[_best(held, labels)]
     kernel, bias = regression(vectors, labels, strength, classes)
@@ -203,12 +204,7 @@ def _temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float(-np.log(np.maximum(_softmax(logits)[np.arange(len(labels)), labels], 1e-12)).mean())
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return float(-np.log(np.maximum(softmax(logits, axis=1)[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
 def read_of(

@@ -58,6 +58,14 @@ def settings(app, limits: Limits) -> uvicorn.Config:
     )
 
 
+def run(app, limits: Limits, host: str, listening: socket.socket) -> None:
+    """Says where the page is, and serves it until Ctrl-C."""
+    print(f"http://{host}:{listening.getsockname()[1]}   (Ctrl-C stops it)", flush=True)
+    # uvicorn ends in order, then raises it again: this is how one stops it
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(settings(app, limits)).run(sockets=[listening])
+
+
 class Connection(H11Protocol):
     """A client's connection. While no request is in progress a clock runs; at its end the connection is cut.
 

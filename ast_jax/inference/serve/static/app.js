@@ -1,7 +1,8 @@
 // The page: sends a sound to its server, draws what comes back, moves a cursor along while the sound plays.
 
-import {$, draw, element, percent, seconds} from "./shared.js";
+import {$, draw, element, percent} from "./shared.js";
 
+const seconds = s => `${s < 10 ? s.toFixed(2) : s.toFixed(1)} s`;
 const megabytes = (bytes, digits = 1) => `${(bytes / 1e6).toFixed(digits)} MB`;
 const LONGEST_RECORDING_MS = 60_000, LOCAL_DECODING_BYTES = 20_000_000;
 

@@ -7,18 +7,21 @@ let shown = null;  // the clip on the page
 let offered = [];  // classes in the order of their keys
 let busy = false;  // an answer is under way: keys wait for the next clip
 
-async function ask(what, body = {}) {
+async function post(what, body = {}) {
+  const reply = await fetch(`api/${what}`, {
+    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({page, ...body}),
+  });
+  return [reply, await reply.json()];
+}
+
+async function ask(what, body) {
   if (busy) return;
   busy = true;
   try {
-    const reply = await fetch(`api/${what}`, {
-      method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({page, ...body}),
-    });
-    const told = await reply.json();
-    busy = false;
+    const [reply, told] = await post(what, body);
     if (reply.ok) return show(told);
+    if (reply.status === 409) show((await post("next"))[1]);  // another page was quicker
     $("error").textContent = told.error;
-    if (reply.status === 409) return ask("next");  // another page was quicker
   } catch {
     $("error").textContent = "The server does not answer: is it still running? What was answered is in its table.";
   } finally {

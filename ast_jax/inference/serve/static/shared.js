@@ -1,7 +1,6 @@
-// What the pages share: a few words for numbers, elements, and the drawing of a spectrogram.
+// What the pages share: shares in words, elements, and the drawing of a spectrogram.
 
 export const $ = id => document.getElementById(id);
-export const seconds = s => `${s < 10 ? s.toFixed(2) : s.toFixed(1)} s`;
 // never broken before the sign
 export const percent = score => `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)}\u00a0%`;
 // matplotlib's magma at nine places: even in brightness, for every kind of eye
