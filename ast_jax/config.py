@@ -93,6 +93,25 @@ def psla(config: ConfigDict, scale: str, *, frames: int) -> None:
     config.mixup, config.freq_mask, config.time_mask = 0.5, 48, min(192, frames // 5)
 
 
+def transformer(config: ConfigDict, family: str, variant: str, *, seconds: float) -> None:
+    """Makes a recipe one that fine-tunes PaSST, CED (`variant`: tiny to base) or BEATs, whose checkpoints are
+    the reason to take them: the rest is as for a pretrained AST.
+    """
+    config.model.family = family
+    frames, mean, std = {
+        "passt": (round(100 * seconds), -4.5, 5.0),
+        # the first layer normalises
+        "ced": (round(100 * seconds) + 1, 0.0, 1.0),
+        # 15.41663 in Kaldi's nats of 16-bit samples
+        "beats": (round(100 * seconds) - 2, 15.41663 - 30 * math.log(2), 6.55582),
+    }[family]
+    config.num_frames, config.dataset.mean, config.dataset.std = frames, mean, std
+    if family == "ced":
+        config.model.variant, config.model.strides = variant or "base", (16, 16)
+    config.lr_warmup, config.lr_warmup_steps = "linear", 50
+    config.layer_decay, config.clip_norm = 0.75, 1.0
+
+
 def baseline(config: ConfigDict, *, seconds: float) -> None:
     """Makes a recipe that of a perceptron on VGGish's embeddings: model, optimiser, no augmentation."""
     config.model.family = "vggish_mlp"
@@ -132,7 +151,7 @@ def fine_tuning(config: ConfigDict, options: Mapping[str, object], *, seconds: f
 
 def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
     """Makes the model of a recipe for small sets another one: `ast` leaves it, then there are PANNs, `psla`,
-    `psla_SCALE` and `baseline`. Raises InputError for another name.
+    `psla_SCALE`, `passt`, `ced`, `ced_VARIANT`, `beats` and `baseline`. Raises InputError for another name.
     """
     family, _, scale = name.partition("_")
     if family == "psla":
@@ -142,11 +161,14 @@ def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
             config.model.options.momentum = 0.1
     elif name.startswith("cnn") or name == "wavegram_logmel_cnn14":
         panns(config, name, seconds=seconds)
+    elif family == "ced" or name in ("passt", "beats"):
+        transformer(config, family, scale, seconds=seconds)
     elif name == "baseline":
         baseline(config, seconds=seconds)
     elif name != "ast":
         raise InputError(
-            f"model={name}: choose ast, cnn6, cnn10, cnn14, wavegram_logmel_cnn14, psla_b0, psla or baseline"
+            f"model={name}: choose ast, cnn6, cnn10, cnn14, wavegram_logmel_cnn14, psla_b0, psla, passt, "
+            "ced_tiny, ced_mini, ced_small, ced, beats or baseline"
         )
 
 

@@ -6,7 +6,7 @@ r"""ESC-50: 2000 clips of 5 s, 50 classes, 5 folds; also any set in its layout, 
 Words: S (from ImageNet), P (from the AudioSet checkpoint), scratch is neither; paper (20 epochs and, for S,
 the RGB kernels' mean, as the paper says, instead of the published code's 25 and sum); waveform (shards of
 waveforms); cpu (AST-tiny of 6 blocks at stride 16 from scratch, for two CPU cores); pod or pod=TIMES (a
-larger batch, see docs/recipes.md). Keys: fold=1..5, the fold held out; model=cnn6, cnn10, cnn14, psla_b0 or
+larger batch, see docs/recipes.md). Keys: fold=1..5, the fold held out; model=cnn6, cnn10, cnn14, psla_b0,
 psla, another model from scratch, or from config.init_from, with its own optimiser and augmentation.
 
 Published, AST-base: S 88.7 +- 0.7 %, P 95.6 +- 0.4 % (mean of the folds; table 3 of the paper).

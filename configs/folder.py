@@ -16,10 +16,13 @@ Words: multi (several labels a clip: sigmoid and BCE instead of softmax and CE);
 seconds (the model's length; longer clips are cut at their end, shorter ones padded), default 5; fold=K and
 folds=N (train on the others of N folds, 5 by default, test on fold K); group=PATTERN (a regular expression of
 the files' paths: what belongs together, a speaker or a site, stays on one side); model=cnn6, cnn10, cnn14,
-psla_b0 or psla, another model, with its own optimiser and augmentation:
+psla_b0, psla, ced_tiny, ced_mini, ced_small, ced, passt or beats, another model, with its own optimiser and
+augmentation:
 
   python -m ast_jax.main --config=folder:model=cnn14 --config.init_from=cnn14_0.431 \
       --config.lr=1e-4 --config.dataset.source_dir=my_sounds --workdir=runs/mine
+  python -m ast_jax.main --config=folder:model=ced_tiny --config.init_from=mispeech/ced-tiny \
+      --config.dataset.source_dir=my_sounds --workdir=runs/tiny
 
 Without split directories or a split column, a fifth of the clips of each class is held out, always the same
 ones. Mean and standard deviation are measured on the training clips.

@@ -22,6 +22,7 @@ def log_mel_on_device(
     *,
     num_mel_bins: int = spec.NUM_MEL_BINS,
     num_samples: int | Int[Array, "*batch"] | Int[np.ndarray, "*batch"] | None = None,
+    povey: bool = False,
 ) -> Float[Array, "*batch T F"]:
     """`log_mel` for jax arrays and tracers; see there.
 
@@ -30,10 +31,10 @@ def log_mel_on_device(
     x = waveform.astype(jnp.float64 if waveform.dtype == jnp.float64 else jnp.float32)
     x = _without_mean(x, num_samples)
     frames = _emphasised_frames(_fit(x, spec.span(spec.num_frames(x.shape[-1]))))
-    parts = jnp.matmul(frames, _windowed_dft(x.dtype), precision=_HIGHEST)
+    parts = jnp.matmul(frames, _windowed_dft(x.dtype, povey), precision=_HIGHEST)
     power = jnp.square(parts[..., : spec.FFT_BINS]) + jnp.square(parts[..., spec.FFT_BINS :])
     energy = jnp.matmul(power, spec.mel_filters(num_mel_bins).astype(x.dtype), precision=_HIGHEST)
-    return jnp.log(jnp.maximum(energy, spec.LOG_FLOOR))
+    return jnp.log(jnp.maximum(energy, spec.LOG_FLOOR_16_BIT if povey else spec.LOG_FLOOR))
 
 
 def _without_mean(x: jax.Array, num_samples) -> jax.Array:
@@ -88,7 +89,8 @@ def _fit(x: jax.Array, length: int) -> jax.Array:
 
 
 @lru_cache(maxsize=2)
-def _windowed_dft(dtype) -> np.ndarray:
+def _windowed_dft(dtype, povey: bool) -> np.ndarray:
     """[400, 512]: window times cosines of bins 0..255, then window times sines."""
     angles = 2 * np.pi / spec.FFT_LENGTH * np.outer(np.arange(spec.FRAME_LENGTH), np.arange(spec.FFT_BINS))
-    return (spec.window()[:, None] * np.concatenate([np.cos(angles), np.sin(angles)], axis=1)).astype(dtype)
+    waves = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return (spec.window(povey=povey)[:, None] * waves).astype(dtype)

@@ -30,6 +30,8 @@ NUM_MEL_BINS = 128
 LOW_HZ, HIGH_HZ = 20.0, 8000.0
 LOG_FLOOR = 2.0**-23  # energy; float32's epsilon, 1.1920929e-7
 SILENCE = math.log(LOG_FLOOR)  # nats; what a silent frame holds in every bin, -15.942
+# The same floor where samples were multiplied by 2 ** 15 first, as Kaldi's recipes do.
+LOG_FLOOR_16_BIT = LOG_FLOOR * 2.0**-30
 
 
 def num_frames(num_samples: int) -> int:
@@ -45,20 +47,27 @@ def span(frames: int) -> int:
     return FRAME_LENGTH + (frames - 1) * FRAME_SHIFT
 
 
-@lru_cache(maxsize=1)
-def window() -> Float64[np.ndarray, "400"]:
-    """The symmetric Hann window, 0 at both ends.
+@lru_cache(maxsize=2)
+def window(*, povey: bool = False) -> Float64[np.ndarray, "400"]:
+    """The symmetric Hann window, 0 at both ends; with `povey` to the power .85, Kaldi's own.
 
     (The AST paper says Hamming; its code and weights use Hann.) Read-only.
     """
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1))
     hann[[0, -1]] = 0.0  # cos(2 pi) leaves no residue here, but the bodies rely on the zero
-    return _read_only(hann)
+    return _read_only(hann**0.85 if povey else hann)
 
 
 @lru_cache(maxsize=8)
-def mel_filters(num_mel_bins: int = NUM_MEL_BINS) -> Float32[np.ndarray, "256 F"]:
-    """Triangles over FFT bins 0..255, peak 1, no area norm. Read-only.
+def mel_filters(
+    num_mel_bins: int = NUM_MEL_BINS,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE,
+    fft_length: int = FFT_LENGTH,
+    low_hz: float = LOW_HZ,
+    high_hz: float = HIGH_HZ,
+) -> Float32[np.ndarray, "K F"]:
+    """Triangles over FFT bins 0..255 (of another FFT, all but the last), peak 1, no area norm. Read-only.
 
     They are linear in mel = 1127 ln(1 + f / 700) from 20 Hz to 8 kHz. With 128 bins, filter 3 falls between
     two FFT bins and is empty; the reference keeps it, so does this. float32 throughout, as torchaudio
@@ -67,12 +76,12 @@ def mel_filters(num_mel_bins: int = NUM_MEL_BINS) -> Float32[np.ndarray, "256 F"
     """
     if num_mel_bins < 1:
         raise ValueError(f"num_mel_bins is {num_mel_bins}; it must be at least 1")
-    low, high = _mel(np.float64(LOW_HZ)), _mel(np.float64(HIGH_HZ))
+    low, high = _mel(np.float64(low_hz)), _mel(np.float64(high_hz))
     edges = np.float32(low) + np.arange(num_mel_bins + 2, dtype=np.float32) * np.float32(
         (high - low) / (num_mel_bins + 1)
     )
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    hertz = np.arange(FFT_BINS, dtype=np.float32) * np.float32(SAMPLE_RATE / FFT_LENGTH)
+    hertz = np.arange(fft_length // 2, dtype=np.float32) * np.float32(sample_rate_hz / fft_length)
     mel = _mel(hertz)[:, None]
     rising, falling = (mel - left) / (centre - left), (right - mel) / (right - centre)
     return _read_only(np.maximum(np.float32(0), np.minimum(rising, falling)))

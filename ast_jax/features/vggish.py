@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
+from ast_jax.features.centred import hann
 from ast_jax.features.front_end import FrontEnd
-from ast_jax.features.slaney import window
 
 _OFFSET, _FFT_LENGTH = 0.01, 512
 _LOW_HZ, _HIGH_HZ = 125.0, 7_500.0
@@ -54,8 +54,8 @@ class VGGishMel(FrontEnd):
         x = xp.pad(waveform, [(0, 0)] * (waveform.ndim - 1) + [(0, missing)])
         starts = self.frame_shift * xp.arange(self.num_frames(x.shape[-1]))
         frames = x[..., starts[:, None] + xp.arange(self.frame_length)[None]]
-        hann = window(self.frame_length).astype(x.dtype).reshape(*(1,) * (frames.ndim - 1), -1)
-        magnitude = xp.abs(xp.fft.rfft(frames * hann, _FFT_LENGTH, axis=-1))
+        window = hann(self.frame_length).astype(x.dtype).reshape(*(1,) * (frames.ndim - 1), -1)
+        magnitude = xp.abs(xp.fft.rfft(frames * window, _FFT_LENGTH, axis=-1))
         filters = mel_matrix().astype(magnitude.dtype)
         # float32 whatever a device's products are by default
         mel = magnitude @ filters if on_host else jnp.matmul(magnitude, filters, precision="highest")

@@ -9,8 +9,8 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from ast_jax.errors import InputError
-from ast_jax.features.front_end import Kaldi
+from ast_jax.features.front_end import FrontEnd, Kaldi
 from ast_jax.models.base import check_dtype, check_shape
 from ast_jax.models.kernels import current
 from ast_jax.models.layers import dropped, folded, linear, uniform_fan_in
@@ -30,6 +30,8 @@ from ast_jax.tables import look_up
 
 VARIANTS = {
     "tiny": {"width": 192, "depth": 12, "num_heads": 3},
+    # CED's, between DeiT's
+    "mini": {"width": 256, "depth": 12, "num_heads": 4},
     "small": {"width": 384, "depth": 12, "num_heads": 6},
     "base": {"width": 768, "depth": 12, "num_heads": 12},
 }
@@ -123,7 +125,7 @@ class ASTConfig:
 
     @classmethod
     def variant(cls, name: str, **changes: Any) -> "ASTConfig":
-        """The tiny, small or base width, depth and heads (DeiT's), with any other field changed."""
+        """The width, depth and heads of one of VARIANTS, with any other field changed."""
         if name not in VARIANTS:
             raise InputError(f"there is no variant {name!r}: choose one of {', '.join(VARIANTS)}")
         return cls(**{**VARIANTS[name], **changes})
@@ -144,7 +146,9 @@ class ASTConfig:
         """The variant's shape, where a recipe does not say another width, depth or number of heads."""
         model, out = settings.model, settings.patchout
         if model.options:
-            raise InputError(f"config.model.options {dict(model.options)}: the family ast has none")
+            raise InputError(
+                f"config.model.options {dict(model.options)}: the family {model.family} has none"
+            )
         own = {key: getattr(model, key) for key in ("width", "depth", "num_heads")}
         same = ("patch_shape", "strides", "distilled", "drop_path", "dtype", "remat", "head", "pooling")
         return cls.variant(
@@ -186,17 +190,15 @@ class AST(nnx.Module):
     distribution.
     """
 
-    Config = ASTConfig
+    Config: ClassVar[type] = ASTConfig
+    # what feeds the first block
+    below: ClassVar[tuple[str, ...]] = ("patch_embed", "cls_token", "dist_token", "pos_embed")
 
     def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
         self.config = config
-        normal = nnx.initializers.normal(0.02)
-        prefix, width = config.num_prefix_tokens, config.width
+        normal, width = nnx.initializers.normal(0.02), config.width
         self.patch_embed = PatchEmbed(config, rngs=rngs)
-        self.cls_token = nnx.Param(normal(rngs.params(), (1, 1, width)))
-        if config.distilled:
-            self.dist_token = nnx.Param(normal(rngs.params(), (1, 1, width)))
-        self.pos_embed = nnx.Param(normal(rngs.params(), (1, prefix + math.prod(config.grid), width)))
+        self._make_tokens(lambda *shape: nnx.Param(normal(rngs.params(), shape)))
         rates = [config.drop_path * number / max(config.depth - 1, 1) for number in range(config.depth)]
         self.blocks = nnx.List([Block(config, rate, rngs=rngs) for rate in rates])
         self.norm = nnx.LayerNorm(width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
@@ -250,7 +252,8 @@ class AST(nnx.Module):
             if attention:
                 weights.append(block.attention.weights(block.norm1(layers[-1])))
             layers.append(self._run(block, layers[-1], None, own))
-        read = self._run(self.blocks[-1], layers[-2], self.config.num_prefix_tokens, keys[-1])
+        prefix = self.config.num_prefix_tokens
+        read = self._run(self.blocks[-1], layers[-2], prefix, keys[-1]) if prefix else layers[-1]
         embedding = self.norm(read.astype(jnp.float32)).mean(axis=1)
         tokens = self.norm(layers[-1].astype(jnp.float32))
         steps = [self._pooled(y.astype(jnp.float32)) for y in layers[:-1]] + [self._pooled(tokens)]
@@ -277,12 +280,12 @@ class AST(nnx.Module):
         come from, for no label in particular.
         """
         weights = self(x, attention=True)[1]["attention"]
-        prefix, identity = self.config.num_prefix_tokens, jnp.eye(self.config.num_tokens)
+        prefix, asking, identity = *self._prefix(), jnp.eye(self.config.num_tokens)
         rolled = jnp.broadcast_to(identity, (len(weights), *identity.shape))
         for layer in range(weights.shape[1]):
             rolled = (weights[:, layer].mean(axis=1) + identity[None]) / 2 @ rolled
-        heads = weights[:, :, :, :prefix, prefix:].mean(axis=3)
-        found = rolled[:, :prefix, prefix:].mean(axis=1)
+        heads = weights[:, :, :, :asking, prefix:].mean(axis=3)
+        found = rolled[:, :asking, prefix:].mean(axis=1)
         return heads.reshape(*heads.shape[:3], *self.config.grid), found.reshape(-1, *self.config.grid)
 
     def over_cells(self, values: Float[np.ndarray, "*batch f t"]) -> Float[np.ndarray, "*batch T F"]:
@@ -305,7 +308,7 @@ class AST(nnx.Module):
         return model
 
     @property
-    def front_end(self) -> Kaldi:
+    def front_end(self) -> FrontEnd:
         """The reference's, with the config's mel bins; not normalised."""
         return Kaldi(num_mel_bins=self.config.num_mel_bins)
 
@@ -318,17 +321,33 @@ class AST(nnx.Module):
     def levels(self) -> tuple[tuple[str, ...], ...]:
         """What feeds the first block, each block, the final norm, the head."""
         blocks = [(f"blocks/{i}",) for i in range(self.config.depth)]
-        below = ("patch_embed", "cls_token", "dist_token", "pos_embed")
-        return (below, *blocks, ("norm",), ("head_norm", "head", "attend"))
+        return (self.below, *blocks, ("norm",), ("head_norm", "head", "attend"))
+
+    def _make_tokens(self, drawn: Callable[..., nnx.Param]) -> None:
+        """Prefix tokens and positions, `drawn` in a shape."""
+        config, width = self.config, self.config.width
+        self.cls_token = drawn(1, 1, width)
+        if config.distilled:
+            self.dist_token = drawn(1, 1, width)
+        self.pos_embed = drawn(1, config.num_tokens, width)
 
     def _embed(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
         """Prefix tokens and patches with their positions: what the first block sees."""
-        config = self.config
-        check_shape(x, config.num_frames, config.num_mel_bins)
-        names = ["cls_token", "dist_token"] if config.distilled else ["cls_token"]
-        prefix = [jnp.broadcast_to(getattr(self, name)[...], (x.shape[0], 1, config.width)) for name in names]
-        patches = self.patch_embed(x)
-        return jnp.concatenate([*prefix, patches.astype(jnp.float32)], axis=1) + self.pos_embed[...]
+        check_shape(x, self.config.num_frames, self.config.num_mel_bins)
+        return self._with_tokens(self.patch_embed(x).astype(jnp.float32)) + self.pos_embed[...]
+
+    def _with_tokens(self, patches: Float[Array, "B _ D"]) -> Float[Array, "B N D"]:
+        names = ("cls_token", "dist_token")[: self.config.num_prefix_tokens]
+        shape = (patches.shape[0], 1, patches.shape[2])
+        prefix = [jnp.broadcast_to(getattr(self, name)[...], shape) for name in names]
+        return jnp.concatenate([*prefix, patches], axis=1)
+
+    def _prefix(self) -> tuple[int, int | None]:
+        """How many tokens come before the patches, and where those end that the head reads: all tokens, where
+        there are none.
+        """
+        prefix = self.config.num_prefix_tokens
+        return prefix, prefix or None
 
     def _keep(self, tokens: Float[Array, "B N D"], key: Key[Array, " B"]) -> Float[Array, "B M D"]:
         """The prefix tokens and the patches that patchout leaves of each clip."""
@@ -341,8 +360,8 @@ class AST(nnx.Module):
         """The mean of the prefix tokens, and at each step of time the mean over frequency (but after
         patchout).
         """
-        prefix, grid = self.config.num_prefix_tokens, self.config.grid
-        pooled = {"embedding": tokens[:, :prefix].mean(axis=1)}
+        (prefix, read), grid = self._prefix(), self.config.grid
+        pooled = {"embedding": tokens[:, :read].mean(axis=1)}
         patches = tokens[:, prefix:]
         if patches.shape[1] != math.prod(grid):
             return pooled | {"sequence": patches}
@@ -411,7 +430,7 @@ class Block(nnx.Module):
         self.norm1 = norm()
         self.attention = Attention(config, rngs=rngs)
         self.norm2 = norm()
-        self.mlp = MLP(config, rngs=rngs)
+        self.mlp = MLP(config.width, config.hidden_width, config.dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "B N D"], num_queries: int | None = None, keys: Key[Array, " B"] | None = None
@@ -452,10 +471,9 @@ class Attention(nnx.Module):
 class MLP(nnx.Module):
     """Two linear layers with the exact (erf) GELU between them."""
 
-    def __init__(self, config: ASTConfig, *, rngs: nnx.Rngs):
-        hidden = config.hidden_width
-        self.fc1 = linear(config.width, hidden, config.dtype, rngs)
-        self.fc2 = linear(hidden, config.width, config.dtype, rngs)
+    def __init__(self, width: int, hidden: int, dtype: str, *, rngs: nnx.Rngs):
+        self.fc1 = linear(width, hidden, dtype, rngs)
+        self.fc2 = linear(hidden, width, dtype, rngs)
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         return self.fc2(current().gelu(self.fc1(x)))

@@ -53,6 +53,9 @@ FAMILIES: dict[str, Any] = {
     "cnn14_decision_att": "ast_jax.models.panns:CNN14DecisionAtt",
     "wavegram_logmel_cnn14": "ast_jax.models.wavegram:WavegramLogmelCNN14",
     "psla": "ast_jax.models.psla:PSLA",
+    "passt": "ast_jax.models.passt:PaSST",
+    "ced": "ast_jax.models.ced:CED",
+    "beats": "ast_jax.models.beats:BEATs",
     "vggish_mlp": "ast_jax.models.vggish:VGGishMLP",
     "probed": "ast_jax.models.probed:Probed",
 }

@@ -4,6 +4,7 @@ these mel bins, with or without its head; of other families, what fits as it is.
 f x t patch grids, P class and distillation tokens, D width.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,23 @@ def as_it_is(
             f"{source.where} is another size than the model: {'; '.join(wrong)}: choose the same"
         )
     return taken, f"{len(taken)} arrays from {source.where}" + (", head new" if new else "")
+
+
+def of_another_length(
+    source: Source, config: ASTConfig, *, head: str, rgb: str = "", positions: str = "bilinear"
+) -> tuple[dict[str, np.ndarray], str]:
+    """`as_it_is` of a model whose positions in time lie apart, and the first of them where the model is
+    shorter (PaSST, CED); a longer one has them resized, as CED's code does.
+    """
+    places, steps = source.arrays["time_positions"], config.grid[1]
+    change = "" if steps == len(places) else f", positions in time {len(places)} to {steps}"
+    if steps < len(places):
+        places = places[:steps]
+    elif steps > len(places):
+        places = adapt_positions(places[None], (1, steps), mode=positions)[0]
+    arrays = source.arrays | {"time_positions": places}
+    taken, account = as_it_is(dataclasses.replace(source, arrays=arrays), config, head=head)
+    return taken, account + change
 
 
 def adapted(

@@ -14,6 +14,9 @@ from ast_jax.tables import look_up
 # (where, arrays, card, facts) -> Source
 STATE_DICTS: dict[str, Any] = {
     r"^v\.pos_embed$": "ast_jax.weights.vit_files:reference",
+    r"^freq_new_pos_embed$": "ast_jax.weights.passt_layout:read",
+    r"^freq_pos_embed$": "ast_jax.weights.ced_layout:read",
+    r"^encoder\.pos_conv\.0\.": "ast_jax.weights.beats_layout:read",
     r"^patch_embed\.proj\.weight$": "ast_jax.weights.vit_files:timm",
     r"embedding/kernel$": "ast_jax.weights.vit_files:google",
     r"^conv_block1\.": "ast_jax.weights.panns_layout:read",
@@ -27,6 +30,7 @@ STATE_DICTS: dict[str, Any] = {
 # `model_type` in a Hugging Face directory's config.json: (path, config, arrays) -> Source
 HUGGING_FACE: dict[str, Any] = {
     "audio-spectrogram-transformer": "ast_jax.weights.hugging_face:read_ast",
+    "ced": "ast_jax.weights.ced_layout:read_directory",
     "vit": "ast_jax.weights.hugging_face:read_vit",
     "deit": "ast_jax.weights.hugging_face:read_vit",
 }
@@ -54,6 +58,8 @@ EXPORTS: dict[str, dict[str, Any]] = {
 STARTS: dict[str, Any] = {
     "ast": "ast_jax.weights.adapt:adapted",
     "psla": "ast_jax.weights.psla_layout:started",
+    "passt": "ast_jax.weights.adapt:of_another_length",
+    "ced": "ast_jax.weights.adapt:of_another_length",
 }
 
 

@@ -33,6 +33,8 @@ class Contents(NamedTuple):
     arrays: dict[str, Any]
     card: dict[str, Any] | None
     notes: list[str]
+    # what lay beside a state dict in its file: numbers, texts, containers
+    beside: dict[str, Any]
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -57,6 +59,7 @@ def read(path: Path, *, inside: str | None = None, prefix: str | None = None) ->
         raise InputError(f"{path} cannot be opened ({error.strerror})") from error
     card: str | bytes | None
     notes: list[str] = []
+    beside: dict[str, Any] = {}
     zipped = start[:4] == b"PK\x03\x04"
     if start[8:9] == b"{":
         arrays, card = _read_safetensors(path)
@@ -64,7 +67,10 @@ def read(path: Path, *, inside: str | None = None, prefix: str | None = None) ->
         arrays, card = _read_npz(path)
     elif zipped or start[:1] == b"\x80":
         card = torch_file.read_extra(path, CARD) if zipped else None
-        arrays = _state_dict(torch_file.read(path), str(path), inside, notes)
+        tree = torch_file.read(path)
+        arrays = _state_dict(tree, str(path), inside, notes)
+        inner = any(_holds_arrays(value) for value in tree.values())
+        beside = {key: value for key, value in tree.items() if inner and not _holds_arrays(value)}
     else:
         wanted = "a PyTorch (.pth, .bin), safetensors or .npz file"
         raise InputError(f"{path} is no checkpoint: it starts with {start[:4]!r}, wanted {wanted}")
@@ -72,7 +78,7 @@ def read(path: Path, *, inside: str | None = None, prefix: str | None = None) ->
         if not isinstance(name, str) or not name.isprintable():
             raise InputError(f"{path} names an array {shown(name)}, wanted printable text")
     arrays = _without_wrappers(arrays, notes) if prefix is None else _after(prefix, arrays, str(path), notes)
-    return Contents(arrays, _parse(card, f"{path}: its {CARD}") if card else None, notes)
+    return Contents(arrays, _parse(card, f"{path}: its {CARD}") if card else None, notes, beside)
 
 
 def read_weights(path: Path) -> dict[str, Any]:

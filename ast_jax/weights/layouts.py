@@ -84,6 +84,18 @@ def without_counts(source: Arrays) -> dict[str, Any]:
     return {key: value for key, value in source.items() if not key.endswith(".num_batches_tracked")}
 
 
+def along(ours: str, theirs: str, axis: int) -> Row:
+    """Vectors at the places of one axis: PyTorch's [1, D, ..., n, ...], n on `axis` of four, to [n, D]."""
+    rest = [1, 1, 1, 1]
+
+    def write(x: np.ndarray) -> tuple[np.ndarray]:
+        shape = rest.copy()
+        shape[1], shape[axis] = x.shape[1], x.shape[0]
+        return (x.T.reshape(shape),)
+
+    return Row(ours, (theirs,), lambda x: x.reshape(x.shape[1], -1).T, write)
+
+
 def torch_qkv(ours: str, theirs: Iterable[str]) -> list[Row]:
     """Three PyTorch layers [D, D] side by side: [D, 3D], query first."""
     names = tuple(theirs)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ast_jax.errors import InputError
-from ast_jax.features.slaney import mel_matrix, window
+from ast_jax.features.centred import hann
 from ast_jax.models import family, family_name, host_variables
 from ast_jax.models.panns import PANNsConfig, front_end_at
-from ast_jax.weights import layouts, published, torch_file
+from ast_jax.weights import layouts, torch_file
 from ast_jax.weights.layouts import (
     Arrays,
     Row,
@@ -89,13 +89,7 @@ def read(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     if card:
         return our_source(where, found, card, layout="PANNs")
     source = Source(where, "PANNs", False, found, fields, mean=0.0, std=1.0, family=name, notes=notes)
-    source.activation = "sigmoid"
-    if fields["num_classes"] == len(audioset := published.labels("audioset")):
-        source.label_names = audioset
-        notes.append("527 classes: taken as AudioSet's in PANNs' order, which is the reference's")
-    else:
-        notes.append(f"its {fields['num_classes']} classes have no names in the file: --labels gives them")
-    return source
+    return source.as_audioset()
 
 
 def write(loaded: LoadedModel, path: Path) -> list[str]:
@@ -116,11 +110,11 @@ def front_end_arrays(rate_hz: int) -> dict[str, np.ndarray]:
     front_end = front_end_at(rate_hz)
     length = front_end.frame_length
     turn = -2j * np.pi / length * np.outer(np.arange(length // 2 + 1), np.arange(length))
-    waves = (np.exp(turn) * window(length))[:, None]
+    waves = (np.exp(turn) * hann(length))[:, None]
     return {
         f"{_STFT}real.weight": waves.real.astype(np.float32),
         f"{_STFT}imag.weight": waves.imag.astype(np.float32),
-        _MEL: mel_matrix(front_end).astype(np.float32),
+        _MEL: front_end.filters().astype(np.float32),
     }
 
 

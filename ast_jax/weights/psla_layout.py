@@ -13,7 +13,7 @@ from ast_jax.errors import InputError
 from ast_jax.models import host_variables
 from ast_jax.models.efficientnet import SCALES, blocks_of
 from ast_jax.models.psla import NUM_HEADS, PSLAConfig
-from ast_jax.weights import layouts, published, torch_file
+from ast_jax.weights import layouts, torch_file
 from ast_jax.weights.adapt import as_it_is
 from ast_jax.weights.layouts import (
     Arrays,
@@ -93,16 +93,10 @@ def read(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     found = fitted(where, "psla", PSLAConfig(**fields), rows, arrays, unused=("effnet._fc.",))
     if card:
         return our_source(where, found, card, layout="PSLA")
-    source = Source(
-        where, "PSLA", False, found, fields, family="psla", activation="sigmoid", channels="first"
-    )
-    if len(bias) == len(audioset := published.labels("audioset")):
-        source.label_names, (source.mean, source.std) = audioset, STATISTICS
-        source.notes.append(
-            "527 classes: taken as AudioSet's, with the normalisation that PSLA was trained with"
-        )
-    else:
-        source.notes.append(f"its {len(bias)} classes have no names in the file: --labels gives them")
+    source = Source(where, "PSLA", False, found, fields, family="psla", channels="first").as_audioset()
+    if source.label_names:
+        source.mean, source.std = STATISTICS
+        source.notes.append("normalised as PSLA was trained on AudioSet")
     return source
 
 

@@ -20,6 +20,17 @@ def labels(task: str) -> list[str]:
     return (_DATA / f"{task}_labels.txt").read_text(encoding="utf-8").splitlines()
 
 
+def identifiers() -> list[str]:
+    """AudioSet's identifiers (`/m/...`) of the same classes."""
+    return (_DATA / "audioset_identifiers.txt").read_text(encoding="utf-8").splitlines()
+
+
+def named(found: list[str]) -> list[str]:
+    """AudioSet's names of these identifiers; another text stays as it is."""
+    names = dict(zip(identifiers(), labels("audioset"), strict=True))
+    return [names.get(identifier, identifier) for identifier in found]
+
+
 TASKS = table("tasks")
 # those whose classes have published names
 NAMED = ("audioset", "speech_commands")

@@ -35,10 +35,10 @@ def read_source(
         return _from_catalogue(catalogue.find(str(src)), facts)
     if path.is_dir():
         return _read_directory(path, which, facts)
-    arrays, card, notes = read(path, inside=facts.get("inside"), prefix=facts.get("prefix"))
+    arrays, card, notes, beside = read(path, inside=facts.get("inside"), prefix=facts.get("prefix"))
     if card and not any("." in key for key in arrays):
         return our_source(str(path), arrays, card)
-    source = _read_state_dict(str(path), arrays, card, facts)
+    source = _read_state_dict(str(path), arrays, card, facts | {"beside": beside})
     source.notes[:0] = notes
     return source
 

@@ -10,7 +10,7 @@ from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import abstract, family, variables
 from ast_jax.models.base import misfits
 from ast_jax.objectives import stated_activation
-from ast_jax.weights import layouts
+from ast_jax.weights import layouts, published
 from ast_jax.weights.model_card import stated_config, stated_front_end
 
 
@@ -47,6 +47,18 @@ class Source:
     def config(self) -> Any:
         """Of its family's Config."""
         return family(self.family).Config(**self.model)
+
+    def as_audioset(self) -> "Source":
+        """Itself, a tagger of several labels a clip; with AudioSet's classes, in the order of its release, if
+        it has so many. Says so, or that nobody names its classes.
+        """
+        self.activation, count = "sigmoid", self.model["num_classes"]
+        if count == len(audioset := published.labels("audioset")):
+            self.label_names = audioset
+            self.notes.append(f"{count} classes: taken as AudioSet's, in the order of its release")
+        else:
+            self.notes.append(f"its {count} classes have no names in the file: --labels gives them")
+        return self
 
 
 def our_source(
@@ -91,13 +103,15 @@ def fitted(
     *,
     unused: tuple[str, ...] = (),
     part: str = "",
+    without: str = "",
 ) -> dict[str, np.ndarray]:
     """What a family's key table makes of a file's arrays: every key accounted for, in the shapes of a model
-    of this configuration, or of the `part` of it whose paths begin so.
+    of this configuration, or of the `part` of it whose paths begin so, or of all but those.
 
     Raises InputError: all that does not fit, in one line.
     """
     whole = variables(abstract(family, config))
-    wanted = {path: value for path, value in whole.items() if path.startswith(part)}
+    left = lambda path: bool(without) and path.startswith(without)
+    wanted = {path: value for path, value in whole.items() if path.startswith(part) and not left(path)}
     check = lambda found: misfits(wanted, found)
     return layouts.read(rows, arrays, where=where, unused=unused, check=check)

@@ -16,7 +16,7 @@ from ast_jax.weights import published, vit_layout
 from ast_jax.weights.source import Source, our_source
 
 # heads by width, of the ViT family; a state dict does not say
-_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
+_HEADS = {192: 3, 256: 4, 384: 6, 768: 12, 1024: 16}
 
 # patches -> strides, frames: the published models, all of 128 mel bins and 16 x 16 patches
 _REFERENCE_GRIDS = {
@@ -148,16 +148,40 @@ def image_source(
 def shapes(where: str, arrays: Mapping[str, np.ndarray], facts: dict) -> dict[str, Any]:
     """The ASTConfig fields that the arrays' shapes tell."""
     width, hidden = arrays["blocks/0/mlp/fc1/kernel"].shape
-    heads = facts.get("num_heads", facts.get("asked", {}).get("num_heads", _HEADS.get(width)))
-    if heads is None:
-        raise InputError(f"{where} is {width} wide and does not say its number of heads: give num_heads")
     return {
         "width": width,
         "depth": depth(arrays, r"blocks/(\d+)/"),
-        "num_heads": heads,
+        "num_heads": _heads(where, width, facts),
         "mlp_width": hidden,
         "distilled": "dist_token" in arrays,
     }
+
+
+def timm_shapes(
+    where: str, arrays: Mapping[str, Any], facts: dict, *, also: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """width, depth, num_heads and mlp_width of arrays that still have timm's names.
+
+    Raises:
+        InputError: what tells them, or `also` these, are missing.
+    """
+    first = "blocks.0.mlp.fc1.weight"
+    if missing := [key for key in (first, *also) if key not in arrays or np.ndim(arrays[key]) < 1]:
+        raise InputError(f"{where} lacks {', '.join(missing)}: is it whole?")
+    hidden, width = np.shape(arrays[first])
+    return {
+        "width": width,
+        "depth": depth(arrays, r"^blocks\.(\d+)\."),
+        "num_heads": _heads(where, width, facts),
+        "mlp_width": hidden,
+    }
+
+
+def _heads(where: str, width: int, facts: dict) -> int:
+    heads = facts.get("num_heads", facts.get("asked", {}).get("num_heads", _HEADS.get(width)))
+    if heads is None:
+        raise InputError(f"{where} is {width} wide and does not say its number of heads: give num_heads")
+    return heads
 
 
 def depth(arrays: Mapping[str, Any], pattern: str) -> int:

@@ -23,8 +23,12 @@ HUGGING_FACE_AST = "audio_spectrogram_transformer."
 
 def timm(depth: int, *, distilled: bool, prefix: str = "") -> list[Row]:
     """timm's ViT and DeiT; torch.hub's DeiT and DINOv2 use the same names."""
-    rows = [same(name, prefix + name) for name in _tokens(distilled)]
-    rows += torch_convolution("patch_embed", f"{prefix}patch_embed.proj")
+    return [same(name, prefix + name) for name in _tokens(distilled)] + timm_blocks(depth, prefix)
+
+
+def timm_blocks(depth: int, prefix: str = "") -> list[Row]:
+    """The same without tokens and positions, which ViTs hold in many forms."""
+    rows = torch_convolution("patch_embed", f"{prefix}patch_embed.proj")
     for i in range(depth):
         ours, theirs = f"blocks/{i}", f"{prefix}blocks.{i}"
         rows += norm(f"{ours}/norm1", f"{theirs}.norm1")

@@ -1,4 +1,5 @@
-"""The second front end against librosa, on the host and on the device; front ends never share shards."""
+"""Front ends other than the reference's, against librosa and transformers, on the host and on the device;
+front ends never share shards."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,17 @@ import pytest
 from ast_jax.datasets.extract import Extraction
 from ast_jax.errors import InputError
 from ast_jax.features import Kaldi
-from ast_jax.features.front_end import from_card
+from ast_jax.features.front_end import Povey, from_card
+from ast_jax.features.passt import PaSSTMel
 from ast_jax.features.samples import Samples
-from ast_jax.features.slaney import Slaney
+from ast_jax.features.slaney import HTKDecibels, Slaney
 from ast_jax.inference.windows import Grid, cut
 from ast_jax.settings import Augment, Model, Run, Settings
 from ast_jax.training.program import train_program
 
-# CNN14's at 32 kHz, and at 16 kHz
-FRONT_ENDS = [Slaney(), Slaney(16_000, 512, 160, high_hz=8000.0)]
+# CNN14's at 32 kHz, and at 16 kHz; CED's
+FRONT_ENDS = [Slaney(), Slaney(16_000, 512, 160, high_hz=8000.0), HTKDecibels()]
+OTHERS = [PaSSTMel(), Povey()]
 
 
 def sound(samples: int, seed: int = 0) -> np.ndarray:
@@ -37,19 +40,76 @@ def by_librosa(x: np.ndarray, front_end: Slaney) -> np.ndarray:
         n_mels=front_end.num_mel_bins,
         fmin=front_end.low_hz,
         fmax=front_end.high_hz,
+        **({"htk": True, "norm": None} if isinstance(front_end, HTKDecibels) else {}),
     )
     return librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None).T
 
 
-@pytest.mark.parametrize("front_end", FRONT_ENDS, ids=["32 kHz", "16 kHz"])
+@pytest.mark.parametrize("front_end", FRONT_ENDS, ids=["32 kHz", "16 kHz", "HTK"])
 @pytest.mark.parametrize("samples", [5_000, 16_000, 31_999])
 def test_it_is_librosas(front_end, samples):
-    """1e-4 dB: float32 against float64, on noise without quiet bins."""
+    """1e-4 dB: float32 against float64, on noise whose quietest band is 50 dB below the loudest (rtol)."""
     x = sound(samples)
     want = by_librosa(x, front_end)
     assert front_end.features(x).shape == want.shape == (front_end.num_frames(samples), 64)
-    np.testing.assert_allclose(front_end.features(x), want, atol=1e-4)
-    np.testing.assert_allclose(jax.jit(front_end.features)(jnp.asarray(x)), want, atol=1e-4)
+    np.testing.assert_allclose(front_end.features(x), want, atol=1e-4, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(front_end.features)(jnp.asarray(x)), want, atol=1e-4, rtol=1e-5)
+
+
+def by_transformers(x: np.ndarray, front_end) -> np.ndarray:
+    """The same numbers of transformers' own spectrograms, in float64."""
+    audio = pytest.importorskip("transformers.audio_utils")
+    centred, rate_hz = isinstance(front_end, PaSSTMel), front_end.sample_rate_hz
+    fft, low_hz, high_hz = (1024, 0.0, 15_000.0) if centred else (512, 20.0, 8000.0)
+    filters = audio.mel_filter_bank(
+        fft // 2 + 1,
+        128,
+        low_hz,
+        high_hz,
+        rate_hz,
+        mel_scale="kaldi",
+        triangularize_in_mel_space=True,
+    )
+    if centred:
+        emphasised = x[1:].astype(np.float64) - 0.97 * x[:-1]
+        window = np.pad(np.hanning(800), 112)
+        power = np.abs(
+            librosa.stft(emphasised, n_fft=1024, hop_length=320, window=window, pad_mode="reflect")
+        )
+        return np.log(power.T**2 @ filters + 1e-5)
+    return audio.spectrogram(
+        x.astype(np.float64) * 2**15,
+        audio.window_function(400, "povey", periodic=False),
+        frame_length=400,
+        hop_length=160,
+        fft_length=512,
+        power=2.0,
+        center=False,
+        preemphasis=0.97,
+        mel_filters=filters,
+        log_mel="log",
+        mel_floor=1.192092955078125e-07,
+        remove_dc_offset=True,
+    ).T - 30 * np.log(2)
+
+
+# Kaldi's lowest filters are narrower than an FFT bin: one of them is empty
+@pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
+@pytest.mark.parametrize("front_end", OTHERS, ids=["PaSST", "Povey"])
+@pytest.mark.parametrize("samples", [5_000, 16_000, 31_999])
+def test_it_is_kaldis(front_end, samples):
+    """1e-3 nats in the quietest band: float32 against float64, and filters made in float32."""
+    x = sound(samples)
+    want = by_transformers(x, front_end)
+    assert front_end.features(x).shape == want.shape == (front_end.num_frames(samples), 128)
+    np.testing.assert_allclose(front_end.features(x), want, atol=1e-3)
+    np.testing.assert_allclose(jax.jit(front_end.features)(jnp.asarray(x)), want, atol=1e-3)
+
+
+def test_silence_is_what_a_front_end_says():
+    for front_end in (*FRONT_ENDS, *OTHERS):
+        made = front_end.features(np.zeros(8_000, np.float32))
+        np.testing.assert_allclose(made, front_end.silence, rtol=1e-6)
 
 
 def test_a_padded_batch_hears_each_sound_as_if_alone():
@@ -70,9 +130,11 @@ def test_a_sound_shorter_than_a_frame_is_finite(samples):
 
 
 def test_front_ends_are_told_apart_and_the_references_shards_keep_their_name():
-    names = {str(Extraction(front_end=f).identity) for f in (Kaldi(), Kaldi(num_mel_bins=64), *FRONT_ENDS)}
-    assert len(names) == 4
-    assert from_card(FRONT_ENDS[0].card()) == FRONT_ENDS[0]
+    names = {
+        str(Extraction(front_end=f).identity) for f in (Kaldi(), Kaldi(num_mel_bins=64), *FRONT_ENDS, *OTHERS)
+    }
+    assert len(names) == 7
+    assert all(from_card(f.card()).card() == f.card() for f in (*FRONT_ENDS, *OTHERS))
 
 
 def test_windows_are_cut_at_its_rate():
