@@ -474,8 +474,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the sound's end is heard twice",
          "xp.where(place >= own, 2 * (own - 1) - place,", "xp.where(place >= own, 2 * own - 1 - place,"),
         ("a symmetric window", "length if periodic else length - 1", "length - 1"),
-        ("amplitude for power", "power = xp.square(real) + xp.square(imaginary)",
-         "power = xp.sqrt(xp.square(real) + xp.square(imaginary))"),
+        ("amplitude for power", "return jnp.square(real) + jnp.square(imaginary)",
+         "return jnp.sqrt(jnp.square(real) + jnp.square(imaginary))"),
     )),
     "ast_jax/features/passt.py": ("features_centred", (
         ("no pre-emphasis", "waveform[..., 1:] - spec.PREEMPHASIS * waveform[..., :-1]", "waveform[..., 1:]"),
@@ -507,6 +507,17 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "(config.kernel // 2, config.kernel // 2 - 1 + config.kernel % 2)",
          "(config.kernel // 2 - 1 + config.kernel % 2, config.kernel // 2)"),
         ("near distances by logarithm", "np.where(size < near, size,", "np.where(size < 0, size,"),
+    )),
+    "ast_jax/weights/program.py": ("weights_export models_checks", (
+        ("exports take this machine's forms", "with using(PLAIN):", "if True:"),
+        ("padding is heard",
+         "jnp.where(own, fbank, jnp.asarray(front_end.padding, fbank.dtype))", "fbank"),
+        ("a frame too many", "frame + 1, key=front_end.num_frames", "frame, key=front_end.num_frames"),
+        ("the sound's own length is not used",
+         "front_end.features(waveform, num_samples=num_samples)", "front_end.features(waveform)"),
+    )),
+    "ast_jax/weights/onnx_file.py": ("weights_export", (
+        ("weights as they are", '"float16": _halved,', '"float16": lambda model: model,'),
     )),
     "ast_jax/weights/beats_layout.py": ("models_transformers", (
         ("the direction alone", "return (size * direction / lengths)", "return direction"),
@@ -758,9 +769,6 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("planes and bins swapped",
          "_PLANES, NUM_MEL_BINS // 2)", "NUM_MEL_BINS // 2, _PLANES).swapaxes(2, 3)"),
     )),
-    "ast_jax/weights/stablehlo.py": ("models_checks weights_convert", (
-        ("exports take this machine's forms", "with using(PLAIN):", "if True:"),
-    )),
     "ast_jax/datasets/packed.py": ("datasets_packed", (
         ("a directory says more than a name",
          "(shard.name, shard.parent.name)", "(shard.parent.name, shard.name)"),
@@ -803,8 +811,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("half a step higher", "jnp.floor(byte) - byte", "jnp.ceil(byte) - byte"),
     )),
     "ast_jax/features/vggish.py": ("models_vggish", (
-        ("power for magnitude", "magnitude = xp.abs(xp.fft.rfft(frames * window, _FFT_LENGTH, axis=-1))",
-         "magnitude = xp.abs(xp.fft.rfft(frames * window, _FFT_LENGTH, axis=-1)) ** 2"),
+        ("power for magnitude", "magnitude = xp.sqrt(power_of(", "magnitude = (power_of("),
         ("a tenth of the offset", "_OFFSET, _FFT_LENGTH = 0.01, 512", "_OFFSET, _FFT_LENGTH = 0.001, 512"),
     )),
     "ast_jax/weights/vggish_layout.py": ("models_vggish", (

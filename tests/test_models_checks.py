@@ -14,7 +14,7 @@ from ast_jax.errors import InputError
 from ast_jax.models import AST, ASTConfig, attention, checks, cpu, gpu, kernels
 from ast_jax.models.kernels import PLAIN, Kernels, kernels_on, offered
 from ast_jax.weights import LoadedModel
-from ast_jax.weights.stablehlo import pure_function
+from ast_jax.weights.program import judge
 
 CPU = jax.devices("cpu")[0]
 
@@ -101,7 +101,7 @@ def test_a_model_that_is_called_takes_its_devices_forms_and_exports_the_plain_on
         assert kernels.current() == PLAIN
     config = ASTConfig(num_classes=2, num_frames=16, width=8, depth=2, num_heads=1, strides=(16, 16))
     model = AST(config, rngs=nnx.Rngs(0))
-    program, arrays = pure_function(LoadedModel(model, ["a", "b"], model.front_end, "sigmoid"))
+    program, arrays = judge(LoadedModel(model, ["a", "b"], model.front_end, "sigmoid"))
     x = jnp.zeros((1, 16, 128))
     assert "optimization_barrier" in str(jax.make_jaxpr(model)(x))
     assert "optimization_barrier" not in str(jax.make_jaxpr(program)(arrays, x))

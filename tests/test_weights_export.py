@@ -1,20 +1,30 @@
 """Programs for machines without this package, and the card for people: each against its model."""
 
+import contextlib
+import functools
+import http.server
 import json
 import logging
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import threading
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from chromium import browser, needs_chromium
 from flax import nnx
 
 from ast_jax.errors import InputError
-from ast_jax.models import AST, ASTConfig
-from ast_jax.weights import LoadedModel, card, load_model
+from ast_jax.models import AST, ASTConfig, abstract
+from ast_jax.models import family as family_of
+from ast_jax.weights import LoadedModel, card, load_model, program
 from ast_jax.weights import convert as convert_module
-from ast_jax.weights.convert import convert
+from ast_jax.weights.convert import Deployed, convert
 from ast_jax.weights.onnx_file import onnx_runner
 from ast_jax.weights.stablehlo import load_exported
 
@@ -127,6 +137,219 @@ def test_onnx_runs_any_shape_of_model_at_any_batch(changes, tmp_path, monkeypatc
         logits, scores = run(features(batch))
         np.testing.assert_allclose(logits, exact.logits(features(batch)), atol=2e-5)
         np.testing.assert_allclose(scores, jax.nn.sigmoid(logits), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def heard():
+    """Weights large enough that they are made smaller, and a sound longer than a window."""
+    loaded = model(num_frames=64, width=64, mlp_width=256)
+    whole = program.samples(loaded)
+    return loaded, sound_of(int(2.3 * whole))
+
+
+def sound_of(samples: int) -> np.ndarray:
+    """Noise and a tone that rises, quiet at first."""
+    t = np.arange(samples) / 16_000
+    tone = np.sin(2 * np.pi * (300 + 1500 * t) * t) * np.linspace(0.01, 0.4, samples)
+    return (tone + np.random.default_rng(0).normal(0, 0.02, samples)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def by_weights(heard, tmp_path_factory):
+    """{weights: (directory, lines)} of ONNX exports that take waveforms, checked on two sounds."""
+    for package in ("jax2onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package}, of the extra [onnx], is not installed")
+    import soundfile
+
+    loaded, sound = heard
+    directory = tmp_path_factory.mktemp("onnx")
+    files = [directory / "long.wav", directory / "short.wav"]
+    for file, length in zip(files, (len(sound), 4000), strict=True):
+        soundfile.write(file, sound[:length], 16_000, subtype="FLOAT")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert_module, "load_model", lambda src, **options: loaded)
+        for weights in ("float32", "float16", "int8"):
+            deployed = Deployed("waveform", weights, tuple(files))
+            where = directory / weights
+            found[weights] = where, convert("somewhere/run", where, to="onnx", deployed=deployed)
+    return found
+
+
+# Of logits up to 9: rounding in two spectrograms, ten bits of mantissa, eight bits of a whole batch.
+NEAR = {"float32": 1e-4, "float16": 0.05, "int8": 1.5}
+
+
+@pytest.mark.parametrize("weights", NEAR)
+def test_an_export_hears_waveforms_as_this_package_does(weights, by_weights, heard):
+    """Whole windows, shorter sounds, and none at all, at any batch."""
+    loaded, _ = heard
+    run = onnx_runner(by_weights[weights][0] / "model.onnx")
+    for batch in (1, 3):
+        inputs = program.examples(loaded, "waveform", batch)
+        inputs["num_samples"][-1] = 0 if batch == 3 else inputs["num_samples"][-1]
+        inputs["waveform"][-1] *= batch != 3
+        wanted = loaded.logits(program.features(loaded, inputs))
+        logits, scores = run(*inputs.values())
+        np.testing.assert_allclose(logits, wanted, atol=NEAR[weights])
+        np.testing.assert_allclose(scores, jax.nn.sigmoid(logits), atol=1e-6)
+    assert np.ptp(wanted) > 1, "a model whose logits are all alike shows nothing"
+
+
+def test_smaller_weights_are_smaller_files_and_say_what_they_cost(by_weights):
+    sizes = {weights: (where / "model.onnx").stat().st_size for weights, (where, _) in by_weights.items()}
+    # what is smaller is the model, not the tables of the front end
+    front = 1.0e6
+    assert sizes["float16"] - front < 0.6 * (sizes["float32"] - front)
+    assert sizes["int8"] - front < 0.45 * (sizes["float32"] - front)
+    for weights, (where, lines) in by_weights.items():
+        (line,) = [line for line in lines if line.startswith("checked on 2 sounds")]
+        assert line.endswith("the same label is first in 2 of 2")
+        assert sum("x as fast" in line for line in lines) == (weights != "float32")
+        readme = (where / "README.md").read_text()
+        assert line in readme
+        assert "`waveform` [batch, 10480], mono at 16000 Hz" in readme
+
+
+def test_a_program_of_stablehlo_hears_waveforms_too(heard, tmp_path):
+    loaded, _ = heard
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            convert_module, "load_model", lambda src, **options: load_model(src) if options == {} else loaded
+        )
+        convert("somewhere/run", tmp_path / "heard", to="stablehlo", deployed=Deployed("waveform"))
+    inputs = program.examples(loaded, "waveform", 2)
+    logits, _ = load_exported(tmp_path / "heard")(*inputs.values())
+    np.testing.assert_allclose(logits, loaded.logits(program.features(loaded, inputs)), atol=1e-4)
+
+
+def test_what_a_format_has_no_use_for_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"--to=flax is no program: --input, --weights and --check"):
+        convert("nowhere", tmp_path / "x", to="flax", deployed=Deployed("waveform"))
+    with pytest.raises(InputError, match=r"--weights=int8 is for --to=onnx"):
+        convert("nowhere", tmp_path / "x", to="stablehlo", deployed=Deployed(weights="int8"))
+
+
+FRONT_ENDS = {
+    "slaney": ("cnn6", {"channels": (4, 8)}),
+    "htk_decibels": ("ced", {"width": 8, "depth": 1, "num_heads": 2}),
+    "passt": ("passt", {"width": 8, "depth": 1, "num_heads": 2}),
+    "povey": (
+        "beats",
+        {"patch_width": 6, "width": 8, "depth": 1, "num_heads": 2, "mlp_width": 12}
+        | {"kernel": 4, "groups": 2, "buckets": 8},
+    ),
+    "vggish": ("vggish_mlp", {"channels": (4, 4, 8, 8), "width": 16, "hidden": 8}),
+    "samples": ("wavegram_logmel_cnn14", {"channels": (4, 8)}),
+}
+
+
+@pytest.mark.parametrize("kind", FRONT_ENDS)
+def test_every_front_end_can_be_inside(kind):
+    """The features themselves, of whole and shorter sounds: 1e-3 of a nat or decibel, float32 both."""
+    name, options = FRONT_ENDS[kind]
+    net = abstract(name, family_of(name).Config(num_classes=3, num_frames=96, **options))
+    loaded = LoadedModel(net, list("abc"), net.front_end, "sigmoid")
+    assert loaded.front_end.kind == kind
+    inputs = program.examples(loaded, "waveform", 3)
+    made = jax.jit(program.hear(loaded))(*inputs.values())
+    np.testing.assert_allclose(made, program.features(loaded, inputs), atol=1e-3)
+
+
+# ---- The examples, on what is exported
+
+
+def told(text: str) -> list[tuple[float, dict[str, float]]]:
+    """[(second, {label: score})] of lines `0.00 s: dog 0.9000, ...`."""
+    rows = [line.split(" s: ") for line in text.strip().splitlines()]
+    pairs = [[tag.rsplit(" ", 1) for tag in tags.split(", ")] for _, tags in rows]
+    return [
+        (float(second), {name: float(score) for name, score in found})
+        for (second, _), found in zip(rows, pairs, strict=True)
+    ]
+
+
+def check_told(found, loaded, sound):
+    """Windows that overlap by half, each as this package scores it."""
+    whole = program.samples(loaded)
+    starts = range(0, len(sound) - whole // 2, whole // 2)
+    assert len(found) == len(starts) == 4
+    for (second, tags), start in zip(found, starts, strict=True):
+        assert second == pytest.approx(start / 16_000, abs=0.006)
+        piece = sound[start : start + whole]
+        inputs = {
+            "waveform": np.pad(piece, (0, whole - len(piece)))[None],
+            "num_samples": np.array([len(piece)], np.int32),
+        }
+        scores = np.asarray(loaded.scores(program.features(loaded, inputs)))[0]
+        assert tags == pytest.approx(dict(zip(LABELS, scores, strict=True)), abs=1e-4)
+
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_the_python_example_tags_without_this_package(by_weights, heard):
+    where, _ = by_weights["float32"]
+    command = [sys.executable, str(EXAMPLES / "tag.py"), str(where), str(where.parent / "long.wav")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=where)
+    assert done.returncode == 0, done.stderr
+    check_told(told(done.stdout), *heard)
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_page_tags_in_the_browser(by_weights, heard, tmp_path):
+    """onnxruntime-web in Chromium: the same scores, and nothing is asked for but the page's own files."""
+    runtime = onnxruntime_web(tmp_path)
+    where, _ = by_weights["float32"]
+    site = tmp_path / "site"
+    shutil.copytree(runtime, site)
+    for file in (where / "model.onnx", where / "model_card.json", EXAMPLES / "tag.html"):
+        shutil.copy(file, site)
+    with static(site) as address, browser() as chromium:
+        page = chromium.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{address}/tag.html")
+        page.wait_for_selector("input:enabled", timeout=60_000)
+        page.set_input_files("input", where.parent / "long.wav")
+        page.wait_for_function("document.querySelector('p').textContent === 'Done.'", timeout=60_000)
+        rows = page.locator("li").all_inner_texts()
+    check_told(told("\n".join(rows)), *heard)
+    assert all(url.startswith((address, "blob:")) for url in asked)
+
+
+def onnxruntime_web(directory: Path) -> Path:
+    """Its dist/, by npm; skips where there is none."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm on the PATH, which fetches onnxruntime-web")
+    command = ["npm", "pack", "--silent", "onnxruntime-web@1.30.0"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        pytest.skip(f"npm has no onnxruntime-web here: {done.stderr[-200:]}")
+    with tarfile.open(directory / done.stdout.strip()) as archive:
+        members = [
+            member
+            for member in archive
+            if re.search(r"/ort(-wasm-simd-threaded|\.wasm\.min)\.\w+$", member.name)
+        ]
+        archive.extractall(directory, members, filter="data")
+    return directory / "package" / "dist"
+
+
+@contextlib.contextmanager
+def static(directory: Path):
+    """The directory behind Python's own server; gives its address."""
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=directory))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_the_card_says_what_a_run_knows(loaded, tmp_path):

@@ -58,7 +58,7 @@ class Centred(FrontEnd):
         frames_of = self.num_frames(waveform.shape[-1])
         own = xp.asarray(waveform.shape[-1] if num_samples is None else num_samples)[..., None]
         waveform, own = self.before(waveform, own)
-        length, half, samples = self.fft_length, self.fft_length // 2, waveform.shape[-1]
+        half, samples = self.fft_length // 2, waveform.shape[-1]
         # Where each sample of the padded sound comes from; mirrored once at most, so that a very short one
         # ends in zeros.
         place = xp.arange(-half, samples + half).reshape(*(1,) * (own.ndim - 1), -1)
@@ -74,20 +74,11 @@ class Centred(FrontEnd):
         )
         x = xp.where(inside, x, 0)
         starts = self.frame_shift * xp.arange(frames_of)
-        frames = x[..., starts[:, None] + xp.arange(length)[None]]
-        # Float32 whatever a device's products are by default. Its spectrum is a product too, as the reference
-        # front end's is: exporters know no FFT.
+        frames = x[..., starts[:, None] + xp.arange(2 * half)[None]]
+        power, filters = power_of(frames, _window(self), self.fft_length), _filters(self)
+        # float32 whatever a device's products are by default
         product: Any = np.matmul if on_host else functools.partial(jnp.matmul, precision="highest")
-        real: Any
-        if on_host:
-            window = _window(self).astype(frames.dtype).reshape(*(1,) * (frames.ndim - 1), -1)
-            spectrum = np.fft.rfft(frames * window, axis=-1)
-            real, imaginary = spectrum.real, spectrum.imag
-        else:
-            parts = product(frames, _windowed_dft(self).astype(frames.dtype))
-            real, imaginary = parts[..., : half + 1], parts[..., half + 1 :]
-        power = xp.square(real) + xp.square(imaginary)
-        energy = product(power, _filters(self).astype(power.dtype))
+        energy = product(power, filters.astype(power.dtype))
         return self.compressed(energy, xp).astype(waveform.dtype)
 
     def _check(self, low_hz: float, high_hz: float) -> None:
@@ -102,6 +93,24 @@ class Centred(FrontEnd):
                 f"the front end {self.kind} has frames of {self.frame_length} samples every "
                 f"{self.frame_shift} and {self.num_mel_bins} bins: wanted an even length, and all above 0"
             )
+
+
+def power_of(
+    frames: Float[Any, "*batch T n"], window: Float[np.ndarray, " n"], fft_length: int
+) -> Float[Any, "*batch T K"]:
+    """|FFT|^2 of windowed frames, zero-padded to the FFT's length. On devices it is a product, as in the
+    reference's front end: exporters know no FFT.
+    """
+    if isinstance(frames, np.ndarray):
+        rows = window.astype(frames.dtype).reshape(*(1,) * (frames.ndim - 1), -1)
+        spectrum = np.fft.rfft(frames * rows, fft_length, axis=-1)
+        return np.square(spectrum.real) + np.square(spectrum.imag)
+    import jax.numpy as jnp
+
+    waves = window[:, None] * _waves(len(window), fft_length)
+    parts = jnp.matmul(frames, waves.astype(frames.dtype), precision="highest")
+    real, imaginary = jnp.split(parts, 2, axis=-1)
+    return jnp.square(real) + jnp.square(imaginary)
 
 
 def hann(length: int, *, periodic: bool = True) -> np.ndarray:
@@ -120,9 +129,8 @@ def _filters(front_end: Centred) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _windowed_dft(front_end: Centred) -> np.ndarray:
-    """[fft_length, 2 K]: window times cosines, then window times sines."""
-    length = front_end.fft_length
-    turns = np.outer(np.arange(length), np.arange(length // 2 + 1)) % length
-    angles = 2 * np.pi / length * turns
-    return front_end.window()[:, None] * np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+def _waves(samples: int, fft_length: int) -> np.ndarray:
+    """[samples, 2 K]: cosines, then sines."""
+    turns = np.outer(np.arange(samples), np.arange(fft_length // 2 + 1)) % fft_length
+    angles = 2 * np.pi / fft_length * turns
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

@@ -45,8 +45,11 @@ def _without_mean(x: jax.Array, num_samples) -> jax.Array:
         return x - _rounded(jnp.mean(x, axis=-1, keepdims=True))
     count = jnp.broadcast_to(jnp.clip(num_samples, 0, x.shape[-1]), x.shape[:-1])[..., None]
     is_sound = jnp.broadcast_to(jnp.arange(x.shape[-1]), x.shape) < count
-    mean = jnp.sum(jnp.where(is_sound, x, 0), axis=-1, keepdims=True) / jnp.maximum(count, 1).astype(x.dtype)
-    return jnp.where(is_sound, x - _rounded(mean), 0)
+    # typed: jax2onnx writes a bare 0 as a double
+    zero = jnp.zeros((), x.dtype)
+    total = jnp.sum(jnp.where(is_sound, x, zero), axis=-1, keepdims=True)
+    mean = total / jnp.maximum(count, 1).astype(x.dtype)
+    return jnp.where(is_sound, x - _rounded(mean), zero)
 
 
 def _rounded(mean: jax.Array) -> jax.Array:

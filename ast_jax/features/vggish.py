@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
-from ast_jax.features.centred import hann
+from ast_jax.features.centred import hann, power_of
 from ast_jax.features.front_end import FrontEnd
 
 _OFFSET, _FFT_LENGTH = 0.01, 512
@@ -54,8 +54,7 @@ class VGGishMel(FrontEnd):
         x = xp.pad(waveform, [(0, 0)] * (waveform.ndim - 1) + [(0, missing)])
         starts = self.frame_shift * xp.arange(self.num_frames(x.shape[-1]))
         frames = x[..., starts[:, None] + xp.arange(self.frame_length)[None]]
-        window = hann(self.frame_length).astype(x.dtype).reshape(*(1,) * (frames.ndim - 1), -1)
-        magnitude = xp.abs(xp.fft.rfft(frames * window, _FFT_LENGTH, axis=-1))
+        magnitude = xp.sqrt(power_of(frames, hann(self.frame_length), _FFT_LENGTH))
         filters = mel_matrix().astype(magnitude.dtype)
         # float32 whatever a device's products are by default
         mel = magnitude @ filters if on_host else jnp.matmul(magnitude, filters, precision="highest")

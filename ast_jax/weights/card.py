@@ -5,12 +5,13 @@ Its words are in `templates/README.md.j2`.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ast_jax.models import num_parameters
 from ast_jax.weights.pretrained import LoadedModel
+from ast_jax.weights.program import Takes, samples
 
 README = "README.md"
 _KINDS = {
@@ -34,8 +35,18 @@ def facts_of(src: str | os.PathLike, which: str) -> dict[str, Any]:
     return {**facts, "which": which, **found}
 
 
-def text(loaded: LoadedModel, *, to: str, name: str, facts: Mapping[str, Any]) -> str:
-    """The card of a model written as `to`; `facts` from `facts_of`. What nobody knows is called unknown."""
+def text(
+    loaded: LoadedModel,
+    *,
+    to: str,
+    name: str,
+    facts: Mapping[str, Any],
+    takes: Takes = "log_mel",
+    measured: Sequence[str] = (),
+) -> str:
+    """The card of a model written as `to`; `facts` from `facts_of`, `measured` lines about a program that
+    `takes` features or waveforms. What nobody knows is called unknown.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     source, config, results = facts["source"], facts.get("config"), facts.get("results")
@@ -46,6 +57,9 @@ def text(loaded: LoadedModel, *, to: str, name: str, facts: Mapping[str, Any]) -
     return environment.get_template("README.md.j2").render(
         to=to,
         name=name,
+        takes=takes,
+        measured=measured,
+        samples=samples(loaded),
         family=family,
         kind=_KINDS.get(family, f"A model of the family {family}"),
         millions=num_parameters(loaded.model) / 1e6,

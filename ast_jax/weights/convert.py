@@ -3,9 +3,13 @@
 Parameters survive every layout bit for bit. What a layout cannot hold is refused before anything is written.
 """
 
+import dataclasses
+import functools
 import json
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +22,48 @@ from ast_jax.tables import look_up
 from ast_jax.weights import card, onnx_file, parity, stablehlo
 from ast_jax.weights.families import EXPORTS
 from ast_jax.weights.model_card import CARD
+from ast_jax.weights.onnx_file import Weights
 from ast_jax.weights.pretrained import LoadedModel, load_model, with_config
+from ast_jax.weights.program import Takes
 
 # of weights, read back bit for bit
 LAYOUTS = ("flax", *EXPORTS, "npz", "safetensors")
-FORMATS = (*LAYOUTS, "stablehlo", "onnx")
+# that run without this package
+PROGRAMS = ("stablehlo", "onnx")
+FORMATS = (*LAYOUTS, *PROGRAMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployed:
+    """What a program takes and how its weights lie (ONNX's alone); the sounds that it is checked on."""
+
+    takes: Takes = "log_mel"
+    weights: Weights = "float32"
+    sounds: tuple[Path, ...] = ()
+
+    def check(self, to: str) -> None:
+        """Raises InputError where a format has no use for what is asked."""
+        if to not in PROGRAMS and self != Deployed():
+            raise InputError(
+                f"--to={to} is no program: --input, --weights and --check are for {' and '.join(PROGRAMS)}"
+            )
+        if to != "onnx" and self.weights != "float32":
+            raise InputError(f"--weights={self.weights} is for --to=onnx: {to} has its weights as they are")
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{'waveforms' if self.takes == 'waveform' else 'log-mels'} in, weights in {self.weights}"
 
 
 def convert(
-    src: str | os.PathLike, dst: str | os.PathLike, *, to: str, which: str = "best", **options: Any
+    src: str | os.PathLike,
+    dst: str | os.PathLike,
+    *,
+    to: str,
+    which: str = "best",
+    deployed: Deployed | None = None,
+    **options: Any,
 ) -> list[str]:
     """Reads any checkpoint and writes it in another layout.
 
@@ -38,6 +75,7 @@ def convert(
             'npz' or 'safetensors' (our paths, our model card inside); 'stablehlo' (what 'flax' has, and a
             program that jax runs without this package) or 'onnx'. Directories get a README.md, the model's
             card for people.
+        deployed: of 'stablehlo' and 'onnx' alone.
 
     Returns:
         Lines for the user: what was read, what was written, and the largest difference of logits, measured on
@@ -48,24 +86,38 @@ def convert(
     """
     if to not in FORMATS:
         raise InputError(f"--to={to}: choose one of {', '.join(FORMATS)}")
+    deployed = deployed or Deployed()
+    deployed.check(to)
     dst = _new(Path(dst))
     loaded = load_model(src, which=which, **options)
-    return [*loaded.notes, *save(loaded, dst, to=to, facts=card.facts_of(src, which))]
+    facts = card.facts_of(src, which)
+    return [*loaded.notes, *save(loaded, dst, to=to, facts=facts, deployed=deployed)]
 
 
-def save(loaded: LoadedModel, dst: Path, *, to: str = "flax", facts: Mapping[str, Any]) -> list[str]:
+def save(
+    loaded: LoadedModel,
+    dst: Path,
+    *,
+    to: str = "flax",
+    facts: Mapping[str, Any],
+    deployed: Deployed | None = None,
+) -> list[str]:
     """Writes a model, whole or not at all; its card for people says `facts`: at least its {source}.
 
     Raises InputError: a destination that exists, or a layout that cannot hold the model.
     """
     _new(dst)
-    write = _writer(to, family_name(loaded.model))
+    deployed = deployed or Deployed()
+    write = _writer(to, family_name(loaded.model), deployed)
     dst.parent.mkdir(parents=True, exist_ok=True)
     partial = dst.with_name(f".{dst.name}.{os.getpid()}.partial")
     try:
         lines = write(loaded, partial)
         if partial.is_dir():
-            text = card.text(loaded, to=to, name=dst.name, facts=facts)
+            measured = lines if to in PROGRAMS else []
+            text = card.text(
+                loaded, to=to, name=dst.name, facts=facts, takes=deployed.takes, measured=measured
+            )
             (partial / card.README).write_text(text, encoding="utf-8")
         os.replace(partial, dst)
     finally:
@@ -81,18 +133,18 @@ def _new(dst: Path) -> Path:
     return dst
 
 
-def _writer(to: str, family: str) -> Callable[[LoadedModel, Path], list[str]]:
+def _writer(to: str, family: str, deployed: Deployed) -> Callable[[LoadedModel, Path], list[str]]:
     if to in EXPORTS and family not in EXPORTS[to]:
         raise InputError(
             f"--to={to} is for {', '.join(EXPORTS[to])}, the model is of the family {family}: take flax, npz "
             "or safetensors"
         )
-    ours = {
+    ours: dict[str, Any] = {
         "flax": _flax,
         "npz": _npz,
         "safetensors": _safetensors,
-        "stablehlo": _stablehlo,
-        "onnx": _onnx,
+        "stablehlo": functools.partial(_stablehlo, deployed=deployed),
+        "onnx": functools.partial(_onnx, deployed=deployed),
     }
     return ours[to] if to in ours else look_up(EXPORTS[to], family, "layout")
 
@@ -104,22 +156,54 @@ def _flax(loaded: LoadedModel, path: Path) -> list[str]:
     return _read_back(loaded, path)
 
 
-def _stablehlo(loaded: LoadedModel, path: Path) -> list[str]:
+def _stablehlo(loaded: LoadedModel, path: Path, deployed: Deployed) -> list[str]:
     lines = _flax(loaded, path)
-    stablehlo.write_program(loaded, path / stablehlo.PROGRAM)
+    stablehlo.write_program(loaded, path / stablehlo.PROGRAM, deployed.takes)
     run = stablehlo.load_exported(path)
-    return [*lines, parity.with_function(loaded, "the StableHLO program", lambda fbank: run(fbank)[0])]
+    lines.append(parity.with_program(loaded, "the StableHLO program", run, deployed.takes))
+    if deployed.sounds:
+        lines.append(parity.on_sounds(loaded, run, deployed.takes, deployed.sounds)[0])
+    return lines
 
 
-def _onnx(loaded: LoadedModel, path: Path) -> list[str]:
+def _onnx(loaded: LoadedModel, path: Path, deployed: Deployed) -> list[str]:
     path.mkdir()
-    onnx_file.write_onnx(loaded, path / onnx_file.MODEL)
+    file = path / onnx_file.MODEL
+    graphs = onnx_file.Graphs(loaded, deployed.takes)
+    graphs.write(file, deployed.weights)
     (path / CARD).write_text(json.dumps(loaded.card(), indent=1))
-    run = onnx_file.onnx_runner(path / onnx_file.MODEL)
+    lines = [f"{file.stat().st_size / 1e6:.1f} MB, {deployed.words}"]
+    run = onnx_file.onnx_runner(file)
     if run is None:
-        return ["parity: not measured, onnxruntime is not installed"]
+        return [*lines, "parity: not measured, onnxruntime is not installed"]
     ours = with_config(loaded, dtype="float32")
-    return [parity.with_function(ours, "onnxruntime", lambda fbank: run(fbank)[0])]
+    lines.append(parity.with_program(ours, "onnxruntime", run, deployed.takes))
+    if deployed.sounds:
+        line, given = parity.on_sounds(ours, run, deployed.takes, deployed.sounds)
+        lines.append(line)
+        if deployed.weights != "float32":
+            with tempfile.TemporaryDirectory() as directory:
+                plain = Path(directory) / onnx_file.MODEL
+                graphs.write(plain)
+                lines.append(_speed(run, onnx_file.onnx_runner(plain), given))
+    return lines
+
+
+def _speed(run: Callable, plain: Callable | None, given: list[dict[str, np.ndarray]]) -> str:
+    """Of one sound after the other, each heard by both, A B."""
+    assert plain is not None
+    taken: dict[str, list[float]] = {"own": [], "plain": []}
+    for inputs in [given[0], *given]:
+        for name, each in (("own", run), ("plain", plain)):
+            start = time.perf_counter()
+            each(*inputs.values())
+            taken[name].append(time.perf_counter() - start)
+    # without the first, which warms up
+    own, other = (float(np.median(taken[name][1:])) for name in ("own", "plain"))
+    return (
+        f"a sound takes {own * 1e3:.0f} ms in onnxruntime, {other * 1e3:.0f} ms with float32: "
+        f"{other / own:.2f} x as fast"
+    )
 
 
 def _safetensors(loaded: LoadedModel, path: Path) -> list[str]:

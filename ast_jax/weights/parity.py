@@ -3,7 +3,7 @@
 B batch, T frames, F mel bins, C classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ast_jax.features.audio import load_audio
 from ast_jax.models import ASTConfig, merge, split
+from ast_jax.weights import program
 from ast_jax.weights.pretrained import LoadedModel, with_config
+from ast_jax.weights.program import Takes
 
 
 def with_reference(loaded: LoadedModel, path: Path) -> str:
@@ -51,21 +54,48 @@ def with_other_head_eps(loaded: LoadedModel, eps: float) -> float:
     return float(np.abs(_logits(loaded, x, head_norm_eps=eps) - _logits(loaded, x)).max())
 
 
-def with_function(loaded: LoadedModel, whose: str, run: Callable[[Float[np.ndarray, "B T F"]], Any]) -> str:
-    """A written program that takes log-mels as `log_mel` gives them, at two batch sizes."""
-    front_end = loaded.front_end
-    shape = (3, loaded.model.config.num_frames, front_end.num_mel_bins)
-    fbank = np.random.default_rng(0).normal(front_end.mean, front_end.std, shape).astype(np.float32)
+def with_program(loaded: LoadedModel, whose: str, run: Callable[..., Any], takes: Takes) -> str:
+    """A written program, from its inputs to logits and scores, at two batch sizes."""
+    inputs = program.examples(loaded, takes, 3)
     with jax.default_matmul_precision("float32"):
-        ours = loaded.logits(fbank)
-        theirs = np.concatenate([np.asarray(run(fbank[:1])), np.asarray(run(fbank))])
-    return _line(whose, np.concatenate([ours[:1], ours]), theirs)
+        ours = loaded.logits(program.features(loaded, inputs))
+        theirs = [
+            np.asarray(run(*(array[:batch] for array in inputs.values()))[0]) for batch in (1, len(ours))
+        ]
+    on = "features" if takes == "log_mel" else "waveforms"
+    return _line(whose, np.concatenate([ours[:1], ours]), np.concatenate(theirs), on=on)
 
 
-def _line(whose: str, ours: np.ndarray, theirs: np.ndarray) -> str:
+def on_sounds(
+    loaded: LoadedModel, run: Callable[..., Any], takes: Takes, files: Sequence[Path]
+) -> tuple[str, list[dict[str, np.ndarray]]]:
+    """How far a program's scores lie from ours on the beginning of each of these sounds, in one line; and the
+    inputs that they are.
+
+    Raises AudioError for a file that cannot be heard.
+    """
+    rate_hz, whole = loaded.front_end.sample_rate_hz, program.samples(loaded)
+    channels: Any = loaded.channels
+    given, far, agree = [], [], 0
+    for file in files:
+        sound = load_audio(file, channels=channels, sample_rate_hz=rate_hz, tell=lambda text: None)[:whole]
+        waveform = np.pad(sound, (0, whole - len(sound)))[None]
+        inputs = {"waveform": waveform, "num_samples": np.array([len(sound)], np.int32)}
+        fbank = program.features(loaded, inputs)
+        given.append({"fbank": fbank} if takes == "log_mel" else inputs)
+        ours, theirs = np.asarray(loaded.scores(fbank)), np.asarray(run(*given[-1].values())[1])
+        far.append(np.abs(ours - theirs))
+        agree += int(ours.argmax() == theirs.argmax())
+    return (
+        f"checked on {len(files)} sounds: scores differ from ours by at most {np.max(far):.1e}, "
+        f"{np.mean(far):.1e} on average; the same label is first in {agree} of {len(files)}"
+    ), given
+
+
+def _line(whose: str, ours: np.ndarray, theirs: np.ndarray, *, on: str = "features") -> str:
     return (
         f"parity: logits of {whose} and ours differ by at most {np.abs(ours - theirs).max():.1e} on random "
-        f"features (largest logit {np.abs(ours).max():.2g})"
+        f"{on} (largest logit {np.abs(ours).max():.2g})"
     )
 
 
