@@ -1,14 +1,16 @@
 r"""Clips/s of the forward pass on this machine's CPU, beside PyTorch's: transformers' AST (eager, SDPA,
-compiled), timm's.
+compiled), timm's; and beside our own exports in onnxruntime, in float32 and with products in 8 bits.
 
 python -m benchmarks.inference [--variants=base,tiny] [--batches=1,8] [--frames=1024] [--repeats=5]
-[--peers=eager,sdpa,compiled,timm] [--one_alive]
+[--peers=eager,sdpa,compiled,timm,onnx,onnx_int8] [--one_alive]
       [--one_core] [--json=FILE]
 """
 
 import argparse
 import functools
+import tempfile
 import time
+from pathlib import Path
 
 from benchmarks import timing
 from benchmarks.ours import Forward, clips
@@ -29,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="also write the figures here")
     parser.add_argument(
-        "--peers", default=",".join(PEERS), help="of those in benchmarks/peers.py; may be empty"
+        "--peers", default=",".join(PEERS), help="of benchmarks/peers.py, onnx and onnx_int8; may be empty"
     )
     parser.add_argument("--one_alive", action="store_true", help="one at a time in memory, each turn anew")
     parser.add_argument("--one_core", action="store_true", help="on one core, in seconds of processor time")
@@ -76,7 +78,29 @@ def ours(config, batch):
 
 def peer(name, config, batch):
     fbank, _ = clips(config, batch)
+    if name in EXPORTS:
+        return exported(EXPORTS[name], config, fbank)
     return torch_inference(torch_ast(config, name), fbank)
+
+
+# our own exports in onnxruntime, by their weights
+EXPORTS = {"onnx": "float32", "onnx_int8": "int8"}
+
+
+def exported(weights, config, fbank):
+    """As `convert --to=onnx` writes it."""
+    from ast_jax.models import build
+    from ast_jax.weights import LoadedModel
+    from ast_jax.weights.onnx_file import MODEL, Graphs, onnx_runner
+
+    model = build("ast", config)
+    names = [str(number) for number in range(config.num_classes)]
+    loaded = LoadedModel(model, names, model.front_end, "sigmoid")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / MODEL
+        Graphs(loaded).write(path, weights)
+        run = onnx_runner(path)
+    return lambda: run(fbank)
 
 
 if __name__ == "__main__":

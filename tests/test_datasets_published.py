@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sound_trees import write_rows, write_wav
 
-from ast_jax.datasets import fsd50k, gtzan, nsynth, tau_scenes, urbansound8k, vggsound
+from ast_jax.datasets import crema_d, fsd50k, gtzan, nsynth, tau_scenes, urbansound8k, vggsound
 from ast_jax.errors import InputError
 from ast_jax.recipes import parse
 from ast_jax.training.loop import train
@@ -95,6 +95,27 @@ def tau_tree(root: Path) -> Path:
     return root
 
 
+def crema_d_tree(root: Path) -> Path:
+    """Seven actors, each with every emotion; and a sound of another name."""
+    names = [
+        f"{1001 + actor}_DFA_{emotion}_XX"
+        for actor in range(7)
+        for emotion in ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+    ]
+    wavs(root / "AudioWAV" / f"{name}.wav" for name in [*names, "room_tone"])
+    return root
+
+
+def test_crema_d_keeps_an_actor_on_one_side(tmp_path):
+    listing = crema_d.list_clips(crema_d_tree(tmp_path))
+    splits = found(listing)
+    assert list(splits) == [f"fold{k}" for k in range(1, 6)]
+    actors = [{name[:4] for name, _ in clips} for clips in splits.values()]
+    assert sum(map(len, actors)) == len(set.union(*actors)) == 7
+    assert ("1003_DFA_FEA_XX", ["fear"]) in [clip for clips in splits.values() for clip in clips]
+    assert [(Path(path).name, why) for path, why, _ in listing.left_out] == [("room_tone.wav", "name")]
+
+
 def test_fsd50k_has_several_labels_and_the_official_split(tmp_path):
     listing = fsd50k.list_clips(fsd50k_tree(tmp_path))
     assert listing.multi_label
@@ -146,6 +167,7 @@ def test_tau_scenes_has_the_published_fold(tmp_path):
         (nsynth, "no nsynth-train, nsynth-valid or nsynth-test"),
         (gtzan, "no train_filtered.txt, valid_filtered.txt, test_filtered.txt below it"),
         (vggsound, "no vggsound.csv below"),
+        (crema_d, "no sound below .* is called as CREMA-D's are"),
         (tau_scenes, "no evaluation_setup/fold1_train.csv in"),
     ],
 )
@@ -160,6 +182,7 @@ def test_what_is_missing_is_named(tmp_path, module, said):
         ("nsynth.py:label=pitch", nsynth_tree, nsynth),
         ("gtzan.py", gtzan_tree, gtzan),
         ("tau_scenes.py:seconds=1", tau_tree, tau_scenes),
+        ("crema_d.py:fold=2", crema_d_tree, crema_d),
     ],
 )
 def test_its_recipe_asks_for_splits_that_are_there(tmp_path, spec, tree, module):
@@ -175,6 +198,7 @@ def test_its_recipe_asks_for_splits_that_are_there(tmp_path, spec, tree, module)
         ("psla.py:fsd50k,scratch", fsd50k_tree),
         ("urbansound8k.py:cpu,fold=3", urbansound8k_tree),
         ("vggsound.py:cpu", vggsound_tree),
+        ("crema_d.py:cpu,fold=2", crema_d_tree),
     ],
 )
 def test_its_recipe_runs_for_a_step(tmp_path, spec, tree):

@@ -20,9 +20,10 @@ from chromium import browser, needs_chromium
 from flax import nnx
 
 from ast_jax.errors import InputError
+from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig, abstract
 from ast_jax.models import family as family_of
-from ast_jax.weights import LoadedModel, card, load_model, program
+from ast_jax.weights import LoadedModel, card, load_model, program, read_source
 from ast_jax.weights import convert as convert_module
 from ast_jax.weights.convert import Deployed, convert
 from ast_jax.weights.onnx_file import onnx_runner
@@ -256,6 +257,63 @@ def test_every_front_end_can_be_inside(kind):
     np.testing.assert_allclose(made, program.features(loaded, inputs), atol=1e-3)
 
 
+# ---- An export as a model of this package
+
+
+@pytest.mark.parametrize("weights", NEAR)
+def test_an_onnx_export_is_a_model_that_predict_takes(weights, by_weights, heard):
+    """The same windows, labels and thresholds; each clip by itself, whatever comes with it."""
+    loaded, sound = heard
+    where = by_weights[weights][0]
+    ran = Tagger(where)
+    found, wanted = ran.tag((sound, 16_000)), np.asarray(loaded.scores(windows_of(loaded, sound)))
+    assert ran.label_names == LABELS
+    np.testing.assert_allclose(
+        found.scores, wanted, atol={"float32": 1e-4, "float16": 0.01, "int8": 0.15}[weights]
+    )
+    fbank = windows_of(loaded, sound)
+    model = load_model(where)
+    np.testing.assert_array_equal(model.scores(fbank)[2:], model.scores(fbank[2:]))
+    np.testing.assert_allclose(model.logits(fbank[:1, :20]), ran.models[0].logits(fbank[:1, :20]))
+
+
+def windows_of(loaded, sound) -> np.ndarray:
+    whole = program.samples(loaded)
+    pieces = [sound[start : start + whole] for start in range(0, len(sound) - whole // 2, whole // 2)]
+    lengths = np.array([len(piece) for piece in pieces], np.int32)
+    padded = np.stack([np.pad(piece, (0, whole - len(piece))) for piece in pieces])
+    return program.features(loaded, {"waveform": padded, "num_samples": lengths})
+
+
+def test_an_export_of_features_is_a_model_too(heard, tmp_path, monkeypatch):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    loaded, sound = heard
+    monkeypatch.setattr(convert_module, "load_model", lambda src, **options: loaded)
+    convert("somewhere/run", tmp_path / "tagger", to="onnx")
+    fbank = windows_of(loaded, sound)
+    np.testing.assert_allclose(load_model(tmp_path / "tagger").logits(fbank), loaded.logits(fbank), atol=1e-4)
+
+
+def test_what_an_onnx_export_cannot_give_is_one_line(by_weights, tmp_path):
+    where, _ = by_weights["int8"]
+    model = load_model(where)
+    for asked in (lambda: model.embeddings(np.zeros((1, 64, 128))), lambda: model.parts):
+        with pytest.raises(InputError, match="take the model that it was made of"):
+            asked()
+    with pytest.raises(InputError, match="num_frames would change it; export the model anew"):
+        load_model(where, num_frames=32)
+    with pytest.raises(InputError, match="whose arrays are not read"):
+        read_source(where)
+    with pytest.raises(InputError, match="take the model that it was made of"):
+        convert(where, tmp_path / "again", to="npz")
+    broken = tmp_path / "broken"
+    shutil.copytree(where, broken)
+    (broken / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"cannot be run .*: export the model again"):
+        load_model(broken)
+
+
 # ---- The examples, on what is exported
 
 
@@ -272,16 +330,10 @@ def told(text: str) -> list[tuple[float, dict[str, float]]]:
 def check_told(found, loaded, sound):
     """Windows that overlap by half, each as this package scores it."""
     whole = program.samples(loaded)
-    starts = range(0, len(sound) - whole // 2, whole // 2)
-    assert len(found) == len(starts) == 4
-    for (second, tags), start in zip(found, starts, strict=True):
-        assert second == pytest.approx(start / 16_000, abs=0.006)
-        piece = sound[start : start + whole]
-        inputs = {
-            "waveform": np.pad(piece, (0, whole - len(piece)))[None],
-            "num_samples": np.array([len(piece)], np.int32),
-        }
-        scores = np.asarray(loaded.scores(program.features(loaded, inputs)))[0]
+    wanted = np.asarray(loaded.scores(windows_of(loaded, sound)))
+    assert len(found) == len(wanted) == 4
+    for number, ((second, tags), scores) in enumerate(zip(found, wanted, strict=True)):
+        assert second == pytest.approx(number * (whole // 2) / 16_000, abs=0.006)
         assert tags == pytest.approx(dict(zip(LABELS, scores, strict=True)), abs=1e-4)
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
         "ast_jax.commands.convert",
         "weights -> Flax, the reference's .pth, Hugging Face, .npz, StableHLO or ONNX",
     ),
+    "push": ("ast_jax.commands.push", "a model and its card -> a repository of the Hugging Face hub"),
     "crossval": ("ast_jax.commands.crossval", "every fold of a recipe, mean and spread"),
     "ablate": ("ast_jax.commands.ablate", "a table of runs that differ in one choice, beside the paper's"),
     "group": (

@@ -14,8 +14,9 @@ def enhance(
     *,
     ontology: Annotated[Path, Flag("AudioSet's ontology.json")],
     classes: Annotated[
-        Path, Flag("class_labels_indices.csv: the classes' identifiers, in the scores' order")
-    ],
+        Path | None,
+        Flag("class_labels_indices.csv: identifiers in the scores' order (default: AudioSet's 527)"),
+    ] = None,
     statistic: Annotated[
         Literal["mean", "median", "p25", "p10", "p5"],
         Flag("of a class's scores over its own clips: from where on it is added"),
@@ -25,8 +26,7 @@ def enhance(
     """Labels that an ontology lets expect and a model hears, added to a training set's.
 
       python -m ast_jax evaluate RUN --splits=balanced --out=scores.npz
-      python -m ast_jax enhance scores.npz --ontology=ontology.json --classes=class_labels_indices.csv \\
-          --out=enhanced.csv
+      python -m ast_jax enhance scores.npz --ontology=ontology.json --out=enhanced.csv
       python -m ast_jax.main --config=audioset:balanced --config.dataset.labels=enhanced.csv
 
     By PSLA's rule: children and ancestors of a clip's labels whose score is above the mean of the scores of
@@ -39,12 +39,13 @@ def enhance(
     from ast_jax.datasets.enhance import enhanced, read_ontology
     from ast_jax.datasets.scanning import read_class_labels
     from ast_jax.evaluation.predictions import Predictions
+    from ast_jax.weights import published
 
     found = Predictions.read(scores)
-    _, index_of = read_class_labels(classes)
-    mids = list(index_of)
+    mids = published.identifiers() if classes is None else list(read_class_labels(classes)[1])
     if len(mids) != found.scores.shape[1]:
-        raise InputError(f"{scores} has {found.scores.shape[1]} classes, and {classes} {len(mids)}")
+        whose = "AudioSet (--classes names others)" if classes is None else classes
+        raise InputError(f"{scores} has {found.scores.shape[1]} classes, and {whose} {len(mids)}")
     children, strangers = read_ontology(ontology, mids)
     if strangers:
         told = ", ".join(strangers[:5]) + (", ..." if len(strangers) > 5 else "")

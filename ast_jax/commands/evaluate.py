@@ -114,7 +114,6 @@ def scores_of(
 ):
     """The scores of one model over the prepared set, in the set's own label order."""
     from ast_jax.evaluation.scoring import Scorer
-    from ast_jax.models import split
     from ast_jax.objectives import plain_loss
     from ast_jax.sharding import make_layout
     from ast_jax.weights import load_model
@@ -125,7 +124,7 @@ def scores_of(
     print(f"{source}: mean {front_end.mean:.5g}, std {front_end.std:.5g} ({whose})", file=sys.stderr)
     tell(source, loaded.assumed)
     columns = label_columns(source, loaded.label_names, prepared.label_names)
-    graphdef, params, statistics = split(loaded.model)
+    graphdef, arrays = loaded.parts
     score = Scorer(
         graphdef,
         make_layout(parallel=config.parallel, fsdp=config.fsdp),
@@ -136,7 +135,7 @@ def scores_of(
         num_frames=loaded.model.config.num_frames,
         batch_size=config.eval_batch_size or config.batch_size,
     )
-    return score(params | statistics, prepared.with_front_end(front_end), splits)
+    return score(arrays, prepared.with_front_end(front_end), splits)
 
 
 def label_columns(source: Path, model: Sequence[str], data: Sequence[str]) -> np.ndarray:

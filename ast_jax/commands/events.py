@@ -2,7 +2,6 @@
 another; `count_events`: what it comes to.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -76,7 +75,7 @@ def tell_events(
         print(steps.note, file=sys.stderr)
     said = {"rules": asdict(flags.rules), "thresholds": list(thresholds), "step_s": steps.step_s}
     said |= {"window_s": steps.grid.window_s, "hop": steps.grid.hop, "labels": list(models.label_names)}
-    said |= {"models": [_weights_digest(loaded) for loaded in models.models]}
+    said |= {"models": [loaded.digest() for loaded in models.models]}
     with Progress.of(flags.out, said) as progress:
         left = [file for file in files if str(file) not in progress.done]
         if len(left) < len(files):
@@ -146,17 +145,6 @@ def _print(events: Iterable[Event], form: str) -> None:
     for number, event in enumerate(events, 1):
         print(table.line(event, form, number), end="", flush=True)
     print(table.footer(form), end="", flush=True)
-
-
-def _weights_digest(loaded: Any) -> str:
-    """Which model it is: of its arrays, so that another one never goes on with this one's work."""
-    from ast_jax.models import host_variables
-
-    digest = hashlib.blake2b(digest_size=8)
-    for path, array in sorted(host_variables(loaded.model).items()):
-        digest.update(path.encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 class Progress:

@@ -28,6 +28,7 @@ DATASETS = {
     "gtzan": "ast_jax.datasets.gtzan:list_clips",
     "vggsound": "ast_jax.datasets.vggsound:list_clips",
     "tau_scenes": "ast_jax.datasets.tau_scenes:list_clips",
+    "crema_d": "ast_jax.datasets.crema_d:list_clips",
     "synthetic": "ast_jax.datasets.synthetic:list_clips",
 }
 

@@ -25,7 +25,7 @@ from ast_jax.inference.files import (
 from ast_jax.inference.rows import Kind, Rows
 from ast_jax.inference.store import Store
 from ast_jax.inference.windows import Forward, Grid, Heard, hear
-from ast_jax.models import kernels_on, merge, split, using
+from ast_jax.models import kernels_on, merge, using
 from ast_jax.models.base import outputs
 from ast_jax.terminal import Bar
 from ast_jax.weights import LoadedModel
@@ -65,7 +65,7 @@ def embedder(
 
     Raises InputError: no such layer.
     """
-    graphdef, params, statistics = split(loaded.model)
+    graphdef, arrays = loaded.parts
     front_end, forms = loaded.front_end, kernels_on(jax.devices()[0])
 
     @jax.jit
@@ -88,8 +88,8 @@ def embedder(
                 f"this model has no embeddings of the kind {error}: choose {', '.join(kinds)}"
             ) from None
 
-    arrays = params | statistics
-    jax.eval_shape(forward, arrays, *_one_window(loaded))  # a wrong layer is told before files are opened
+    # a wrong layer is told before files are opened
+    jax.eval_shape(forward, arrays, *_one_window(loaded))
     return lambda fbank, lengths: forward(arrays, fbank, lengths)
 
 

@@ -24,7 +24,7 @@ from ast_jax.inference.attribution import (
     smoothed,
 )
 from ast_jax.inference.windows import Grid, decoded
-from ast_jax.models import merge, split
+from ast_jax.models import merge
 from ast_jax.weights import LoadedModel
 from ast_jax.weights.pretrained import fit_frames
 
@@ -112,8 +112,7 @@ class Explainer:
         """
         fbank, chosen = fbank[: self.config.num_frames], np.asarray(labels, np.int32)
         # As the model is now: it may have been trained since.
-        graphdef, params, statistics = split(self.loaded.model)
-        arrays = params | statistics
+        graphdef, arrays = self.loaded.parts
         front_end, own, attention, rollout = self.loaded.front_end, len(fbank), None, None
         padded = fit_frames(fbank[None], self.config.num_frames, front_end.padding)
         x = front_end.normalise(jnp.asarray(padded))

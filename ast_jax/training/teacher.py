@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
-from ast_jax.models import kernels, merge, split
+from ast_jax.models import kernels, merge
 from ast_jax.objectives import activation
 from ast_jax.settings import Settings
 from ast_jax.sharding import Layout
@@ -40,9 +40,9 @@ def teacher_of(settings: Settings, what: Step, layout: Layout, label_names: Sequ
     for name in names:
         loaded = load_model(name)
         columns.append(_columns(name, loaded, what.front_end, label_names))
-        graphdef, params, statistics = split(loaded.model)
+        graphdef, arrays = loaded.parts
         graphdefs.append((graphdef, loaded.front_end, activation(loaded.activation)))
-        parts.append(layout.place({path: np.asarray(value) for path, value in (params | statistics).items()}))
+        parts.append(layout.place({path: np.asarray(value) for path, value in arrays.items()}))
     says = functools.partial(taught, what=what, graphdefs=graphdefs, columns=columns, forms=layout.kernels)
     program = layout.rows(says)
 

@@ -90,6 +90,8 @@ def convert(
     deployed.check(to)
     dst = _new(Path(dst))
     loaded = load_model(src, which=which, **options)
+    # one without arrays is refused
+    _ = loaded.parts
     facts = card.facts_of(src, which)
     return [*loaded.notes, *save(loaded, dst, to=to, facts=facts, deployed=deployed)]
 

@@ -6,6 +6,7 @@ Rows name functions by address; one is imported when it is called.
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ast_jax.tables import look_up
@@ -34,6 +35,9 @@ HUGGING_FACE: dict[str, Any] = {
     "vit": "ast_jax.weights.hugging_face:read_vit",
     "deit": "ast_jax.weights.hugging_face:read_vit",
 }
+
+# A file in a directory that runs the model itself, and what loads it: (directory, options) -> LoadedModel
+RUNTIMES: dict[str, Any] = {"model.onnx": "ast_jax.weights.onnx_model:load"}
 
 # `convert --to=...` of what only some families have: (loaded, path) -> lines about it
 EXPORTS: dict[str, dict[str, Any]] = {
@@ -69,6 +73,12 @@ def state_dict_reader(keys: Iterable[str]) -> Any:
     marks = (mark for mark in STATE_DICTS if any(re.search(mark, name) for name in names))
     mark = next(marks, None)
     return None if mark is None else look_up(STATE_DICTS, mark, "layout")
+
+
+def runtime(path: Path) -> Any:
+    """What loads a directory that runs by itself; None for arrays and for files."""
+    name = next((name for name in RUNTIMES if (path / name).is_file()), None)
+    return None if name is None else look_up(RUNTIMES, name, "runtime")
 
 
 def starter(family: str) -> Any:

@@ -22,6 +22,52 @@ def directory(repository: str, *, extra: tuple[str, ...] = (), cache: Path | Non
     return found[0].parent
 
 
+def address(repository: str) -> str:
+    """Where people see it."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repository}"
+
+
+def check(repository: str, *, needs_token: bool) -> None:
+    """Raises InputError for a name that the hub does not take, and where there is no token to write with."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise InputError(f"{repository} is no name of a repository: {str(error).splitlines()[0]}") from error
+    if repository.count("/") != 1:
+        raise InputError(f"{repository} is no name of a repository: wanted OWNER/NAME")
+    if needs_token and get_token() is None:
+        raise InputError("the hub wants a token to write with: `hf auth login`, or set HF_TOKEN")
+
+
+def push(directory: Path, repository: str, *, private: bool) -> str:
+    """The files of a directory as one commit, to a repository that is made where it is not there; gives the
+    commit's address.
+
+    Raises:
+        InputError: the hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    where = address(repository)
+    if constants.HF_HUB_OFFLINE or not _answers(constants.ENDPOINT):
+        raise InputError(f"{where} cannot be reached: nothing was sent")
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(
+            api.upload_folder(repo_id=repository, folder_path=directory, commit_message="ast_jax push")
+        )
+    except HfHubHTTPError as error:
+        raise InputError(f"{where} refuses: {str(error).splitlines()[0]}") from error
+
+
 def _file(repository: str, name: str, cache: Path | None) -> Path | None:
     """One file, or None where the repository has no such file."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache

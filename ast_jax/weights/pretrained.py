@@ -4,9 +4,11 @@ D width, B batch, T frames, F mel bins, C classes.
 """
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,7 +33,7 @@ from ast_jax.models import (
     using,
 )
 from ast_jax.models.base import judges_steps, variables
-from ast_jax.weights.families import starter
+from ast_jax.weights.families import runtime, starter
 from ast_jax.weights.model_card import model_card
 from ast_jax.weights.recognise import read_source
 from ast_jax.weights.source import Source
@@ -94,6 +96,22 @@ class LoadedModel:
         """Whether it has scores of steps."""
         return judges_steps(self.model)
 
+    @property
+    def parts(self) -> tuple[Any, dict[str, Any]]:
+        """The model's structure and its arrays, of which `models.merge` makes it again. Raises InputError for
+        one that is run and not read.
+        """
+        graphdef, params, statistics = split(self.model)
+        return graphdef, params | statistics
+
+    def digest(self) -> str:
+        """Which model it is: of its arrays, so that another one never goes on with this one's work."""
+        found = hashlib.blake2b(digest_size=8)
+        for path, array in sorted(host_variables(self.model).items()):
+            found.update(path.encode())
+            found.update(array.tobytes())
+        return found.hexdigest()
+
     def card(self) -> dict[str, Any]:
         """What model_card.json says."""
         return model_card(
@@ -115,9 +133,8 @@ class LoadedModel:
         return self._called(self._forward, fbank)
 
     def _called(self, forward: Callable, fbank: np.ndarray) -> jax.Array:
-        graphdef, params, statistics = split(self.model)
         padded = fit_frames(fbank, self.model.config.num_frames, self.front_end.padding)
-        return forward(graphdef, params | statistics, padded)
+        return forward(*self.parts, padded)
 
     @cached_property
     def _forward(self):
@@ -187,6 +204,7 @@ def load_model(
     **changes: Any,
 ) -> LoadedModel:
     """Any checkpoint as a model ready for use; see `read_source` for what `src`, `which` and `facts` may be.
+    An ONNX export of ours is one too: onnxruntime runs it, and nothing about it can be changed.
 
     Args:
         mean, std: normalisation, instead of the checkpoint's own.
@@ -205,6 +223,9 @@ def load_model(
     """
     if activation is not None:
         objectives.activation(activation)
+    if load := runtime(Path(src)):
+        asked = {"mean": mean, "std": std, "label_names": label_names, "activation": activation, **changes}
+        return load(Path(src), {name: value for name, value in asked.items() if value is not None})
     source = read_source(src, which=which, facts={**(facts or {}), "asked": changes})
     if label_names is not None:
         changes.setdefault("num_classes", len(label_names))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ast_jax.features.front_end import FrontEnd
-from ast_jax.models import merge, split
+from ast_jax.models import merge
 from ast_jax.models.kernels import PLAIN, using
 from ast_jax.objectives import activation
 from ast_jax.weights.pretrained import LoadedModel
@@ -41,7 +41,7 @@ def shapes(loaded: LoadedModel, takes: Takes) -> dict[str, tuple[tuple[int, ...]
 
 def judge(loaded: LoadedModel) -> tuple[Judge, dict[str, Array]]:
     """(arrays by path, features before normalisation) -> (logits, scores), and the arrays."""
-    graphdef, params, statistics = split(loaded.model)
+    graphdef, arrays = loaded.parts
 
     def run(arrays, fbank):
         # it is to run anywhere
@@ -49,7 +49,7 @@ def judge(loaded: LoadedModel) -> tuple[Judge, dict[str, Array]]:
             logits, _ = merge(graphdef, arrays)(loaded.front_end.normalise(fbank))
         return logits, activation(loaded.activation)(logits)
 
-    return run, params | statistics
+    return run, arrays
 
 
 def hear(loaded: LoadedModel) -> Hear:

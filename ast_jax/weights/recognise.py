@@ -59,6 +59,8 @@ def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:
 
 
 def _read_directory(path: Path, which: str, facts: dict) -> Source:
+    if families.runtime(path):
+        raise InputError(f"{path} is an ONNX export, whose arrays are not read: take what it was made of")
     if (path / CARD).exists():
         card = read_json(path / CARD)
         if (path / "checkpoints").is_dir():
