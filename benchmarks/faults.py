@@ -516,6 +516,19 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the sound's own length is not used",
          "front_end.features(waveform, num_samples=num_samples)", "front_end.features(waveform)"),
     )),
+    "ast_jax/weights/onnx_model.py": ("weights_export", (
+        ("clips heard at once", "for row in rows])", "for row in rows[:1].repeat(len(rows), 0)])"),
+        ("logits for scores", 'return self._run(fbank, "scores")', 'return self._run(fbank, "logits")'),
+    )),
+    "ast_jax/inference/hear_api.py": ("inference_hear_api", (
+        ("a step's beginning for its middle", "500 * (rows.starts_s + rows.ends_s)", "1000 * rows.starts_s"),
+        ("the first window alone", ".vectors.mean(axis=0)", ".vectors[0]"),
+    )),
+    "ast_jax/datasets/crema_d.py": ("datasets_published", (
+        ("sentences for actors", "[found[1] for _, found in clips]", "[path for path, _ in clips]"),
+        ("the number of an emotion is another's",
+         "list(EMOTIONS).index(label)", "list(EMOTIONS).index(label) - 1"),
+    )),
     "ast_jax/weights/onnx_file.py": ("weights_export", (
         ("weights as they are", '"float16": _halved,', '"float16": lambda model: model,'),
     )),
