@@ -94,8 +94,8 @@ def psla(config: ConfigDict, scale: str, *, frames: int) -> None:
 
 
 def transformer(config: ConfigDict, family: str, variant: str, *, seconds: float) -> None:
-    """Makes a recipe one that fine-tunes PaSST, CED (`variant`: tiny to base) or BEATs, whose checkpoints are
-    the reason to take them: the rest is as for a pretrained AST.
+    """Makes a recipe one that fine-tunes PaSST, CED (`variant`: tiny to base), BEATs or EAT, whose
+    checkpoints are the reason to take them: the rest is as for a pretrained AST.
     """
     config.model.family = family
     frames, mean, std = {
@@ -104,9 +104,11 @@ def transformer(config: ConfigDict, family: str, variant: str, *, seconds: float
         "ced": (round(100 * seconds) + 1, 0.0, 1.0),
         # 15.41663 in Kaldi's nats of 16-bit samples
         "beats": (round(100 * seconds) - 2, 15.41663 - 30 * math.log(2), 6.55582),
+        # whole patches, at least the length; as AudioSet is normalised
+        "eat": (round(100 * seconds / 16 + 0.5) * 16, -4.2677393, 4.5689974),
     }[family]
     config.num_frames, config.dataset.mean, config.dataset.std = frames, mean, std
-    if family == "ced":
+    if family in ("ced", "eat"):
         config.model.variant, config.model.strides = variant or "base", (16, 16)
     config.lr_warmup, config.lr_warmup_steps = "linear", 50
     config.layer_decay, config.clip_norm = 0.75, 1.0
@@ -151,7 +153,8 @@ def fine_tuning(config: ConfigDict, options: Mapping[str, object], *, seconds: f
 
 def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
     """Makes the model of a recipe for small sets another one: `ast` leaves it, then there are PANNs, `psla`,
-    `psla_SCALE`, `passt`, `ced`, `ced_VARIANT`, `beats` and `baseline`. Raises InputError for another name.
+    `psla_SCALE`, `passt`, `ced`, `ced_VARIANT`, `beats`, `eat` and `baseline`. Raises InputError for another
+    name.
     """
     family, _, scale = name.partition("_")
     if family == "psla":
@@ -161,14 +164,14 @@ def tagger(config: ConfigDict, name: str, *, seconds: float) -> None:
             config.model.options.momentum = 0.1
     elif name.startswith("cnn") or name == "wavegram_logmel_cnn14":
         panns(config, name, seconds=seconds)
-    elif family == "ced" or name in ("passt", "beats"):
+    elif family == "ced" or name in ("passt", "beats", "eat"):
         transformer(config, family, scale, seconds=seconds)
     elif name == "baseline":
         baseline(config, seconds=seconds)
     elif name != "ast":
         raise InputError(
             f"model={name}: choose ast, cnn6, cnn10, cnn14, wavegram_logmel_cnn14, psla_b0, psla, passt, "
-            "ced_tiny, ced_mini, ced_small, ced, beats or baseline"
+            "ced_tiny, ced_mini, ced_small, ced, beats, eat or baseline"
         )
 
 

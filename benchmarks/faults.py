@@ -495,6 +495,13 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("no normalisation",
          "x = self.input_norm(x, training=key is not None, mask=rows_of(mask, x))", "x = x / 20"),
     )),
+    "ast_jax/models/eat.py": ("models_transformers", (
+        ("time for frequency",
+         "made = np.concatenate(found, axis=-1)", "made = np.concatenate(found[::-1], axis=-1)"),
+        ("pre-norm", "heard = left(self.attention(x, num_queries)",
+         "heard = left(self.attention(self.norm1(x), num_queries)"),
+        ("no norm before the blocks", "return self.pre_norm(tokens)", "return tokens"),
+    )),
     "ast_jax/models/beats.py": ("models_transformers", (
         ("no gate", "scores + gate[..., None] * bias[None]", "scores + bias[None]"),
         ("pre-norm", "x = self.norm1(self.residual * x + heard.astype(jnp.float32))",

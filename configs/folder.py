@@ -16,8 +16,8 @@ Words: multi (several labels a clip: sigmoid and BCE instead of softmax and CE);
 seconds (the model's length; longer clips are cut at their end, shorter ones padded), default 5; fold=K and
 folds=N (train on the others of N folds, 5 by default, test on fold K); group=PATTERN (a regular expression of
 the files' paths: what belongs together, a speaker or a site, stays on one side); model=cnn6, cnn10, cnn14,
-psla_b0, psla, ced_tiny, ced_mini, ced_small, ced, passt or beats, another model, with its own optimiser and
-augmentation:
+psla_b0, psla, ced_tiny, ced_mini, ced_small, ced, passt, beats or eat, another model, with its own optimiser
+and augmentation:
 
   python -m ast_jax.main --config=folder:model=cnn14 --config.init_from=cnn14_0.431 \
       --config.lr=1e-4 --config.dataset.source_dir=my_sounds --workdir=runs/mine

@@ -171,7 +171,7 @@ def test_recipes_of_other_systems_carry_theirs(name, suffix):
     assert {key: values.get(key) for key in OTHERS[name, suffix]} == OTHERS[name, suffix]
 
 
-TRANSFORMERS = ["passt", "ced_tiny", "ced_mini", "ced", "beats"]
+TRANSFORMERS = ["passt", "ced_tiny", "ced_mini", "ced", "beats", "eat"]
 
 
 @pytest.mark.parametrize("model", ["cnn6", "cnn10", "cnn14", "psla_b0", "psla", *TRANSFORMERS])
@@ -187,7 +187,8 @@ def test_small_sets_take_other_models(name, model):
         assert config.num_heads == {"ced_tiny": 3, "ced_mini": 4}.get(model, 12)
         found = (settings.data.mean, settings.data.std)
         assert found == pytest.approx(
-            {"passt": (-4.5, 5.0), "beats": (-5.378, 6.556)}.get(model, (0, 1)), abs=1e-3
+            {"passt": (-4.5, 5.0), "beats": (-5.378, 6.556), "eat": (-4.268, 4.569)}.get(model, (0, 1)),
+            abs=1e-3,
         )
     with pytest.raises(InputError, match="model=resnet: choose ast, cnn6"):
         recipe(name, "model=resnet")

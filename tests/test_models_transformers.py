@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from tagger_oracles import saved
-from transformer_oracles import BEATS_CONFIG, beats, ced, passt, save_beats
+from transformer_oracles import BEATS_CONFIG, EAT_CONFIG, beats, ced, eat, passt, save_beats
 
 from ast_jax.errors import InputError
 from ast_jax.models import abstract, build, family, host_variables, num_parameters
@@ -16,6 +16,7 @@ from ast_jax.models.beats import bucket
 from ast_jax.weights import (
     beats_layout,
     ced_layout,
+    eat_layout,
     layouts,
     load_model,
     passt_layout,
@@ -127,10 +128,16 @@ def test_identifiers_are_audiosets():
     ]
 
 
-TABLES = {"passt": passt_layout.rows_of, "ced": ced_layout.rows_of, "beats": beats_layout.rows_of}
+TABLES = {
+    "passt": passt_layout.rows_of,
+    "ced": ced_layout.rows_of,
+    "beats": beats_layout.rows_of,
+    "eat": eat_layout.rows_of,
+}
 SMALL = {
     "passt": {"num_frames": 100, "width": 8, "depth": 1, "num_heads": 2, "num_classes": 3},
     "ced": {"num_frames": 100, "width": 8, "depth": 1, "num_heads": 2, "num_classes": 3},
+    "eat": {"num_frames": 100, "width": 8, "depth": 1, "num_heads": 2, "num_classes": 3},
     "beats": {"num_frames": 100, "patch_width": 6, "width": 8, "depth": 1, "num_heads": 2, "mlp_width": 12}
     | {"kernel": 4, "groups": 2, "buckets": 8, "num_classes": 3},
 }
@@ -176,7 +183,7 @@ def test_it_trains_and_a_longer_or_shorter_one_starts_from_it(name, tmp_path):
         longer = build(name, family(name).Config(**{**SMALL[name], "num_frames": frames, "num_classes": 4}))
         said = initialise(longer, source)
         assert "head new" in said
-        if name != "beats":
+        if name in ("passt", "ced"):
             assert "positions in time" in said
             places = host_variables(longer)["time_positions"]
             if frames == 60:
@@ -209,6 +216,41 @@ def test_ceds_hugging_face_directory_is_the_same_model(tmp_path):
     assert loaded.label_names == [f"sound {i}" for i in range(5)]
     x = features(200, 64, -30.0, 10.0)
     close(loaded.logits(x), model(torch.from_numpy(x).transpose(1, 2)))
+
+
+def eat_directory(tmp_path, model, **changes):
+    """As the authors' code for transformers saves it."""
+    from safetensors.torch import save_file
+
+    state = {f"model.{key}": value.contiguous().clone() for key, value in model.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(EAT_CONFIG | changes))
+    return tmp_path
+
+
+@pytest.mark.parametrize("classes", [5, 0])
+def test_eat_is_the_published_arithmetic(tmp_path, classes):
+    torch = pytest.importorskip("torch")
+    model = eat(classes=classes)
+    loaded = load_model(eat_directory(tmp_path, model))
+    mean, std = published.AUDIOSET
+    assert (loaded.front_end.mean, loaded.front_end.std, loaded.model.config.num_frames) == (mean, std, 208)
+    x = features(208, 128, mean, 2 * std)
+    wanted = model(torch.from_numpy((x - mean) / (2 * std)))
+    if classes:
+        close(loaded.logits(x), wanted)
+    else:
+        close(loaded.embeddings(x), wanted[:, 0])
+        assert loaded.new_head
+
+
+def test_another_eat_is_refused(tmp_path):
+    model = eat()
+    with pytest.raises(InputError, match="layer_norm_first True, not False: not what is computed here"):
+        load_model(eat_directory(tmp_path, model, layer_norm_first=True))
+    model.fixed_positional_encoder.positions.data[0, 3] += 0.01
+    with pytest.raises(InputError, match="its positions are not the sines and cosines"):
+        load_model(eat_directory(tmp_path, model))
 
 
 @pytest.mark.parametrize("change", [{"pooling": "token"}, {"hop_size": 320}])

@@ -76,12 +76,14 @@ def test_entries_are_complete():
     assert len([name for name in names if name.startswith("MIT/")]) == 8
     assert {"timm/vit_small_patch14_dinov2.lvd142m", "timm/deit3_base_patch16_384.fb_in22k_ft_in1k"} <= names
     for entry in catalogue.entries().values():
-        assert entry.licence in ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0 (Zenodo 3987831; code MIT)")
+        assert entry.licence in ("MIT", "Apache-2.0", "BSD-3-Clause", "CC-BY-4.0 (Zenodo 3987831; code MIT)")
         assert entry.figure
         assert entry.source.startswith("https://") or entry.source.count("/") == 1
-        audio = entry.name.startswith(("ast_", "MIT/", "cnn", "wavegram_", "psla_", "passt_", "mispeech/"))
-        # positions say how long the clips of PaSST and CED are
-        placed = entry.family in ("passt", "ced")
+        audio = entry.name.startswith(
+            ("ast_", "MIT/", "cnn", "wavegram_", "psla_", "passt_", "mispeech/")
+        ) or (entry.family == "eat" and "finetune" in entry.name)
+        # positions or a config say how long the clips of these are
+        placed = entry.family in ("passt", "ced", "eat")
         assert (entry.num_frames is not None) == (audio and not placed), entry.name
         for fact in (entry.labels, entry.multi_label):
             assert (fact is not None) == audio, entry.name

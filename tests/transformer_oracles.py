@@ -86,6 +86,75 @@ def ced(*, frames: int = 200, classes: int = 5):
     return _louder(CED().eval(), torch, ("pos_embed", "outputlayer.1.weight"))
 
 
+EAT_CONFIG = {
+    "model_type": "eat",
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "patch_size": 16,
+    "stride": 16,
+    "mel_bins": 128,
+    "in_chans": 1,
+    "layer_norm_first": False,
+    "norm_eps": 1e-6,
+    "fixed_positions": True,
+    "img_size": [208, 128],
+}
+
+
+def eat(*, classes: int = 5):
+    """EAT of EAT_CONFIG: normalised features [B, T, mel] in, logits out (all tokens without classes)."""
+    torch = pytest.importorskip("torch")
+    blocks = timm().models.vision_transformer
+    from torch import nn
+
+    torch.manual_seed(0)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(32, eps=1e-6), nn.LayerNorm(32, eps=1e-6)
+            self.attn = blocks.Attention(32, 2, qkv_bias=True)
+            self.mlp = blocks.Mlp(32, 128)
+
+        def forward(self, x):
+            x = self.norm1(x + self.attn(x))
+            return self.norm2(x + self.mlp(x))
+
+    class EAT(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.local_encoder = nn.Module()
+            self.local_encoder.proj = nn.Conv2d(1, 32, 16, 16)
+            self.extra_tokens = nn.Parameter(torch.randn(1, 1, 32) * 0.02)
+            self.fixed_positional_encoder = nn.Module()
+            # more steps of time than the clip has
+            places = torch.from_numpy(_waves(20, 8, 32))[None]
+            self.fixed_positional_encoder.positions = nn.Parameter(places, requires_grad=False)
+            self.pre_norm = nn.LayerNorm(32, eps=1e-6)
+            self.blocks = nn.ModuleList([Block() for _ in range(2)])
+            if classes:
+                self.fc_norm, self.head = nn.LayerNorm(32), nn.Linear(32, classes)
+
+        def forward(self, x):
+            x = self.local_encoder.proj(x[:, None]).flatten(2).transpose(1, 2)
+            x = x + self.fixed_positional_encoder.positions[:, : x.shape[1]]
+            x = self.pre_norm(torch.cat([self.extra_tokens.expand(len(x), -1, -1), x], dim=1))
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.fc_norm(x[:, 0])) if classes else x
+
+    return _louder(EAT().eval(), torch, ("head.weight", "blocks."), times=4.0)
+
+
+def _waves(steps: int, rows: int, width: int) -> np.ndarray:
+    """Fixed positions, time-major: frequency's sines and cosines, then time's."""
+    rates = 10_000.0 ** -(np.arange(width // 4) / (width / 4))
+    wave = lambda place: np.concatenate([np.sin(place * rates), np.cos(place * rates)])
+    made = [np.concatenate([wave(row), wave(step)]) for step in range(steps) for row in range(rows)]
+    return np.array(made, np.float32)
+
+
 BEATS_CONFIG = {
     "input_patch_size": 16,
     "embed_dim": 24,

@@ -200,8 +200,8 @@ class AST(nnx.Module):
         self.patch_embed = PatchEmbed(config, rngs=rngs)
         self._make_tokens(lambda *shape: nnx.Param(normal(rngs.params(), shape)))
         rates = [config.drop_path * number / max(config.depth - 1, 1) for number in range(config.depth)]
-        self.blocks = nnx.List([Block(config, rate, rngs=rngs) for rate in rates])
-        self.norm = nnx.LayerNorm(width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
+        self.blocks = nnx.List([self._make_block(rate, rngs) for rate in rates])
+        self.norm: Any = nnx.LayerNorm(width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
         self.head_norm = nnx.LayerNorm(
             width, epsilon=config.head_norm_eps, use_fast_variance=False, rngs=rngs
         )
@@ -250,7 +250,7 @@ class AST(nnx.Module):
         keys = [folded(drawn, DROP_STREAM + number) for number in range(len(self.blocks))]
         for block, own in zip(self.blocks, keys, strict=True):
             if attention:
-                weights.append(block.attention.weights(block.norm1(layers[-1])))
+                weights.append(block.attention.weights(block.attended(layers[-1])))
             layers.append(self._run(block, layers[-1], None, own))
         prefix = self.config.num_prefix_tokens
         read = self._run(self.blocks[-1], layers[-2], prefix, keys[-1]) if prefix else layers[-1]
@@ -331,6 +331,9 @@ class AST(nnx.Module):
             self.dist_token = drawn(1, 1, width)
         self.pos_embed = drawn(1, config.num_tokens, width)
 
+    def _make_block(self, drop_path: float, rngs: nnx.Rngs) -> Any:
+        return Block(self.config, drop_path, rngs=rngs)
+
     def _embed(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
         """Prefix tokens and patches with their positions: what the first block sees."""
         check_shape(x, self.config.num_frames, self.config.num_mel_bins)
@@ -367,11 +370,12 @@ class AST(nnx.Module):
             return pooled | {"sequence": patches}
         return pooled | {"sequence": patches.reshape(tokens.shape[0], *grid, -1).mean(axis=1)}
 
-    def _run(self, block: "Block", x: Array, num_queries: int | None, keys: Any) -> Array:
+    def _run(self, block: Any, x: Array, num_queries: int | None, keys: Any) -> Array:
         policy = REMAT[self.config.remat]
         if policy is None:
             return block(x, num_queries, keys)
-        return nnx.remat(Block.__call__, static_argnums=(2,), policy=policy)(block, x, num_queries, keys)
+        call = type(block).__call__
+        return nnx.remat(call, static_argnums=(2,), policy=policy)(block, x, num_queries, keys)
 
 
 def patchout(key: Key[Array, ""], *, grid: tuple[int, int], out: tuple[int, int, int]) -> Int[Array, " K"]:
@@ -441,6 +445,10 @@ class Block(nnx.Module):
         heard = left(self.attention(norm(self.norm1, x), num_queries), folded(keys, 0))
         x = residual(x[:, :num_queries] + heard)
         return residual(x + left(self.mlp(norm(self.norm2, x)), folded(keys, 1)))
+
+    def attended(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+        """What its attention sees of the residual stream."""
+        return self.norm1(x)
 
 
 class Attention(nnx.Module):

@@ -55,6 +55,7 @@ FAMILIES: dict[str, Any] = {
     "psla": "ast_jax.models.psla:PSLA",
     "passt": "ast_jax.models.passt:PaSST",
     "ced": "ast_jax.models.ced:CED",
+    "eat": "ast_jax.models.eat:EAT",
     "beats": "ast_jax.models.beats:BEATs",
     "vggish_mlp": "ast_jax.models.vggish:VGGishMLP",
     "probed": "ast_jax.models.probed:Probed",

@@ -21,6 +21,7 @@ _KINDS = {
     "psla": "PSLA's EfficientNet ([Gong et al. 2021](https://arxiv.org/abs/2102.01243))",
     "passt": "A PaSST ([Koutini et al. 2022](https://arxiv.org/abs/2110.05069))",
     "ced": "A CED transformer ([Dinkel et al. 2023](https://arxiv.org/abs/2308.11957))",
+    "eat": "An EAT transformer ([Chen et al. 2024](https://arxiv.org/abs/2401.03497))",
     "beats": "A BEATs transformer ([Chen et al. 2022](https://arxiv.org/abs/2212.09058))",
 }
 

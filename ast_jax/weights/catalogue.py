@@ -39,6 +39,9 @@ class Entry:
     labels: str | None = None
     multi_label: bool | None = None
     channels: str | None = None
+    # what a repository of the hub has beside its config and weights, where a model of sounds has no
+    # preprocessor_config.json
+    extra: tuple[str, ...] | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -74,8 +77,9 @@ def _entry(row: dict[str, Any]) -> Entry:
     """An entry of the words of its row, which come before those of its task."""
     row = published.TASKS.get(row.get("task", ""), {}) | row
     row["source"] = row.get("source", "{name}").format_map(row)
-    if "strides" in row:
-        row["strides"] = tuple(row["strides"])
+    for name in ("strides", "extra"):
+        if name in row:
+            row[name] = tuple(row[name])
     fields = [field.name for field in dataclasses.fields(Entry)]
     return Entry(**{key: value for key, value in row.items() if key in fields})
 
@@ -107,7 +111,9 @@ def fetch(name: str, *, cache: Path | None = None, hub_cache: Path | None = None
     """
     entry = find(name)
     if entry.on_hub:
-        extra = ("preprocessor_config.json",) if entry.labels else ()
-        return hub.directory(entry.source, extra=extra, cache=hub_cache)
+        beside = entry.extra
+        if beside is None:
+            beside = ("preprocessor_config.json",) if entry.labels else ()
+        return hub.directory(entry.source, extra=beside, cache=hub_cache)
     cache = cache or Path(os.environ.get("AST_JAX_CACHE", cache_directory()))
     return download.file(entry.source, cache, sha256=entry.sha256, md5=entry.md5)

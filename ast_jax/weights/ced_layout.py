@@ -2,15 +2,12 @@
 one part frequency, without a class token.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from ast_jax.errors import InputError
 from ast_jax.models.ced import CEDConfig
 from ast_jax.weights.files import read_json
 from ast_jax.weights.layouts import Row, along, batch_norm, norm, torch_linear, without_counts
-from ast_jax.weights.source import Source, fitted, our_source
+from ast_jax.weights.source import Source, fitted, hold, our_source
 from ast_jax.weights.vit_files import timm_shapes
 from ast_jax.weights.vit_layout import timm_blocks
 
@@ -77,10 +74,10 @@ def read_directory(path: Path, config: dict, arrays: dict) -> Source:
         InputError: another front end, another form of the model.
     """
     where = str(path)
-    _hold(where, "config.json", config, _CONFIG)
+    hold(where, "config.json", config, _CONFIG)
     if (path / "preprocessor_config.json").exists():
         stated = read_json(path / "preprocessor_config.json")
-        _hold(where, "preprocessor_config.json", stated, _PREPROCESSOR)
+        hold(where, "preprocessor_config.json", stated, _PREPROCESSOR)
     arrays = {key.removeprefix("encoder."): value for key, value in arrays.items()}
     heads = {key: config[key] for key in ("num_heads",) if isinstance(config.get(key), int)}
     source = read(where, arrays, None, heads)
@@ -89,13 +86,3 @@ def read_directory(path: Path, config: dict, arrays: dict) -> Source:
     if set(names) == {str(i) for i in range(source.model["num_classes"])}:
         source.label_names = [str(names[str(i)]) for i in range(len(names))]
     return source
-
-
-def _hold(where: str, name: str, stated: Mapping[str, Any], wanted: Mapping[str, tuple]) -> None:
-    other = [
-        f"{key} {stated[key]!r}, not {' or '.join(map(repr, values))}"
-        for key, values in wanted.items()
-        if key in stated and stated[key] not in values
-    ]
-    if other:
-        raise InputError(f"{where}: its {name} has {', '.join(other)}: not what is computed here")

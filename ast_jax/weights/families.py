@@ -32,6 +32,7 @@ STATE_DICTS: dict[str, Any] = {
 HUGGING_FACE: dict[str, Any] = {
     "audio-spectrogram-transformer": "ast_jax.weights.hugging_face:read_ast",
     "ced": "ast_jax.weights.ced_layout:read_directory",
+    "eat": "ast_jax.weights.eat_layout:read_directory",
     "vit": "ast_jax.weights.hugging_face:read_vit",
     "deit": "ast_jax.weights.hugging_face:read_vit",
 }

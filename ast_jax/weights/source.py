@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import abstract, family, variables
 from ast_jax.models.base import misfits
@@ -94,6 +95,19 @@ def our_source(
     )
 
 
+def hold(where: str, name: str, stated: Mapping[str, Any], wanted: Mapping[str, tuple]) -> None:
+    """Raises InputError where a file of a directory says another word than those that are computed here; what
+    it does not say is taken for one of them.
+    """
+    other = [
+        f"{key} {stated[key]!r}, not {' or '.join(map(repr, values))}"
+        for key, values in wanted.items()
+        if key in stated and stated[key] not in values
+    ]
+    if other:
+        raise InputError(f"{where}: its {name} has {', '.join(other)}: not what is computed here")
+
+
 def fitted(
     where: str,
     family: str,
@@ -103,7 +117,7 @@ def fitted(
     *,
     unused: tuple[str, ...] = (),
     part: str = "",
-    without: str = "",
+    without: str | tuple[str, ...] = "",
 ) -> dict[str, np.ndarray]:
     """What a family's key table makes of a file's arrays: every key accounted for, in the shapes of a model
     of this configuration, or of the `part` of it whose paths begin so, or of all but those.

@@ -30,14 +30,17 @@ def timm_blocks(depth: int, prefix: str = "") -> list[Row]:
     """The same without tokens and positions, which ViTs hold in many forms."""
     rows = torch_convolution("patch_embed", f"{prefix}patch_embed.proj")
     for i in range(depth):
-        ours, theirs = f"blocks/{i}", f"{prefix}blocks.{i}"
-        rows += norm(f"{ours}/norm1", f"{theirs}.norm1")
-        rows += torch_linear(f"{ours}/attention/qkv", f"{theirs}.attn.qkv")
-        rows += torch_linear(f"{ours}/attention/proj", f"{theirs}.attn.proj")
-        rows += norm(f"{ours}/norm2", f"{theirs}.norm2")
-        rows += torch_linear(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1")
-        rows += torch_linear(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2")
+        rows += timm_block(f"blocks/{i}", f"{prefix}blocks.{i}")
     return [*rows, *norm("norm", f"{prefix}norm")]
+
+
+def timm_block(ours: str, theirs: str) -> list[Row]:
+    """A transformer's block, whichever way round its norms are."""
+    rows = norm(f"{ours}/norm1", f"{theirs}.norm1") + norm(f"{ours}/norm2", f"{theirs}.norm2")
+    rows += torch_linear(f"{ours}/attention/qkv", f"{theirs}.attn.qkv")
+    rows += torch_linear(f"{ours}/attention/proj", f"{theirs}.attn.proj")
+    rows += torch_linear(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1")
+    return rows + torch_linear(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2")
 
 
 def reference(depth: int, *, distilled: bool) -> list[Row]:
