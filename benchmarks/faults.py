@@ -564,7 +564,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "columns = draw(row_key, grid[0], freq), draw(column_key,",
          "columns = draw(row_key, grid[0], freq), draw(row_key,"),
         ("weights of tokens before the norm",
-         "block.attention.weights(block.norm1(layers[-1]))", "block.attention.weights(layers[-1])"),
+         "block.attention.weights(block.attended(layers[-1]))", "block.attention.weights(layers[-1])"),
         ("missing scale of the weights",
          "jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)", "jax.nn.softmax(scores, axis=-1)"),
         ("the wrong norm", "self.mlp(norm(self.norm2, x))", "self.mlp(norm(self.norm1, x))"),
