@@ -25,7 +25,7 @@ def attend(
 
     Heads are moved to the front first, so that both products are batched matrix products without another
     layout inside: on CPUs and jax 0.12 that ran more than twice as fast as `jnp.einsum` over [B, N, H, K]
-    (docs/benchmarks.md).
+    (docs/benchmarks_tried.md).
     """
     by_head = lambda x: x.swapaxes(1, 2)
     q, k, v = by_head(q * q.shape[-1] ** -0.5), by_head(k), by_head(v)

@@ -1,7 +1,7 @@
 """GELU, LayerNorm, the patch projection, and query, key and value, as XLA compiles them well on GPUs.
 
 B batch, N tokens, D width. What lies between the matrix products waits for memory, so these forms are written
-for what they read and write; inside all is float32. docs/benchmarks.md has what each of them brought.
+for what they read and write; inside all is float32. docs/benchmarks_tried.md has what each of them brought.
 Derivatives of the first two are reverse-mode only: jax.jvp and hessians want the plain forms.
 """
 
