@@ -5,8 +5,8 @@ B batch, H heads, Q query tokens, N tokens, K head size; of images H height, W w
 
 Left alone, XLA for CPUs joins cheap operations to those that read their result, even where one that reads
 column by column computes them anew each time, or slowly. What is `_stored` is computed once and written to
-memory first. docs/benchmarks_tried.md has what each of these brought. Derivatives are reverse-mode only: jax.jvp
-and hessians want the plain forms.
+memory first. docs/benchmarks_tried.md has what each of these brought. Derivatives are reverse-mode only:
+jax.jvp and hessians want the plain forms.
 """
 
 import functools
