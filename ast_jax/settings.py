@@ -89,7 +89,7 @@ class Data:
     data_dir: str = "data"
     # what shards hold: log_mel (float16) or waveform (int16)
     kind: str = "log_mel"
-    # mix-down of several channels: mean, or first as in the reference
+    # of several channels: their mean, the first as in the reference, or the loudest of a file
     channels: str = "mean"
     # share of bad files above which preparing fails
     max_skipped: float = setting(0.02, least=0, most=1)
@@ -331,7 +331,7 @@ class Settings:
     def __post_init__(self):
         optimizer, averages = self.optimizer, self.averages
         _one_of("dataset.kind", self.data.kind, ("log_mel", "waveform"))
-        _one_of("dataset.channels", self.data.channels, ("mean", "first"))
+        _one_of("dataset.channels", self.data.channels, ("mean", "first", "loudest"))
         _one_of("sampling", self.run.sampling, ("shuffle", "balanced", "round_robin"))
         _one_of("mixup_of", self.run.mixup_of, ("sounds", "features"))
         _one_of("parallel", self.run.parallel, ("jit", "pmap"))

@@ -676,6 +676,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "soxr.resample(waveform, sample_rate_hz, sound.samplerate,"),
         ("a truncated file is taken", "if parts.least > size:", "if parts.least > 2 * size:"),
         ("a loud sample is heard", "> _LOUDEST:", "> 1e30 * _LOUDEST:"),
+        ("the first channel for the loudest", "return int(energy.argmax())", "return 0"),
         ("channels that cancel are not told", "_CANCELLED = 1e-4", "_CANCELLED = 0.0"),
     )),
     "ast_jax/features/containers.py": ("features_audio features_containers", (

@@ -20,7 +20,10 @@ session = onnxruntime.InferenceSession(directory / "model.onnx", providers=["CPU
 window = session.get_inputs()[0].shape[1]
 
 sound, rate = soundfile.read(file, dtype="float32", always_2d=True)
-sound = sound[:, 0] if card["channels"] == "first" else sound.mean(axis=1)
+if card["channels"] == "mean":
+    sound = sound.mean(axis=1)
+else:
+    sound = sound[:, 0 if card["channels"] == "first" else np.square(sound).sum(axis=0).argmax()]
 sound = soxr.resample(sound, rate, card["sample_rate_hz"])
 
 # windows that overlap by half; the last one is what is left

@@ -419,7 +419,7 @@ def test_find_does_not_mix_up_kinds_channels_and_options(tree, tmp_path, monkeyp
         ("esc51", {}, "there is no data set 'esc51': did you mean 'esc50'"),
         ("folder", {"options": {"colour": 1}}, "folder has no option colour: choose among tables, "),
         ("folder", {"kind": "mfcc"}, "kind 'mfcc': shards are of kind log_mel or waveform"),
-        ("folder", {"channels": "left"}, "channels 'left': give mean or first"),
+        ("folder", {"channels": "left"}, "channels 'left': give mean, first, loudest"),
         ("folder", {"options": {"cut_s": 0}}, "cut_s 0.0: a piece is 0.1 s or longer"),
     ],
 )

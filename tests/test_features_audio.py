@@ -77,8 +77,31 @@ def test_resampled_samples_are_not_clipped(tmp_path):
     assert np.abs(load_audio(write(tmp_path / "x.wav", [square], 44_100, subtype="FLOAT"))).max() > 1.02
 
 
+def test_the_loudest_channel_of_a_file_is_one_for_all_of_it(tmp_path):
+    """The second one, though the first begins louder; whole and in pieces; of a mono file its only one."""
+    rng = np.random.default_rng(0)
+    left = rng.normal(size=48_000) * np.linspace(0.1, 0.0, 48_000)
+    right = rng.normal(size=48_000) * np.linspace(0.0, 0.2, 48_000)
+    path = tmp_path / "two.wav"
+    soundfile.write(path, np.stack([left, right], axis=1), 16_000, subtype="FLOAT")
+    whole = load_audio(path, channels="loudest")
+    np.testing.assert_array_equal(whole, right.astype(np.float32))
+    pieces = np.concatenate(list(stream_audio(path, channels="loudest", block_s=0.5)))
+    np.testing.assert_array_equal(pieces, whole)
+    soundfile.write(path, left, 16_000, subtype="FLOAT")
+    np.testing.assert_array_equal(load_audio(path, channels="loudest"), left.astype(np.float32))
+
+
+def test_a_fault_is_told_as_ever_where_the_loudest_channel_is_sought():
+    """The first pass over a file says nothing of its own."""
+    stereo = encoded("wav", np.stack([sine(700, 16_000), sine(300, 16_000)], axis=1))
+    for channels in ("first", "loudest"):
+        with pytest.raises(AudioError, match="truncated"):
+            load_audio(stereo[: len(stereo) // 2], channels=channels)
+
+
 @pytest.mark.parametrize("rate", [16_000, 22_050, 48_000])
-@pytest.mark.parametrize("channels", ["mean", "first"])
+@pytest.mark.parametrize("channels", ["mean", "first", "loudest"])
 def test_streamed_pieces_make_the_whole(tmp_path, rate, channels):
     rng = np.random.default_rng(0)
     path = write(tmp_path / "x.flac", [rng.uniform(-0.5, 0.5, 3 * rate + 77) for _ in range(2)], rate)
@@ -273,7 +296,7 @@ def test_a_wild_promise_costs_no_memory():
 
 
 def test_unknown_channel_choices_are_the_callers_fault():
-    with pytest.raises(InputError, match="'mean' or 'first'") as caught:
+    with pytest.raises(InputError, match="'mean', 'first' or 'loudest'") as caught:
         load_audio.__wrapped__(encoded("wav", sine(700, 16_000)), channels="left")
     assert not isinstance(caught.value, AudioError)
 

@@ -21,7 +21,7 @@ FEATURE_VERSION = 1
 # Of the records' schema.
 VERSION = "1.0.0"
 KINDS = ("log_mel", "waveform")
-CHANNELS = ("mean", "first")
+CHANNELS = ("mean", "first", "loudest")
 # int16 steps of amplitude 1.
 FULL_SCALE = 32768
 # A whole recording is decoded into memory, and of one that is cut all pieces are held; a megabyte of FLAC may
@@ -47,7 +47,7 @@ class Extraction:
         if self.kind not in KINDS:
             raise InputError(f"kind {self.kind!r}: shards are of kind {' or '.join(KINDS)}")
         if self.channels not in CHANNELS:
-            raise InputError(f"channels {self.channels!r}: give {' or '.join(CHANNELS)}")
+            raise InputError(f"channels {self.channels!r}: give {', '.join(CHANNELS)}")
         if self.cut_s is not None and not self.cut_s >= 0.1:
             raise InputError(f"cut_s {self.cut_s}: a piece is 0.1 s or longer; None leaves recordings whole")
 

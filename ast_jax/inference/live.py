@@ -72,7 +72,7 @@ def live_blocks(
     has_header = start[:4] in (b"RIFF", b"RF64")
     how, rest, left = _after_wav_header(start, read) if has_header else (raw, start, _ENDLESS)
     resampler = soxr.ResampleStream(how.rate_hz, sample_rate_hz, 1, dtype="float32")
-    size, heard = _BYTES[how.kind] * how.channels, False
+    size, heard, energy = _BYTES[how.kind] * how.channels, False, np.zeros(how.channels)
     while True:
         # half a frame waits for its rest, if a write was cut there
         whole = min(len(rest), left) // size * size
@@ -85,7 +85,11 @@ def live_blocks(
                 raise AudioError(
                     f"<stdin>: not finite: NaN or infinity among samples taken as {how}", "not finite"
                 )
-            mono = frames[:, 0] if channels == "first" else frames.mean(axis=1)
+            energy += np.square(frames).sum(axis=0)
+            mono = frames.mean(axis=1)
+            if channels != "mean":
+                # the loudest so far: what comes is not known
+                mono = frames[:, 0 if channels == "first" else energy.argmax()]
             out = mono if how.rate_hz == sample_rate_hz else resampler.resample_chunk(mono)
             if len(out):
                 yield np.ascontiguousarray(out)

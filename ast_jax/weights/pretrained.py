@@ -49,7 +49,7 @@ class LoadedModel:
     front_end: FrontEnd
     # of objectives.ACTIVATIONS
     activation: str
-    # 'mean' or 'first', as `load_audio` takes it
+    # as `load_audio` takes it
     channels: str = "mean"
     # from which score on each class is found; None where nobody has chosen
     thresholds: list[float | None] | None = None
