@@ -307,6 +307,12 @@ def test_what_an_onnx_export_cannot_give_is_one_line(by_weights, tmp_path):
         read_source(where)
     with pytest.raises(InputError, match="take the model that it was made of"):
         convert(where, tmp_path / "again", to="npz")
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    (strangers / "model.onnx").write_bytes(b"")
+    (strangers / "config.json").write_text('{"model_type": "whisper"}')
+    with pytest.raises(InputError, match=r"no weights|whisper"):
+        load_model(strangers)
     broken = tmp_path / "broken"
     shutil.copytree(where, broken)
     (broken / "model.onnx").write_bytes(b"no model")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.models import AS_IT_IS, Stated
+from ast_jax.errors import InputError
 
 Format = Literal[
     "flax", "reference", "huggingface", "panns", "psla", "npz", "safetensors", "stablehlo", "onnx"
@@ -37,6 +38,9 @@ def convert(
     from ast_jax.weights.convert import Deployed
     from ast_jax.weights.convert import convert as write
 
+    # before an export that takes its time
+    if check and not check.exists():
+        raise InputError(f"--check={check}: there is no such file or directory")
     sounds = tuple(sound_files([check])) if check else ()
     deployed = Deployed(takes=input, weights=weights, sounds=sounds)
     for line in write(src, dst, to=to, deployed=deployed, **stated.options()):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.tables import look_up
+from ast_jax.weights.model_card import CARD
 
 # A key that state dicts of one layout alone have (a pattern), and its reader:
 # (where, arrays, card, facts) -> Source
@@ -77,7 +78,11 @@ def state_dict_reader(keys: Iterable[str]) -> Any:
 
 
 def runtime(path: Path) -> Any:
-    """What loads a directory that runs by itself; None for arrays and for files."""
+    """What loads a directory of ours that runs by itself; None for arrays, which come first, for files, and
+    for what others call by the same names.
+    """
+    if not (path / CARD).is_file() or (path / "model.safetensors").is_file():
+        return None
     name = next((name for name in RUNTIMES if (path / name).is_file()), None)
     return None if name is None else look_up(RUNTIMES, name, "runtime")
 
