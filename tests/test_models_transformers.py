@@ -218,6 +218,35 @@ def test_ceds_hugging_face_directory_is_the_same_model(tmp_path):
     close(loaded.logits(x), model(torch.from_numpy(x).transpose(1, 2)))
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (0, 4), (2, 2, 2, 2)])
+@pytest.mark.parametrize("name", ["passt", "ced", "beats", "eat"])
+def test_arrays_of_another_shape_are_one_line(name, shape, tmp_path):
+    """Each of a file's arrays in turn; what is wrong is a user's mistake, never a fault of the program."""
+    torch = pytest.importorskip("torch")
+    model = {"passt": passt, "ced": ced, "beats": beats, "eat": eat}[name]()
+    state = model.state_dict()
+    for key in list(state)[:14]:
+        changed = {**state, key: torch.zeros(shape)}
+        if name == "eat":
+            from safetensors.torch import save_file
+
+            arrays = {f"model.{k}": v.contiguous().clone() for k, v in changed.items()}
+            save_file(arrays, tmp_path / "model.safetensors")
+            (tmp_path / "config.json").write_text(json.dumps(EAT_CONFIG))
+        else:
+            torch.save(changed, tmp_path / "x.pt")
+        if key.endswith("num_batches_tracked"):
+            continue
+        with pytest.raises(InputError):
+            read_source(tmp_path if name == "eat" else tmp_path / "x.pt", facts={"num_heads": 2})
+
+
+@pytest.mark.parametrize("change", [{"mlp_ratio": "4"}, {"norm_eps": None}, {"img_size": 3}, {"depth": -1}])
+def test_a_config_that_makes_no_sense_is_one_line(change, tmp_path):
+    with pytest.raises(InputError):
+        load_model(eat_directory(tmp_path, eat(), **change))
+
+
 def eat_directory(tmp_path, model, **changes):
     """As the authors' code for transformers saves it."""
     from safetensors.torch import save_file

@@ -54,6 +54,13 @@ class BEATsConfig:
 
     def __post_init__(self):
         check_dtype(self.dtype)
+        sizes = (self.patch, self.patch_width, self.width, self.num_heads, self.mlp_width, self.kernel)
+        # a quarter of the buckets are a distance each, and the largest lies beyond them
+        if min(*sizes, self.groups) < 1 or not 1 <= self.buckets // 4 < self.max_distance:
+            raise InputError(
+                f"patch, widths, num_heads and kernel {sizes}, groups {self.groups}, buckets {self.buckets} "
+                f"up to {self.max_distance}: wanted 1 or more, 4 buckets or more, and a distance beyond them"
+            )
         if self.width % self.num_heads or self.width % self.groups:
             raise InputError(
                 f"width {self.width}: wanted a multiple of num_heads {self.num_heads} and groups "

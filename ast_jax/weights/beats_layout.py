@@ -9,6 +9,7 @@ from ast_jax.errors import InputError
 from ast_jax.models.beats import BEATsConfig
 from ast_jax.weights import published
 from ast_jax.weights.layouts import Arrays, Row, norm, same, torch_linear, torch_qkv
+from ast_jax.weights.model_card import get
 from ast_jax.weights.source import Source, fitted, our_source
 
 # What every published model says; another word is another model. The first is taken where a file is silent.
@@ -67,6 +68,8 @@ def rows_of(config: BEATsConfig, *, head: bool = True) -> list[Row]:
 
 def _weighed(size: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Weight normalisation over all but the last axis (Salimans and Kingma 2016): [D, I, k] to [k, I, D]."""
+    if size.shape != (1, 1, direction.shape[-1]):
+        raise ValueError("a size for each place of the kernel was wanted")
     lengths = np.sqrt(np.square(direction.astype(np.float64)).sum(axis=(0, 1), keepdims=True))
     return (size * direction / lengths).transpose(2, 1, 0)
 
@@ -145,7 +148,9 @@ def _shape(where: str, arrays: Arrays, stated: dict) -> dict[str, Any]:
     shape = {name: np.shape(arrays[key]) for name, key in needed.items()}
     if [len(shape[name]) for name in needed] != [4, 3, 2, 2]:
         raise InputError(f"{where} looks like BEATs and has arrays of {shape}: is it another model?")
-    width = shape["place"][0]
+    width, distance = shape["place"][0], BEATsConfig.max_distance
+    if "max_distance" in stated:
+        distance = get(stated, "max_distance", f"{where}: cfg", most=1_000_000)
     return {
         "patch": shape["patch"][-1],
         "patch_width": shape["patch"][0],
@@ -156,5 +161,5 @@ def _shape(where: str, arrays: Arrays, stated: dict) -> dict[str, Any]:
         "kernel": shape["place"][2],
         "groups": width // max(shape["place"][1], 1),
         "buckets": shape["bias"][0],
-        "max_distance": int(stated.get("max_distance", BEATsConfig.max_distance)),
+        "max_distance": distance,
     }

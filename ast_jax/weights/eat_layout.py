@@ -56,12 +56,12 @@ def read_directory(path: Path, config: dict, arrays: dict) -> Source:
         "width": width,
         "depth": get(config, "depth", where, most=MOST_BLOCKS),
         "num_heads": get(config, "num_heads", where, most=1_000_000),
-        "mlp_width": int(width * config.get("mlp_ratio", 4.0)),
-        "norm_eps": float(config.get("norm_eps", 1e-6)),
+        "mlp_width": round(width * get({"mlp_ratio": 4.0} | config, "mlp_ratio", where, float, most=100)),
+        "norm_eps": get({"norm_eps": 1e-6} | config, "norm_eps", where, float),
         "num_frames": _frames(where, config),
     }
     if head:
-        fields["num_classes"] = len(arrays["head.weight"])
+        fields["num_classes"] = np.size(arrays["head.weight"]) // width
     model = EATConfig(**fields)
     _check_positions(where, arrays.pop(_POSITIONS, None), model)
     without = "" if head else ("head_norm/", "head/")
@@ -88,7 +88,8 @@ def _check_positions(where: str, theirs: Any, model: EATConfig) -> None:
         return
     rows, columns = model.grid
     ours = positions(model.grid, model.width).swapaxes(0, 1).reshape(1, rows * columns, -1)
-    given = np.asarray(theirs, np.float32)[:, : rows * columns]
+    given = np.asarray(theirs, np.float32)
+    given = given[:, : rows * columns] if given.ndim == 3 else given
     # float32 sines of numbers up to 64, from rates in float32
     if given.shape != ours.shape or np.abs(given - ours).max() > 1e-4:
         raise InputError(f"{where}: its positions are not the sines and cosines that EAT is published with")

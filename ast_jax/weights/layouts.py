@@ -149,7 +149,8 @@ def read(
             params[row.ours] = np.ascontiguousarray(
                 row.read(*(source[key] for key in row.theirs)), np.float32
             )
-        except ValueError as error:
+        # IndexError: fewer axes than a row takes
+        except (ValueError, IndexError) as error:
             shapes = ", ".join(f"{key} {np.shape(source[key])}" for key in row.theirs)
             wrong.append(f"{row.ours} cannot be made of {shapes} ({error})")
     _raise_all(where, wrong=wrong or check(params))

@@ -168,7 +168,10 @@ def timm_shapes(
     first = "blocks.0.mlp.fc1.weight"
     if missing := [key for key in (first, *also) if key not in arrays or np.ndim(arrays[key]) < 1]:
         raise InputError(f"{where} lacks {', '.join(missing)}: is it whole?")
-    hidden, width = np.shape(arrays[first])
+    shape = np.shape(arrays[first])
+    if len(shape) != 2 or not all(shape):
+        raise InputError(f"{where}: {first} has shape {shape}, wanted a matrix")
+    hidden, width = shape
     return {
         "width": width,
         "depth": depth(arrays, r"^blocks\.(\d+)\."),
