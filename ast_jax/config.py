@@ -70,6 +70,16 @@ def suffix_options(
     return options
 
 
+def hold_out(config: ConfigDict, fold: int, *, folds: int) -> None:
+    """Evaluates on one of a set's folds and trains on the others. Raises InputError for one that is not
+    there.
+    """
+    if not 1 <= fold <= folds:
+        raise InputError(f"fold={fold}: choose one of 1 to {folds}")
+    config.dataset.train = tuple(f"fold{number}" for number in range(1, folds + 1) if number != fold)
+    config.dataset.eval = (f"fold{fold}",)
+
+
 def panns(config: ConfigDict, family: str, *, seconds: float) -> None:
     """Makes a recipe one of PANNs': its model, optimiser and augmentation."""
     config.model.family = family

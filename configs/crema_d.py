@@ -10,17 +10,13 @@ held out.
 Its authors publish no split; the five folds are this project's, and of AST no figure is published on them.
 """
 
-from ast_jax.config import FINE_TUNING, base, fine_tuning, suffix_options
-from ast_jax.errors import InputError
+from ast_jax.config import FINE_TUNING, base, fine_tuning, hold_out, suffix_options
 
 
 def get_config(suffix: str = ""):
     options = suffix_options(suffix, words=FINE_TUNING, keys={"fold": 1})
-    if not 1 <= options["fold"] <= 5:
-        raise InputError(f"fold={options['fold']}: choose one of 1 to 5")
     config = base()
     config.dataset.name = "crema_d"
-    config.dataset.train = tuple(f"fold{fold}" for fold in range(1, 6) if fold != options["fold"])
-    config.dataset.eval = (f"fold{options['fold']}",)
+    hold_out(config, options["fold"], folds=5)
     fine_tuning(config, options, seconds=4)
     return config

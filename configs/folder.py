@@ -28,7 +28,7 @@ Without split directories or a split column, a fifth of the clips of each class 
 ones. Mean and standard deviation are measured on the training clips.
 """
 
-from ast_jax.config import base, suffix_options, tagger
+from ast_jax.config import base, hold_out, suffix_options, tagger
 
 
 def get_config(suffix: str = ""):
@@ -40,8 +40,7 @@ def get_config(suffix: str = ""):
     config = base(**{key: value for key, value in asked.items() if value})
     config.dataset.name = "folder"
     if fold:
-        config.dataset.train = tuple(f"fold{k}" for k in range(1, folds + 1) if k != fold)
-        config.dataset.eval = (f"fold{fold}",)
+        hold_out(config, fold, folds=folds)
     # whole patches at stride 16, at least the length
     config.num_frames = round(100 * options["seconds"] / 16 + 0.5) * 16
     config.freq_mask, config.time_mask = 24, config.num_frames // 5

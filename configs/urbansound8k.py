@@ -11,17 +11,13 @@ Its authors ask for the mean over these ten folds. Of AST none is published; a l
 (Niizumi et al. 2024).
 """
 
-from ast_jax.config import FINE_TUNING, base, fine_tuning, suffix_options
-from ast_jax.errors import InputError
+from ast_jax.config import FINE_TUNING, base, fine_tuning, hold_out, suffix_options
 
 
 def get_config(suffix: str = ""):
     options = suffix_options(suffix, words=FINE_TUNING, keys={"fold": 1})
-    if not 1 <= options["fold"] <= 10:
-        raise InputError(f"fold={options['fold']}: choose one of 1 to 10")
     config = base()
     config.dataset.name = "urbansound8k"
-    config.dataset.train = tuple(f"fold{fold}" for fold in range(1, 11) if fold != options["fold"])
-    config.dataset.eval = (f"fold{options['fold']}",)
+    hold_out(config, options["fold"], folds=10)
     fine_tuning(config, options, seconds=4)
     return config

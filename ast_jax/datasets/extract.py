@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float32, Int16
@@ -15,13 +15,14 @@ from jaxtyping import Float32, Int16
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.errors import InputError
 from ast_jax.features import REFERENCE, SAMPLE_RATE, FrontEnd, load_audio, stream_audio
+from ast_jax.features.audio import Channels
 
 # Raise it when load_audio, log_mel or the stored form changes: older shards are then never used again.
 FEATURE_VERSION = 1
 # Of the records' schema.
 VERSION = "1.0.0"
 KINDS = ("log_mel", "waveform")
-CHANNELS = ("mean", "first", "loudest")
+CHANNELS = get_args(Channels)
 # int16 steps of amplitude 1.
 FULL_SCALE = 32768
 # A whole recording is decoded into memory, and of one that is cut all pieces are held; a megabyte of FLAC may

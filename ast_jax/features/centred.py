@@ -4,6 +4,7 @@ One body for the host and the device; a front end says its window, its filters a
 S samples, T frames, K FFT bins, F mel bins.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -14,8 +15,25 @@ from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
 
 
+@dataclasses.dataclass(frozen=True)
 class Centred(FrontEnd):
     """Frames around every `frame_shift`-th sample, as torch.stft and librosa cut them by default."""
+
+    # of the lowest and the highest band
+    low_hz: float = 0.0
+    high_hz: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.low_hz < self.high_hz <= self.sample_rate_hz / 2:
+            raise InputError(
+                f"the front end {self.kind} hears from {self.low_hz:g} to {self.high_hz:g} Hz at "
+                f"{self.sample_rate_hz} Hz: wanted 0 or more, rising, and half the sample rate at most"
+            )
+        if min(self.frame_length, self.frame_shift, self.num_mel_bins) < 1 or self.fft_length % 2:
+            raise InputError(
+                f"the front end {self.kind} has frames of {self.frame_length} samples every "
+                f"{self.frame_shift} and {self.num_mel_bins} bins: wanted an even length, and all above 0"
+            )
 
     @property
     def fft_length(self) -> int:
@@ -80,19 +98,6 @@ class Centred(FrontEnd):
         product: Any = np.matmul if on_host else functools.partial(jnp.matmul, precision="highest")
         energy = product(power, filters.astype(power.dtype))
         return self.compressed(energy, xp).astype(waveform.dtype)
-
-    def _check(self, low_hz: float, high_hz: float) -> None:
-        """Raises InputError for what cannot be heard."""
-        if not 0 <= low_hz < high_hz <= self.sample_rate_hz / 2:
-            raise InputError(
-                f"the front end {self.kind} hears from {low_hz:g} to {high_hz:g} Hz at "
-                f"{self.sample_rate_hz} Hz: wanted 0 or more, rising, and half the sample rate at most"
-            )
-        if min(self.frame_length, self.frame_shift, self.num_mel_bins) < 1 or self.fft_length % 2:
-            raise InputError(
-                f"the front end {self.kind} has frames of {self.frame_length} samples every "
-                f"{self.frame_shift} and {self.num_mel_bins} bins: wanted an even length, and all above 0"
-            )
 
 
 def power_of(

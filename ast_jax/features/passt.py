@@ -26,7 +26,6 @@ class PaSSTMel(Centred):
     frame_length: int = 800
     frame_shift: int = 320
     num_mel_bins: int = 128
-    low_hz: float = 0.0
     high_hz: float = 15_000.0
     mean: float = -4.5
     std: float = 5.0
@@ -34,9 +33,6 @@ class PaSSTMel(Centred):
     kind: ClassVar[str] = "passt"
     padding: ClassVar[float] = math.log(_OFFSET)
     silence: ClassVar[float] = math.log(_OFFSET)
-
-    def __post_init__(self):
-        self._check(self.low_hz, self.high_hz)
 
     @property
     def fft_length(self) -> int:

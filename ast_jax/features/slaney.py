@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from ast_jax.features.centred import Centred
 
-FLOOR = 1e-10
+_FLOOR = 1e-10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,21 +29,17 @@ class Slaney(Centred):
     high_hz: float = 14_000.0
 
     kind: ClassVar[str] = "slaney"
-    padding: ClassVar[float] = 10 * math.log10(FLOOR)
-    silence: ClassVar[float] = 10 * math.log10(FLOOR)
+    padding: ClassVar[float] = 10 * math.log10(_FLOOR)
+    silence: ClassVar[float] = 10 * math.log10(_FLOOR)
     nats: ClassVar[float] = math.log(10) / 10
-
-    def __post_init__(self):
-        self._check(self.low_hz, self.high_hz)
-
-    def filters(self) -> Float[np.ndarray, "K F"]:
-        return self._mel()
+    # of librosa's filters, other than its own
+    options: ClassVar[dict[str, Any]] = {}
 
     def compressed(self, energy: Any, xp: Any) -> Any:
         """Decibels."""
-        return 10 * xp.log10(xp.maximum(energy, FLOOR))
+        return 10 * xp.log10(xp.maximum(energy, _FLOOR))
 
-    def _mel(self, **options: Any) -> np.ndarray:
+    def filters(self) -> Float[np.ndarray, "K F"]:
         # half a second of import, which other front ends need not pay
         from librosa.filters import mel
 
@@ -54,7 +50,7 @@ class Slaney(Centred):
             fmin=self.low_hz,
             fmax=self.high_hz,
             dtype=np.float64,
-            **options,
+            **self.options,
         )
         return bins.T
 
@@ -72,6 +68,4 @@ class HTKDecibels(Slaney):
     high_hz: float = 8000.0
 
     kind: ClassVar[str] = "htk_decibels"
-
-    def filters(self) -> Float[np.ndarray, "K F"]:
-        return self._mel(htk=True, norm=None)
+    options: ClassVar[dict[str, Any]] = {"htk": True, "norm": None}

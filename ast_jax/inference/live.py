@@ -85,11 +85,10 @@ def live_blocks(
                 raise AudioError(
                     f"<stdin>: not finite: NaN or infinity among samples taken as {how}", "not finite"
                 )
-            energy += np.square(frames).sum(axis=0)
-            mono = frames.mean(axis=1)
-            if channels != "mean":
-                # the loudest so far: what comes is not known
-                mono = frames[:, 0 if channels == "first" else energy.argmax()]
+            if channels == "loudest":
+                # so far: what comes is not known
+                energy += np.square(frames).sum(axis=0)
+            mono = frames.mean(axis=1) if channels == "mean" else frames[:, energy.argmax()]
             out = mono if how.rate_hz == sample_rate_hz else resampler.resample_chunk(mono)
             if len(out):
                 yield np.ascontiguousarray(out)

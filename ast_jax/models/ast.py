@@ -181,6 +181,20 @@ class ASTConfig:
         return self.num_prefix_tokens + self.grid[0] * self.grid[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class Undistilled(ASTConfig):
+    """Of ViTs without a distillation token, whose patches lie side by side (CED, EAT), whatever a recipe says
+    of one.
+    """
+
+    strides: tuple[int, int] = (16, 16)
+    distilled: bool = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, num_classes: int) -> ASTConfig:
+        return dataclasses.replace(super().from_settings(settings, num_classes=num_classes), distilled=False)
+
+
 class AST(nnx.Module):
     """Log-mel spectrogram in, logits out.
 

@@ -12,28 +12,21 @@ from jaxtyping import Array, Float, Key
 
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.features.slaney import HTKDecibels
-from ast_jax.models.ast import AST, ASTConfig
+from ast_jax.models.ast import AST, Undistilled
 from ast_jax.models.base import Between, check_shape
 from ast_jax.models.layers import BatchNorm, rows_of
 from ast_jax.models.passt import PaSST
-from ast_jax.settings import Settings
 
 # of what is heard, below its loudest cell; torchaudio's `top_db`
 RANGE_DB = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
-class CEDConfig(ASTConfig):
-    """CED-base; 1,001 frames are 10 s. It has no class token: `distilled` means nothing."""
+class CEDConfig(Undistilled):
+    """CED-base; 1,001 frames are 10 s. It has no class token either."""
 
     num_frames: int = 1001
     num_mel_bins: int = 64
-    strides: tuple[int, int] = (16, 16)
-    distilled: bool = False
-
-    @classmethod
-    def from_settings(cls, settings: Settings, *, num_classes: int) -> "ASTConfig":
-        return dataclasses.replace(super().from_settings(settings, num_classes=num_classes), distilled=False)
 
     @property
     def num_prefix_tokens(self) -> int:

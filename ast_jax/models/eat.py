@@ -14,22 +14,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Key
 
-from ast_jax.models.ast import AST, MLP, ASTConfig, Attention
+from ast_jax.models.ast import AST, MLP, ASTConfig, Attention, Undistilled
 from ast_jax.models.base import check_shape
 from ast_jax.models.layers import dropped, folded
-from ast_jax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class EATConfig(ASTConfig):
-    """EAT-base on 10 s. It has no distillation token."""
-
-    strides: tuple[int, int] = (16, 16)
-    distilled: bool = False
-
-    @classmethod
-    def from_settings(cls, settings: Settings, *, num_classes: int) -> ASTConfig:
-        return dataclasses.replace(super().from_settings(settings, num_classes=num_classes), distilled=False)
+class EATConfig(Undistilled):
+    """EAT-base on 10 s."""
 
 
 class EAT(AST):

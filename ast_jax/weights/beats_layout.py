@@ -8,18 +8,18 @@ import numpy as np
 from ast_jax.errors import InputError
 from ast_jax.models.beats import BEATsConfig
 from ast_jax.weights import published
-from ast_jax.weights.layouts import Arrays, Row, norm, same, torch_linear, torch_qkv
+from ast_jax.weights.layouts import Arrays, Row, convolution_kernel, norm, same, torch_linear, torch_qkv
 from ast_jax.weights.model_card import get
-from ast_jax.weights.source import Source, fitted, our_source
+from ast_jax.weights.source import Source, fitted, known, our_source, unlike
 
-# What every published model says; another word is another model. The first is taken where a file is silent.
-_FIXED: dict[str, Any] = {
-    "conv_bias": False,
-    "activation_fn": "gelu",
-    "layer_norm_first": False,
-    "deep_norm": True,
-    "relative_position_embedding": True,
-    "gru_rel_pos": True,
+# What every published model says; another word is another model.
+_FIXED: dict[str, tuple] = {
+    "conv_bias": (False,),
+    "activation_fn": ("gelu",),
+    "layer_norm_first": (False,),
+    "deep_norm": (True,),
+    "relative_position_embedding": (True,),
+    "gru_rel_pos": (True,),
 }
 # Mean and deviation of the features in nats as Kaldi has them of 16-bit samples; ours are lower.
 MEAN, STD = 15.41663 - 30 * math.log(2), 6.55582
@@ -32,11 +32,8 @@ _NEW = {
 
 def rows_of(config: BEATsConfig, *, head: bool = True) -> list[Row]:
     """The key table."""
-    kernel = "patch_embedding.weight"
     rows = [
-        Row(
-            "patch_kernel", (kernel,), lambda x: x.transpose(2, 3, 1, 0), lambda x: (x.transpose(3, 2, 0, 1),)
-        ),
+        convolution_kernel("", "patch_embedding.weight")._replace(ours="patch_kernel"),
         *norm("patch_norm", "layer_norm"),
         *torch_linear("patch_proj", "post_extract_proj"),
         Row("place/kernel", (f"{_PLACE}weight_g", f"{_PLACE}weight_v"), _weighed, _apart),
@@ -92,17 +89,10 @@ def read(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     stated = facts.get("beside", {}).get("cfg") or {}
     if not isinstance(stated, dict):
         raise InputError(f"{where}: its cfg is a {type(stated).__name__}, wanted a dictionary")
-    other = [
-        f"{key} {stated[key]!r}, not {value!r}"
-        for key, value in _FIXED.items()
-        if stated.get(key, value) != value
-    ]
-    if other:
+    if other := unlike(stated, _FIXED):
         raise InputError(f"{where} is no BEATs as published: its cfg has {', '.join(other)}")
     fields = _shape(where, arrays, stated)
-    fields["num_frames"] = facts.get(
-        "num_frames", facts.get("asked", {}).get("num_frames", BEATsConfig.num_frames)
-    )
+    fields["num_frames"] = known(facts, "num_frames", BEATsConfig.num_frames)
     head = "predictor.bias" in arrays
     fields["num_classes"] = len(arrays["predictor.bias"]) if head else BEATsConfig.num_classes
     config = BEATsConfig(**fields)

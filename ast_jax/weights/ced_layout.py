@@ -7,7 +7,7 @@ from pathlib import Path
 from ast_jax.models.ced import CEDConfig
 from ast_jax.weights.files import read_json
 from ast_jax.weights.layouts import Row, along, batch_norm, norm, torch_linear, without_counts
-from ast_jax.weights.source import Source, fitted, hold, our_source
+from ast_jax.weights.source import Source, fitted, hold, known, our_source
 from ast_jax.weights.vit_files import timm_shapes
 from ast_jax.weights.vit_layout import timm_blocks
 
@@ -53,7 +53,7 @@ def read(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
         }
     )
     found = timm_shapes(where, arrays, facts, also=("time_pos_embed", "outputlayer.1.bias"))
-    asked = facts.get("num_frames", facts.get("asked", {}).get("num_frames", CEDConfig.num_frames))
+    asked = known(facts, "num_frames", CEDConfig.num_frames)
     columns = arrays["time_pos_embed"].shape[-1]
     # as a model of our own was saved, or the frames that are asked for, or all that there are positions for
     frames = card["model"]["num_frames"] if card else min(asked, columns * _SIDE + _SIDE - 1)

@@ -9,7 +9,7 @@ from ast_jax.models.ast import MOST_BLOCKS
 from ast_jax.weights import published, vit_layout
 from ast_jax.weights.files import read_json
 from ast_jax.weights.model_card import get
-from ast_jax.weights.source import Source
+from ast_jax.weights.source import Source, unlike
 from ast_jax.weights.vit_files import check, image_source
 
 # of a size that a config claims; what the arrays hold is compared later
@@ -135,18 +135,13 @@ def _preprocessor(path: Path, model: dict[str, Any]) -> tuple[float | None, floa
         ]
     config = read_json(path / "preprocessor_config.json")
     fixed = {
-        "feature_extractor_type": "ASTFeatureExtractor",
-        "sampling_rate": spec.SAMPLE_RATE,
-        "feature_size": 1,
-        "num_mel_bins": model["num_mel_bins"],
-        "max_length": model["num_frames"],
+        "feature_extractor_type": ("ASTFeatureExtractor",),
+        "sampling_rate": (spec.SAMPLE_RATE,),
+        "feature_size": (1,),
+        "num_mel_bins": (model["num_mel_bins"],),
+        "max_length": (model["num_frames"],),
     }
-    other = [
-        f"{key} {config[key]!r}, not {value!r}"
-        for key, value in fixed.items()
-        if config.get(key, value) != value
-    ]
-    if other:
+    if other := unlike(config, fixed):
         raise InputError(
             f"{path}: its preprocessor_config.json has {', '.join(other)}: not what is heard here"
         )

@@ -26,7 +26,7 @@ from ast_jax.weights.layouts import (
 )
 from ast_jax.weights.model_card import CARD
 from ast_jax.weights.pretrained import LoadedModel
-from ast_jax.weights.source import Source, fitted, our_source
+from ast_jax.weights.source import Source, fitted, known, our_source
 
 _STFT, _MEL = "spectrogram_extractor.stft.conv_", "logmel_extractor.melW"
 # a norm that the attention's block makes and never uses
@@ -76,7 +76,7 @@ def read(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
         raise InputError(f"{where} looks like a PANN and lacks {', '.join(missing)}: is it whole?")
     rate_hz, notes = _sample_rate(where, arrays)
     default = family(name).Config.num_frames
-    frames = facts.get("num_frames", facts.get("asked", {}).get("num_frames", default))
+    frames = known(facts, "num_frames", default)
     fields = {
         "num_classes": len(arrays[head]),
         "num_frames": frames,

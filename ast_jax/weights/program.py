@@ -16,7 +16,7 @@ from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import merge
 from ast_jax.models.kernels import PLAIN, using
 from ast_jax.objectives import activation
-from ast_jax.weights.pretrained import LoadedModel
+from ast_jax.weights.pretrained import LoadedModel, fit_frames
 
 # what a program takes: features before normalisation, or sounds with the front end inside
 Takes = Literal["log_mel", "waveform"]
@@ -100,10 +100,7 @@ def features(loaded: LoadedModel, inputs: Mapping[str, np.ndarray]) -> Float[np.
     """The same as this package hears it: on the host, each sound alone."""
     if "fbank" in inputs:
         return inputs["fbank"]
-    config, front_end = loaded.model.config, loaded.front_end
-    shape = (len(inputs["waveform"]), config.num_frames, front_end.num_mel_bins)
-    rows = np.full(shape, front_end.padding, np.float32)
-    for row, sound, length in zip(rows, inputs["waveform"], inputs["num_samples"], strict=True):
-        own = front_end.features(sound[:length])[: config.num_frames]
-        row[: len(own)] = own
-    return rows
+    frames, front_end = loaded.model.config.num_frames, loaded.front_end
+    sounds = zip(inputs["waveform"], inputs["num_samples"], strict=True)
+    heard = [front_end.features(sound[:length])[None] for sound, length in sounds]
+    return np.concatenate([fit_frames(fbank, frames, front_end.padding) for fbank in heard])

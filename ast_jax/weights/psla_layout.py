@@ -27,7 +27,7 @@ from ast_jax.weights.layouts import (
 )
 from ast_jax.weights.model_card import CARD
 from ast_jax.weights.pretrained import LoadedModel
-from ast_jax.weights.source import Source, fitted, our_source
+from ast_jax.weights.source import Source, fitted, known, our_source
 
 # mean and deviation that PSLA's models for AudioSet and FSD50K were trained with
 STATISTICS = (-4.6476, 4.5699)
@@ -87,7 +87,7 @@ def read(where: str, arrays: dict, card: dict | None, facts: dict) -> Source:
     bias = arrays.get("attention.cla.0.bias")
     if bias is None:
         raise InputError(f"{where} looks like a PSLA model and lacks attention.cla.0.bias: is it whole?")
-    frames = facts.get("num_frames", facts.get("asked", {}).get("num_frames", PSLAConfig.num_frames))
+    frames = known(facts, "num_frames", PSLAConfig.num_frames)
     fields = {"num_classes": len(bias), "num_frames": frames, "scale": scale}
     rows = rows_of(scale) + heads()
     found = fitted(where, "psla", PSLAConfig(**fields), rows, arrays, unused=("effnet._fc.",))

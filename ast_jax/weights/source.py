@@ -95,16 +95,25 @@ def our_source(
     )
 
 
-def hold(where: str, name: str, stated: Mapping[str, Any], wanted: Mapping[str, tuple]) -> None:
-    """Raises InputError where a file of a directory says another word than those that are computed here; what
-    it does not say is taken for one of them.
+def known(facts: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """What is known of a file that it does not say itself, or else is asked for, or else the default."""
+    return facts.get(name, facts.get("asked", {}).get(name, default))
+
+
+def unlike(stated: Mapping[str, Any], wanted: Mapping[str, tuple]) -> list[str]:
+    """Where a file says another word than those that are computed here, a few words each; what it does not
+    say is taken for one of them.
     """
-    other = [
+    return [
         f"{key} {stated[key]!r}, not {' or '.join(map(repr, values))}"
         for key, values in wanted.items()
         if key in stated and stated[key] not in values
     ]
-    if other:
+
+
+def hold(where: str, name: str, stated: Mapping[str, Any], wanted: Mapping[str, tuple]) -> None:
+    """Raises InputError where a file of a directory is `unlike` what is wanted."""
+    if other := unlike(stated, wanted):
         raise InputError(f"{where}: its {name} has {', '.join(other)}: not what is computed here")
 
 

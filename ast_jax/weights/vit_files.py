@@ -13,7 +13,7 @@ import numpy as np
 from ast_jax.errors import InputError
 from ast_jax.models import ASTConfig
 from ast_jax.weights import published, vit_layout
-from ast_jax.weights.source import Source, our_source
+from ast_jax.weights.source import Source, known, our_source
 
 # heads by width, of the ViT family; a state dict does not say
 _HEADS = {192: 3, 256: 4, 384: 6, 768: 12, 1024: 16}
@@ -181,7 +181,7 @@ def timm_shapes(
 
 
 def _heads(where: str, width: int, facts: dict) -> int:
-    heads = facts.get("num_heads", facts.get("asked", {}).get("num_heads", _HEADS.get(width)))
+    heads = known(facts, "num_heads", _HEADS.get(width))
     if heads is None:
         raise InputError(f"{where} is {width} wide and does not say its number of heads: give num_heads")
     return heads
