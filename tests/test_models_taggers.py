@@ -17,7 +17,7 @@ from ast_jax.models.base import split
 from ast_jax.models.efficientnet import SCALES
 from ast_jax.objectives import objective
 from ast_jax.settings import Objective, Optimizer
-from ast_jax.training.optim import from_settings
+from ast_jax.training.optim import optimizer_of, rates_of, schedule
 from ast_jax.training.step import Step, init_state, train_step
 from ast_jax.weights import LoadedModel, load_model, panns_layout, psla_layout, read_source
 from ast_jax.weights.convert import convert
@@ -135,7 +135,8 @@ class Pair:
 
     def steps(self, settings: Optimizer):
         """The state and the loss after each of some steps."""
-        _, optimizer = from_settings(settings, 10, dict.fromkeys(self.params, 1.0))
+        rate = schedule(*rates_of(settings, 10))
+        optimizer = optimizer_of(settings, rate, dict.fromkeys(self.params, 1.0))
         one = functools.partial(train_step, graphdef=self.graphdef, optimizer=optimizer, step=self.step)
         # unoptimised: compiled in half the time
         one = jax.jit(one, compiler_options={"xla_backend_optimization_level": 0})

@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,9 @@ import numpy as np
 from ast_jax.errors import InputError
 
 log = logging.getLogger(__name__)
+# Of all stores of a process: orbax numbers what it does by one counter, and of two saves at once each would
+# wait for what only the other one tells.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +106,13 @@ class Store:
         for of, item in (("", "params"), ("_of_statistics", "statistics")):
             record[f"shapes{of}"] = {name: leaf.shape for name, leaf in items.get(item, {}).items()}
         args = self._ocp.args
-        if step in self._manager.all_steps():  # saved before its evaluation, which is done now
-            self._manager.delete(step)
         arrays = {item: args.StandardSave(tree) for item, tree in items.items()}
-        self._manager.save(step, args=args.Composite(meta=args.JsonSave(record), **arrays), force=True)
+        with _ONE_AT_A_TIME:
+            if step in self._manager.all_steps():  # saved before its evaluation, which is done now
+                self._manager.delete(step)
+            self._manager.save(step, args=args.Composite(meta=args.JsonSave(record), **arrays), force=True)
+            if jax.process_count() == 1:  # several hosts have one store, and do not wait here
+                self._manager.wait_until_finished()
 
     def restore(self, template: Mapping[str, Any]) -> Restored | None:
         """The newest checkpoint that proves whole, in the template's structure and placement; None if there
@@ -138,13 +145,12 @@ class Store:
     def _read(self, step: int, template: Mapping[str, Any]) -> Restored:
         args = self._ocp.args
         abstract = {item: jax.tree.map(_abstract, _named(template[item])) for item in self._items}
-        got = self._manager.restore(
-            step,
-            args=args.Composite(
-                meta=args.JsonRestore(),
-                **{item: args.StandardRestore(tree) for item, tree in abstract.items()},
-            ),
+        asked = args.Composite(
+            meta=args.JsonRestore(),
+            **{item: args.StandardRestore(tree) for item, tree in abstract.items()},
         )
+        with _ONE_AT_A_TIME:
+            got = self._manager.restore(step, args=asked)
         arrays, meta = {item: got[item] for item in self._items}, dict(got.meta)
         _verify(arrays, meta["digest"])
         state = {item: _unnamed(arrays[item], template[item]) for item in arrays}

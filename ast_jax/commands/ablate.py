@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.sweep import markdown, sweep, write
+from ast_jax.commands.sweep import Together, markdown, sweep, write
 from ast_jax.errors import InputError
 from ast_jax.models.base import abstract, num_parameters
 from ast_jax.models.cost import forward_flops
@@ -22,6 +22,7 @@ def ablate(
     *,
     workdir: Annotated[Path, Flag("where the runs and the table lie")],
     rows: Annotated[tuple[str, ...] | None, Flag("by commas (default: all of the table's)")] = None,
+    together: Together = 1,
 ) -> None:
     """A table of runs that differ in one choice: runs what is missing, beside the published figures.
 
@@ -33,7 +34,7 @@ def ablate(
     """
     table, published = rows_of(recipe)
     members = {row: recipe.with_word("row", row) for row in rows or published}
-    found = sweep(members, workdir)
+    found = sweep(members, workdir, together=together)
     if not all(found.values()):  # another host has them
         return
     metric = recipe.config().metric

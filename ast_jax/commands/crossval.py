@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.sweep import markdown, spread, sweep, write
+from ast_jax.commands.sweep import Together, markdown, spread, sweep, write
 from ast_jax.recipes import Recipe
 
 
@@ -20,6 +20,7 @@ def crossval(
         int, Flag("runs of each fold, with config.seed, config.seed + 1, ...", least=1, most=1000)
     ] = 1,
     devices: Annotated[tuple[str, ...], Flag("CUDA devices to run folds on side by side, by commas")] = (),
+    together: Together = 1,
 ) -> None:
     """Cross-validation: runs what is missing, prints the table, writes crossval.json, .md and .png.
 
@@ -27,7 +28,8 @@ def crossval(
 
     Each fold and seed is a run of its own in WORKDIR/fold<k>-seed<s>, so the same command again goes on
     where it stopped. With several devices, folds run side by side, one process a device
-    (CUDA_VISIBLE_DEVICES).
+    (CUDA_VISIBLE_DEVICES). With --together=5 five of the runs are one program on one device: small models
+    train faster so, and figures stay as they are.
     """
     config = recipe.with_word("fold", folds[0]).config()
     members = {
@@ -36,7 +38,8 @@ def crossval(
         for fold in folds
     }
     named = {f"fold{fold}-seed{seed}": member for (fold, seed), member in members.items()}
-    if not all(sweep(named, workdir, devices=[device for device in devices if device]).values()):
+    chosen = [device for device in devices if device]
+    if not all(sweep(named, workdir, devices=chosen, together=together).values()):
         return  # another host has them
     runs = {member: evaluations(workdir / name) for member, name in zip(members, named, strict=True)}
     summary = summarise(runs, metric=config.metric)

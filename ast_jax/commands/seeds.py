@@ -13,7 +13,7 @@ from ast_jax.recipes import Recipe
 OF = {"last": "last epoch", "average": "averaged weights", "test": "test set"}
 
 
-def train_seeds(recipe: Recipe, workdir: Path, seeds: int) -> dict[str, Any]:
+def train_seeds(recipe: Recipe, workdir: Path, seeds: int, *, together: int = 1) -> dict[str, Any]:
     """Trains with config.seed, config.seed + 1, ... in WORKDIR/seed<s>; writes seeds.json and seeds.md.
 
     On a host that does not write, the summary is empty. Raises what `sweep` raises.
@@ -21,7 +21,7 @@ def train_seeds(recipe: Recipe, workdir: Path, seeds: int) -> dict[str, Any]:
     first = recipe.config().seed
     chosen = range(first, first + seeds)
     members = {f"seed{seed}": recipe.with_setting("seed", seed) for seed in chosen}
-    found = sweep(members, workdir)
+    found = sweep(members, workdir, together=together)
     if not all(found.values()):
         return {}
     summary = summarise({seed: found[f"seed{seed}"] for seed in chosen})

@@ -1,5 +1,6 @@
 """Several runs of one recipe that differ in seed, fold or row of an ablation; and their tables."""
 
+import functools
 import json
 import os
 import signal
@@ -9,30 +10,41 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from ast_jax.commands.cli import Flag
 from ast_jax.errors import Diverged, InputError
 from ast_jax.recipes import Recipe
 
+Together = Annotated[int, Flag("runs that are trained at once, as one program on one device", least=1)]
 DIVERGED = 3  # the exit status of a run whose loss broke
 
 
-def sweep(members: Mapping[str, Recipe], workdir: Path, *, devices: Sequence[str] = ()) -> dict[str, Any]:
+def sweep(
+    members: Mapping[str, Recipe], workdir: Path, *, devices: Sequence[str] = (), together: int = 1
+) -> dict[str, Any]:
     """Trains every member in WORKDIR/<name>, and returns its results by its name.
 
-    One after the other in this process, or one a device (CUDA_VISIBLE_DEVICES), each in a process of its
-    own. A member goes on where it stopped, and one that is done says so at once. On a host that does not
-    write, results are empty.
+    One after the other in this process; or so many of them `together` as one program; or one a device
+    (CUDA_VISIBLE_DEVICES), each in a process of its own. A member goes on where it stopped, and one that is
+    done says so at once. On a host that does not write, results are empty.
 
     Raises:
         InputError: a mistake in any member's recipe, before anything runs; or failures, after the others ran.
         Diverged: every one of the failures is a loss that broke.
     """
+    if devices and together > 1:
+        raise InputError("--devices and --together: runs are one a device, or several as one program")
     for recipe in members.values():
         recipe.config()
+    run: Any = _in_turn
+    if devices:
+        run = functools.partial(_side_by_side, devices=devices)
+    elif together > 1:
+        run = functools.partial(_at_once, together=together)
     results: dict[str, Any] = {}
     failed: dict[str, tuple[int, str]] = {}  # status and reason
-    for name, outcome in (_side_by_side if devices else _in_turn)(members, workdir, devices):
+    for name, outcome in run(members, workdir):
         if isinstance(outcome, tuple):
             failed[name] = outcome
         else:
@@ -44,7 +56,7 @@ def sweep(members: Mapping[str, Recipe], workdir: Path, *, devices: Sequence[str
     return {name: results[name] for name in members}
 
 
-def _in_turn(members: Mapping[str, Recipe], workdir: Path, _: Sequence[str]) -> Iterable[tuple[str, Any]]:
+def _in_turn(members: Mapping[str, Recipe], workdir: Path) -> Iterable[tuple[str, Any]]:
     from ast_jax.training import loop
 
     for name, recipe in members.items():
@@ -52,8 +64,23 @@ def _in_turn(members: Mapping[str, Recipe], workdir: Path, _: Sequence[str]) -> 
         try:
             yield name, loop.train(recipe.config(), workdir / name)
         except (InputError, Diverged) as error:
-            print(f"{name}: {error}", file=sys.stderr, flush=True)
-            yield name, (DIVERGED if isinstance(error, Diverged) else 2, str(error))
+            yield name, _told(name, error)
+
+
+def _at_once(members: Mapping[str, Recipe], workdir: Path, together: int) -> Iterable[tuple[str, Any]]:
+    from ast_jax.training.together import train_together
+
+    names = list(members)
+    for some in (names[first : first + together] for first in range(0, len(names), together)):
+        print(f"{', '.join(some)} at once: {workdir}", file=sys.stderr, flush=True)
+        runs = {name: (members[name].config(), workdir / name) for name in some}
+        for name, outcome in train_together(runs):
+            yield name, outcome if isinstance(outcome, dict) else _told(name, outcome)
+
+
+def _told(name: str, error: Exception) -> tuple[int, str]:
+    print(f"{name}: {error}", file=sys.stderr, flush=True)
+    return DIVERGED if isinstance(error, Diverged) else 2, str(error)
 
 
 def _side_by_side(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ast_jax.commands.cli import Flag
+from ast_jax.commands.sweep import Together
 from ast_jax.errors import InputError
 from ast_jax.recipes import Recipe
 
@@ -16,6 +17,7 @@ def train(
     seeds: Annotated[
         int | None, Flag("runs with config.seed, config.seed + 1, ...", least=1, most=1000)
     ] = None,
+    together: Together = 1,
     coordinator_address: Annotated[
         str | None,
         Flag(
@@ -35,7 +37,8 @@ def train(
       python -m ast_jax train --config=configs/esc50.py:fold=1 [--workdir=runs/esc] [--config.KEY=VALUE ...]
 
     `python -m ast_jax.main` is its other name. The same command again goes on where a stopped run stood.
-    With --seeds=N the recipe is run N times, in WORKDIR/seed<s>, and their mean and spread are reported.
+    With --seeds=N the recipe is run N times, in WORKDIR/seed<s>, and their mean and spread are reported;
+    with --together=K so many of these runs at once, as one program.
     Exit status: 0 done, 2 bad input, 3 the loss diverged, 70 a fault of the program, 130 interrupted by
     Ctrl-C, 143 stopped by SIGTERM after saving.
     """
@@ -54,7 +57,7 @@ def train(
     if seeds:
         from ast_jax.commands.seeds import table, train_seeds
 
-        if summary := train_seeds(recipe, workdir, seeds):  # else another host has it
+        if summary := train_seeds(recipe, workdir, seeds, together=together):  # else another host has it
             print(f"{table(summary)}\nas an ensemble: python -m ast_jax evaluate {workdir}/seed*")
         return
 

@@ -31,8 +31,9 @@ class FrontEnd:
     frame_length: int  # samples a frame sees
     frame_shift: int  # samples from one frame to the next
     num_mel_bins: int
-    mean: float = 0.0
-    std: float = 1.0
+    # Numbers; or arrays where one program is for several.
+    mean: float | Float[Any, ""] = 0.0
+    std: float | Float[Any, ""] = 1.0
     # A model sees (x - mean) / (spread * std).
     spread: float = 1.0
 
@@ -110,7 +111,7 @@ class Kaldi(FrontEnd):
     frame_shift: int = spec.FRAME_SHIFT
     num_mel_bins: int = spec.NUM_MEL_BINS
     # With mean 0: features as they are.
-    std: float = 0.5
+    std: float | Float[Any, ""] = 0.5
     spread: float = 2.0
 
     kind: ClassVar[str] = "kaldi"

@@ -27,8 +27,8 @@ class PaSSTMel(Centred):
     frame_shift: int = 320
     num_mel_bins: int = 128
     high_hz: float = 15_000.0
-    mean: float = -4.5
-    std: float = 5.0
+    mean: float | Float[Any, ""] = -4.5
+    std: float | Float[Any, ""] = 5.0
 
     kind: ClassVar[str] = "passt"
     padding: ClassVar[float] = math.log(_OFFSET)

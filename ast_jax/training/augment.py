@@ -28,7 +28,9 @@ _OWN_STREAMS = 1000
 STAGES = ("sound", "padded", "normalised")
 
 
-def example_keys(seed: int, step: Int[Array, ""], index: Int[Array, " B"]) -> Key[Array, " B"]:
+def example_keys(
+    seed: int | Int[Array, ""], step: Int[Array, ""], index: Int[Array, " B"]
+) -> Key[Array, " B"]:
     """One random key an example."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)

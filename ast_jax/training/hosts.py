@@ -7,6 +7,7 @@ import importlib.util
 import os
 import signal
 import threading
+from typing import Any, ClassVar
 
 import jax
 from jax.experimental import multihost_utils
@@ -78,20 +79,29 @@ def writes() -> bool:
 class StopRequest:
     """Whether SIGTERM has come to any host: machines that are taken away send it first.
 
-    With one process a handler of our own notes it; in a thread beside the main one, where Python allows
-    no handler, the signal does what it does for the program around. With several, JAX holds the signal and
-    makes all of them agree on one point to stop at: `check` must then be called by every host equally often,
-    at the same places.
+    With one process a handler of our own notes it, for all runs that it trains; in a thread beside the main
+    one, where Python allows no handler, the signal does what it does for the program around. With several,
+    JAX holds the signal and makes all of them agree on one point to stop at: `check` must then be called by
+    every host equally often, at the same places.
     """
+
+    # those that one handler tells, and what there was before it
+    _told: ClassVar[list["StopRequest"]] = []
+    _before: ClassVar[Any] = None
 
     def __init__(self):
         self._alone = jax.process_count() == 1
         self._requested, self._calls = False, 0
         self._handles = self._alone and threading.current_thread() is threading.main_thread()
-        self._before = signal.signal(signal.SIGTERM, self._note) if self._handles else None
+        if self._handles:
+            if not self._told:
+                StopRequest._before = signal.signal(signal.SIGTERM, self._note)
+            self._told.append(self)
 
-    def _note(self, *_) -> None:
-        self._requested = True
+    @classmethod
+    def _note(cls, *_) -> None:
+        for request in cls._told:
+            request._requested = True
 
     def check(self) -> None:
         """Raises Preempted if it is time to go."""
@@ -102,5 +112,7 @@ class StopRequest:
             raise Preempted
 
     def close(self) -> None:
-        if self._handles:
-            signal.signal(signal.SIGTERM, self._before)
+        if self._handles and self in self._told:
+            self._told.remove(self)
+            if not self._told:
+                signal.signal(signal.SIGTERM, self._before)

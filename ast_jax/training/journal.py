@@ -21,10 +21,20 @@ class Journal:
     """Writes each log point to metrics.jsonl and to TensorBoard, and shows progress on stderr.
 
     `offset` is the length of metrics.jsonl that a checkpoint vouches for: what a dead run wrote after it is
-    cut off, so that a resumed run leaves neither gaps nor duplicates.
+    cut off, so that a resumed run leaves neither gaps nor duplicates. Of several runs at once each has a
+    `name` and a line of their common `bar`, which whoever made it shows.
     """
 
-    def __init__(self, workdir: Path, *, offset: int = 0, first_step: int = 0, total_steps: int = 0):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        offset: int = 0,
+        first_step: int = 0,
+        total_steps: int = 0,
+        name: str = "",
+        bar: Bar | None = None,
+    ):
         from tensorboardX import SummaryWriter
 
         self._file = open(workdir / "metrics.jsonl", "ab")  # noqa: SIM115 (open for the run's whole life)
@@ -33,9 +43,11 @@ class Journal:
         self._file.truncate(min(offset, self._file.seek(0, os.SEEK_END)))
         self._file.seek(0, os.SEEK_END)
         self._events = SummaryWriter(str(workdir), purge_step=first_step or None)
-        self._bar = Bar()
-        self._task = self._bar.task("training", total_steps, first_step)
-        self._bar.__enter__()
+        self._bar, self._own_bar = bar or Bar(), bar is None
+        self._name = f"{name}: " if name else ""
+        self._task = self._bar.task(f"{self._name}training", total_steps, first_step)
+        if self._own_bar:
+            self._bar.__enter__()
 
     @property
     def offset(self) -> int:
@@ -59,7 +71,7 @@ class Journal:
         """The figures of a log point beside the bar, or as a line where there is no terminal."""
         if row["kind"] == "train":
             figures = f"loss {row['loss']:.4f}  {row['clips_per_s']:.1f} clips/s"
-            self._task.show(description=f"epoch {row['epoch']}", figures=figures)
+            self._task.show(description=f"{self._name}epoch {row['epoch']}", figures=figures)
             if not self._bar.terminal:
                 # The first step is compiled: its speed says nothing of the others.
                 left = ""
@@ -82,11 +94,11 @@ class Journal:
 
     def say(self, line: str) -> None:
         """A line on stderr, above the bar where there is one."""
-        self._bar.say(line)
+        self._bar.say(f"{self._name}{line}")
 
     def watch(self, batches: Iterable, *, what: str, total: int) -> Iterator:
         """Passes `batches` on under a line of their own."""
-        task = self._bar.task(what, total)
+        task = self._bar.task(f"{self._name}{what}", total)
         yield from task.watch(batches)
         task.end()
 
@@ -96,7 +108,10 @@ class Journal:
         self._events.flush()
 
     def close(self) -> None:
-        self._bar.__exit__()
+        if self._own_bar:
+            self._bar.__exit__()
+        else:
+            self._task.end()
         self._events.close()
         self._file.close()
 

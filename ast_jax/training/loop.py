@@ -10,7 +10,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ from ast_jax.objectives import objective
 from ast_jax.recipes import recipe
 from ast_jax.settings import Settings
 from ast_jax.sharding import to_device
-from ast_jax.terminal import duration
+from ast_jax.terminal import Bar, duration
 from ast_jax.training import data, epochs, hosts, workdir
 from ast_jax.training.journal import Clock, open_journal
 from ast_jax.training.profile import PeakShare, Profiler
 from ast_jax.training.program import Program, placed_shapes, train_program
-from ast_jax.training.step import evaluated, variables
+from ast_jax.training.step import State, evaluated, variables
 from ast_jax.training.teacher import teacher_of
 from ast_jax.weights.model_card import model_card
 
@@ -61,6 +61,12 @@ class Standing:
     record: dict[str, Any]
 
 
+# What a run asks for, its program's step of a state and a batch; and what it is given, the state after it and
+# {loss, grad_norm}.
+Request = tuple[Program, State, Mapping[str, Array]]
+Answer = tuple[State, Mapping[str, Array]]
+
+
 def train(config: Any, where: str | Path) -> dict[str, Any]:
     """Trains in the work directory `where`, evaluates after each epoch, and returns what it writes to
     results.json (nothing on a host that does not write).
@@ -70,6 +76,22 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
 
     Raises InputError for settings or data that do not fit, Diverged for a loss that is not finite. SIGTERM
     saves and ends the process with status 143.
+    """
+    with contextlib.closing(training(config, where)) as run:
+        answer = None
+        while True:
+            try:
+                program, state, batch = run.send(answer)
+            except StopIteration as done:
+                return done.value
+            answer = program.step(state, batch)
+
+
+def training(
+    config: Any, where: str | Path, *, name: str = "", bar: Bar | None = None
+) -> Generator[Request, Any, dict[str, Any]]:
+    """The same, but for the steps, which whoever drives it takes: `train` one by one, `together` those of
+    several runs at once. These have a `name` before their lines and one `bar`.
     """
     began, root = time.monotonic(), Path(where).absolute()
     with contextlib.ExitStack() as at_exit:
@@ -131,7 +153,9 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
         step = int(standing.state["step"])
 
         # ---- Journal
-        journal = open_journal(root, offset=record["offset"], first_step=step, total_steps=total_steps)
+        journal = open_journal(
+            root, offset=record["offset"], first_step=step, total_steps=total_steps, name=name, bar=bar
+        )
         at_exit.enter_context(contextlib.closing(journal))
         profiler = Profiler(root / "profile", run.profile_steps if hosts.writes() else 0)
         at_exit.enter_context(contextlib.closing(profiler))
@@ -254,7 +278,7 @@ def train(config: Any, where: str | Path) -> dict[str, Any]:
             # one before.
             ahead, saved_at = max(1, (run.save_every or epoch_steps) // 10), -total_steps
             for batch in () if had_enough() else clock.timed(to_device(layout, read)):
-                standing.state, figures = program.step(standing.state, teach(batch, step))
+                standing.state, figures = yield program, standing.state, teach(batch, step)
                 step += 1
                 unseen.append((step, figures))
                 if len(unseen) > IN_FLIGHT:

@@ -76,8 +76,8 @@ def active_decays(decay_epochs: Sequence[int], decay_end: int = 0) -> tuple[int,
     return tuple(epoch for epoch in decay_epochs if not decay_end or epoch < decay_end)
 
 
-def schedule(starts: np.ndarray, rates: np.ndarray) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """Step -> learning rate, for optax."""
+def schedule(starts: Any, rates: Any) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """Step -> learning rate, for optax, from arrays of steps and of the rates from each of them on."""
     return lambda step: jnp.asarray(rates)[jnp.searchsorted(jnp.asarray(starts), step, side="right") - 1]
 
 
@@ -165,10 +165,8 @@ def layer_factors(
     return {path: 0.0 if level < frozen_below else decay ** (head - level) for path, level in found.items()}
 
 
-def from_settings(
-    settings: Optimizer, steps_per_epoch: int, factors: Mapping[str, float]
-) -> tuple[Callable, optax.GradientTransformation]:
-    """Step -> rate, and the optimiser, of a recipe. `factors` multiply the rate, by parameter path."""
+def rates_of(settings: Optimizer, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """A recipe's learning rate: (steps at which it changes, rate from each of them on), for `schedule`."""
     same: dict[str, Any] = {
         "steps_per_epoch": steps_per_epoch,
         "warmup_steps": settings.lr_warmup_steps,
@@ -176,10 +174,15 @@ def from_settings(
         "decay_epochs": active_decays(settings.lr_decay_epochs, settings.lr_decay_end),
     }
     if settings.lr_warmup == "linear":
-        rate = schedule(*rate_ramp(settings.lr, **same))
-    else:
-        rate = schedule(*rate_stairs(settings.lr, warmup_stair=settings.lr_warmup_stair, **same))
-    return rate, adam(
+        return rate_ramp(settings.lr, **same)
+    return rate_stairs(settings.lr, warmup_stair=settings.lr_warmup_stair, **same)
+
+
+def optimizer_of(
+    settings: Optimizer, rate: Callable, factors: Mapping[str, float]
+) -> optax.GradientTransformation:
+    """A recipe's optimiser at a `rate`, step -> rate, which `factors` multiply by parameter path."""
+    return adam(
         rate,
         b1=settings.adam_b1,
         b2=settings.adam_b2,

@@ -7,7 +7,7 @@ devices that are not there.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +42,13 @@ class Program:
     what: Step
     # (state, rows) -> (state, {loss, grad_norm}); the old state is given up
     step: Callable
+    # the same, to be made a part of a larger program: not compiled, and on one device
+    pure: Callable
+    # the same of (state, rows, numbers), of programs that are `alike` but for their numbers
+    by_numbers: Callable
+    # seed, learning rates, mean and deviation of the features
+    numbers: dict[str, Any]
+    alike: Any
     # shapes, types and placement of the state
     state: Any
     # the same of a batch, over all hosts
@@ -80,7 +87,9 @@ def train_program(
     factors = optim.layer_factors(
         params, levels=model.levels, decay=settings.optimizer.layer_decay, freeze=start.freeze
     )
-    rate, optimizer = optim.from_settings(settings.optimizer, epoch_steps, factors)
+    rates = optim.rates_of(settings.optimizer, epoch_steps)
+    rate = optim.schedule(*rates)
+    optimizer = optim.optimizer_of(settings.optimizer, rate, factors)
     told = loss or objective(settings.objective)
     grid = frame_grid(settings, told, model)
     what = Step(
@@ -100,6 +109,18 @@ def train_program(
     step = functools.partial(
         train_step, graphdef=graphdef, optimizer=optimizer, step=what, forms=layout.kernels
     )
+    rows = batch_shapes(settings, num_classes, layout, what.front_end, grid)
+
+    def by_numbers(state: State, batch: Any, numbers: Mapping[str, Any]) -> Any:
+        heard = dataclasses.replace(what.front_end, mean=numbers["mean"], std=numbers["std"])
+        own_rate = optim.schedule(numbers["starts"], numbers["rates"])
+        return step(
+            state,
+            batch,
+            optimizer=optim.optimizer_of(settings.optimizer, own_rate, factors),
+            step=dataclasses.replace(what, seed=numbers["seed"], front_end=heard),
+        )
+
     return Program(
         layout=layout,
         model=model,
@@ -109,8 +130,24 @@ def train_program(
         what=what,
         step=layout.train(step, state),
         state=placed_shapes(state, layout.shardings(state)),
-        rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout, what.front_end, grid)),
+        rows=layout.abstract_rows(rows),
         grid=grid,
+        pure=step,
+        by_numbers=by_numbers,
+        numbers={
+            "seed": np.int32(run.seed),
+            "starts": rates[0],
+            "rates": rates[1],
+            "mean": np.float32(what.front_end.mean),
+            "std": np.float32(what.front_end.std),
+        },
+        alike=(
+            graphdef,
+            dataclasses.replace(what, seed=0, front_end=what.front_end.with_statistics(0.0, 1.0)),
+            tuple((key, v) for key, v in vars(settings.optimizer).items() if not key.startswith("lr")),
+            tuple(factors.items()),
+            tuple((key, value.shape) for key, value in rows.items()),
+        ),
     )
 
 

@@ -37,7 +37,7 @@ class Step:
     objective: Objective
     augment: Augment = dataclasses.field(default_factory=Augment)
     rows: tuple[Augmentation, ...] = ()
-    seed: int = 0
+    seed: int | Int[Array, ""] = 0
     accumulate: int = 1
     ema: float = 0.0
     # parameter paths without a gradient
