@@ -97,6 +97,9 @@ class Data:
     train: tuple[str, ...] = ("train",)
     # splits evaluated after each epoch
     eval: tuple[str, ...] = ("test",)
+    # to choose settings by: one of so many parts of the training clips is held out in the place of `eval`,
+    # and nothing else is evaluated; 0: none
+    inside: int = setting(0, least=0)
     # splits evaluated once, at the end, with the best weights by `eval`
     test: tuple[str, ...] = ()
     # a table of other labels for the training clips, by id (datasets/relabel.py); empty: their own
@@ -332,6 +335,8 @@ class Settings:
         optimizer, averages = self.optimizer, self.averages
         _one_of("dataset.kind", self.data.kind, ("log_mel", "waveform"))
         _one_of("dataset.channels", self.data.channels, ("mean", "first", "loudest"))
+        if self.data.inside == 1:
+            raise InputError("config.dataset.inside is 1: wanted 0, or a number of parts from 2 on")
         _one_of("sampling", self.run.sampling, ("shuffle", "balanced", "round_robin"))
         _one_of("mixup_of", self.run.mixup_of, ("sounds", "features"))
         _one_of("parallel", self.run.parallel, ("jit", "pmap"))

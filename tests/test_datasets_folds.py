@@ -1,14 +1,17 @@
 """Who is held out: what belongs together stays on one side, classes are spread, one naming is one split."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import tried
-from sound_trees import class_tree, write_rows
+from sound_trees import class_tree, write_rows, write_wav
 
 from ast_jax.datasets import folder
-from ast_jax.datasets.folds import folded, group_called
+from ast_jax.datasets.folds import folded, group_called, held_inside
+from ast_jax.datasets.prepare import prepare
 from ast_jax.errors import InputError
 from ast_jax.recipes import recipe
 
@@ -98,3 +101,45 @@ def test_a_recipe_names_folds_and_groups():
     assert (config.dataset.train, config.dataset.eval) == (("fold1", "fold3"), ("fold2",))
     assert dict(config.dataset.options) == {"folds": 3, "group": "_([a-z]+)_"}
     assert dict(recipe("folder").dataset.options) == {}
+
+
+@pytest.mark.parametrize("by", ["column", "pattern", "nothing"])
+def test_a_part_of_the_training_clips_is_held_out_with_what_belongs_to_it(tmp_path, by):
+    """Eleven clips of six speakers; the test split is left alone."""
+    names = [f"{n:02}_{who}.wav" for n, who in enumerate(["ann", "bob", "cid", "dan", "eve", "fay"] * 2)]
+    for n, name in enumerate(names):
+        split = "test" if n == 11 else "train"
+        write_wav(tmp_path / "sounds" / split / "ab"[n % 4 // 2] / name, 1600 + 160 * n, seed=n)
+    rows = [["file", "labels", "split", "group"]]
+    for n, name in enumerate(names):
+        path = f"{'test' if n == 11 else 'train'}/{'ab'[n % 4 // 2]}/{name}"
+        rows.append([path, "ab"[n % 4 // 2], path.split("/")[0], name[3:6] if by == "column" else ""])
+    source = write_rows(tmp_path / "sounds/t.csv", rows)
+    if by == "pattern":
+        # without splits in the table: a pattern makes them itself
+        source = write_rows(tmp_path / "sounds/t.csv", [row[:2] for row in rows])
+    options = {"group": r"_([a-z]+)\."} if by == "pattern" else {}
+    whole = prepare("folder", source_dir=source, data_dir=tmp_path / "data", options=options, progress=False)
+    parts = 2
+    ours = held_inside(whole, ["train"], parts)
+    assert set(whole.splits) == {"train", "test"}
+    inside = {split: ours.ids(split) for split in ("inside_train", "inside_eval")}
+    assert sorted([*inside["inside_train"], *inside["inside_eval"]]) == sorted(whole.ids("train"))
+    if by != "nothing":
+        owners = {split: {id[3:6] for id in ids} for split, ids in inside.items()}
+        assert not owners["inside_train"] & owners["inside_eval"]
+    else:
+        assert abs(len(inside["inside_train"]) - len(inside["inside_eval"])) <= 1
+    stored = {example["id"]: example for example in whole.source("train")}
+    for split, ids in inside.items():
+        source = ours.source(split)
+        assert len(source) == len(ids) == ours.num_examples(split)
+        for place, example in enumerate(pickle.loads(pickle.dumps(source))):
+            assert example["id"] == ids[place]
+            np.testing.assert_array_equal(example["fbank"], stored[ids[place]]["fbank"])
+            np.testing.assert_array_equal(ours.label_sets(split)[place], stored[ids[place]]["labels"])
+            assert ours.num_samples(split)[place] == 1600 + 160 * int(ids[place][:2])
+        assert ours.class_counts(split).sum() == len(ids)
+        assert ours.statistics(split) == whole.statistics("train")
+    with pytest.raises(InputError, match=r"50 folds of \d+ groups"):
+        held_inside(whole, ["train"], 50)

@@ -15,10 +15,11 @@ from ast_jax.settings import Optimizer
 from ast_jax.training.optim import (
     active_decays,
     adam,
-    from_settings,
     layer_factors,
+    optimizer_of,
     rate_ramp,
     rate_stairs,
+    rates_of,
     schedule,
 )
 
@@ -235,8 +236,9 @@ def test_a_recipe_gets_the_rate_and_the_optimiser_it_asks_for():
         lr=0.3, lr_warmup_steps=4, lr_warmup_stair=2, lr_decay=0.5, lr_decay_epochs=(2, 3), lr_decay_end=3,
         adam_b1=0.5, adam_b2=0.7, adam_eps=0.1, weight_decay=0.2, clip_norm=0.9,
     )  # fmt: skip
-    rate, ours = from_settings(settings, 5, {"a": 1.0, "b": 0.5})
-    linear, _ = from_settings(dataclasses.replace(settings, lr_warmup="linear"), 5, {"a": 1.0})
+    rate = schedule(*rates_of(settings, 5))
+    ours = optimizer_of(settings, rate, {"a": 1.0, "b": 0.5})
+    linear = schedule(*rates_of(dataclasses.replace(settings, lr_warmup="linear"), 5))
     steps, halved = np.arange(15), np.where(np.arange(15) >= 5, 0.5, 1)
     stairs = np.where(steps < 2, 0, np.where(steps < 4, 0.15, 0.3))
     np.testing.assert_allclose(rate(jnp.asarray(steps)), stairs * halved, rtol=1e-6)

@@ -7,8 +7,12 @@ from typing import Annotated, Any
 import numpy as np
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.sweep import Together, markdown, spread, sweep, write
+from ast_jax.commands.sweep import Together, Tune, markdown, spread, sweep, write
+from ast_jax.commands.tune import tuned
 from ast_jax.recipes import Recipe
+
+# What a summary says of epochs that the runs have in common.
+MEAN_CURVE = ("epochs", "best", "mean_curve", "curves")
 
 
 def crossval(
@@ -21,6 +25,7 @@ def crossval(
     ] = 1,
     devices: Annotated[tuple[str, ...], Flag("CUDA devices to run folds on side by side, by commas")] = (),
     together: Together = 1,
+    tune: Tune = 0,
 ) -> None:
     """Cross-validation: runs what is missing, prints the table, writes crossval.json, .md and .png.
 
@@ -29,7 +34,8 @@ def crossval(
     Each fold and seed is a run of its own in WORKDIR/fold<k>-seed<s>, so the same command again goes on
     where it stopped. With several devices, folds run side by side, one process a device
     (CUDA_VISIBLE_DEVICES). With --together=5 five of the runs are one program on one device: small models
-    train faster so, and figures stay as they are.
+    train faster so, and figures stay as they are. With --tune=N each run has rate, freezing and epochs of the
+    best of N trials inside its own training folds.
     """
     config = recipe.with_word("fold", folds[0]).config()
     members = {
@@ -39,9 +45,19 @@ def crossval(
     }
     named = {f"fold{fold}-seed{seed}": member for (fold, seed), member in members.items()}
     chosen = [device for device in devices if device]
+    if tune:
+        named = {
+            name: tuned(member, workdir / name, tune, together=together) for name, member in named.items()
+        }
     if not all(sweep(named, workdir, devices=chosen, together=together).values()):
         return  # another host has them
     runs = {member: evaluations(workdir / name) for member, name in zip(members, named, strict=True)}
+    if tune:  # each ends at an epoch of its own: there is no mean curve, and no best epoch of it
+        summary = summarise({member: rows[-1:] for member, rows in runs.items()}, metric=config.metric)
+        summary = {key: value for key, value in summary.items() if not key.startswith(MEAN_CURVE)}
+        write(workdir, "crossval", summary, table(summary))
+        print(table(summary))
+        return
     summary = summarise(runs, metric=config.metric)
     write(workdir, "crossval", summary, table(summary))
     draw(summary, workdir / "crossval.png")
@@ -91,7 +107,10 @@ def table(summary: dict[str, Any]) -> str:
     percent = summary["metric"] == "accuracy"
     show = lambda v: "-" if v is None else f"{100 * v:.2f} %" if percent else f"{v:.4f}"
     rows, means = [], []
-    for which, title in (("last", f"last epoch ({summary['epochs']})"), ("best", "best epoch of the mean")):
+    titles = {"last": "last epoch, tuned"}
+    if "best" in summary:
+        titles = {"last": f"last epoch ({summary['epochs']})", "best": "best epoch of the mean"}
+    for which, title in titles.items():
         for i, (seed, values) in enumerate(zip(summary["seeds"], summary[which], strict=True)):
             chosen = f", epoch {summary['best_epoch'][i]}" if which == "best" else ""
             cells = map(show, [*values, float(np.mean(values))])

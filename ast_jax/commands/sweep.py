@@ -1,6 +1,5 @@
 """Several runs of one recipe that differ in seed, fold or row of an ablation; and their tables."""
 
-import functools
 import json
 import os
 import signal
@@ -17,6 +16,9 @@ from ast_jax.errors import Diverged, InputError
 from ast_jax.recipes import Recipe
 
 Together = Annotated[int, Flag("runs that are trained at once, as one program on one device", least=1)]
+Tune = Annotated[
+    int, Flag("trials of rate, freezing and epochs inside the training clips, at least 2; 0: none", most=64)
+]
 DIVERGED = 3  # the exit status of a run whose loss broke
 
 
@@ -33,18 +35,9 @@ def sweep(
         InputError: a mistake in any member's recipe, before anything runs; or failures, after the others ran.
         Diverged: every one of the failures is a loss that broke.
     """
-    if devices and together > 1:
-        raise InputError("--devices and --together: runs are one a device, or several as one program")
-    for recipe in members.values():
-        recipe.config()
-    run: Any = _in_turn
-    if devices:
-        run = functools.partial(_side_by_side, devices=devices)
-    elif together > 1:
-        run = functools.partial(_at_once, together=together)
     results: dict[str, Any] = {}
     failed: dict[str, tuple[int, str]] = {}  # status and reason
-    for name, outcome in run(members, workdir):
+    for name, outcome in outcomes(members, workdir, devices=devices, together=together):
         if isinstance(outcome, tuple):
             failed[name] = outcome
         else:
@@ -54,6 +47,24 @@ def sweep(
         reasons = "; ".join(f"{name}: {reason}" for name, (_, reason) in failed.items())
         raise kind(f"{len(failed)} of {len(members)} runs failed ({reasons}); the others are done and kept")
     return {name: results[name] for name in members}
+
+
+def outcomes(
+    members: Mapping[str, Recipe], workdir: Path, *, devices: Sequence[str] = (), together: int = 1
+) -> Iterable[tuple[str, Any]]:
+    """Each member's results, or the exit status and the reason of its failure, as they end. Raises
+    InputError as `sweep` does before anything runs.
+    """
+    if devices and together > 1:
+        raise InputError("--devices and --together: runs are one a device, or several as one program")
+    for recipe in members.values():
+        recipe.config()
+    if devices:
+        yield from _side_by_side(members, workdir, devices)
+    elif together > 1:
+        yield from _at_once(members, workdir, together)
+    else:
+        yield from _in_turn(members, workdir)
 
 
 def _in_turn(members: Mapping[str, Recipe], workdir: Path) -> Iterable[tuple[str, Any]]:

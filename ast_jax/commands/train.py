@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.sweep import Together
+from ast_jax.commands.sweep import Together, Tune
 from ast_jax.errors import InputError
 from ast_jax.recipes import Recipe
 
@@ -18,6 +18,7 @@ def train(
         int | None, Flag("runs with config.seed, config.seed + 1, ...", least=1, most=1000)
     ] = None,
     together: Together = 1,
+    tune: Tune = 0,
     coordinator_address: Annotated[
         str | None,
         Flag(
@@ -38,7 +39,8 @@ def train(
 
     `python -m ast_jax.main` is its other name. The same command again goes on where a stopped run stood.
     With --seeds=N the recipe is run N times, in WORKDIR/seed<s>, and their mean and spread are reported;
-    with --together=K so many of these runs at once, as one program.
+    with --together=K so many of these runs at once, as one program. With --tune=N rate, freezing and epochs
+    are those of the best of N short trials inside the training clips (WORKDIR/tune).
     Exit status: 0 done, 2 bad input, 3 the loss diverged, 70 a fault of the program, 130 interrupted by
     Ctrl-C, 143 stopped by SIGTERM after saving.
     """
@@ -54,6 +56,12 @@ def train(
         process_id=process_id,
         heartbeat_timeout_seconds=heartbeat_timeout_seconds,
     )
+    if tune:
+        from ast_jax.commands.tune import tuned
+
+        if seeds or hosts.joined():
+            raise InputError("--tune is for one run on one host: tune first, then run its settings")
+        config = tuned(recipe, workdir, tune, together=together).config()
     if seeds:
         from ast_jax.commands.seeds import table, train_seeds
 

@@ -5,10 +5,10 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ast_jax.datasets.folds import folded, group_called, held_out
-from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.listing import Clip, Listing, relative_to, source_root
 from ast_jax.datasets.scanning import (
     is_audio,
     read_class_labels,
@@ -106,7 +106,11 @@ def list_clips(
         splits.setdefault(row.split or "train", []).append(Clip(id, row.path, labels))
     if multi_label is None:
         multi_label = any(len(row.labels) != 1 for row in rows)
-    notes = {"told": told} if (told := _told(left_out)) else {}
+    notes: dict[str, Any] = {"told": told} if (told := _told(left_out)) else {}
+    if group or all(row.group for row in rows):
+        base = source_root(source_dir)
+        owned = zip(rows, _groups(rows, root, group), strict=True)
+        notes["groups"] = {printable(relative_to(row.path, base)): whose for row, whose in owned}
     return Listing("folder", names, multi_label, splits, notes, left_out=[*left_out])
 
 

@@ -1,12 +1,15 @@
-"""Who is held out: a share of each class, or folds that keep what belongs together on one side."""
+"""Who is held out: a share of each class, or folds that keep what belongs together on one side; before a set
+is prepared, and inside its training clips.
+"""
 
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError, printable
 
 
@@ -63,6 +66,33 @@ def folded(groups: Sequence[str], labels: Sequence[Sequence[str]], count: int) -
         for i in members[group]:
             folds[i] = best + 1
     return folds
+
+
+# The splits of `held_inside`.
+INSIDE_TRAIN, INSIDE_EVAL = "inside_train", "inside_eval"
+
+
+def held_inside(prepared: PreparedSet, splits: Sequence[str], parts: int) -> PreparedSet:
+    """The set with the clips of `splits` in two more: one of so many parts, INSIDE_EVAL, and the others.
+
+    As even over classes as `folded` makes them; pieces of one file, and files of one group where the set's
+    notes say whose they are, are on one side. Raises InputError for fewer groups than parts.
+    """
+    names = prepared.label_names
+    labels = [[names[label] for label in own] for own in prepared.label_sets(splits)]
+    folds = np.array(folded(_owners(prepared, splits), labels, parts))
+    return prepared.with_parts(
+        splits, {INSIDE_TRAIN: np.flatnonzero(folds > 1), INSIDE_EVAL: np.flatnonzero(folds == 1)}
+    )
+
+
+def _owners(prepared: PreparedSet, splits: Sequence[str]) -> list[str]:
+    """Whose each clip is: its group's, its file's where there is none, its own where that is not known."""
+    paths, ids = list(prepared.file_digests()), prepared.ids(splits)
+    groups: Mapping[str, str] = prepared.metadata["notes"].get("groups", {})
+    places = [place for split in splits for place in prepared.files(split)] if paths else [-1] * len(ids)
+    files = [paths[place] if place >= 0 else id for place, id in zip(places, ids, strict=True)]
+    return [groups.get(printable(file), file) for file in files]
 
 
 def group_called(path: str, pattern: str) -> str:

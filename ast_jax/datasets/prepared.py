@@ -45,7 +45,7 @@ class ClipSource:
     It can be pickled and shared by threads. `source[i]` is {'id': str, 'fbank': float16 [T, F] or 'waveform':
     int16 [S], 'labels': int64 [K]}, arrays read-only. `labels`, one array an example, take the place of the
     stored ones; `events`, likewise, are beside them: 'events' [n, 3], onset and offset in seconds and label,
-    where they are known.
+    where they are known. `chosen` are the positions of the examples there are, all of them by default.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class ClipSource:
         splits: Sequence[str],
         labels: Sequence[np.ndarray] | None = None,
         events: Sequence[np.ndarray | None] | None = None,
+        chosen: np.ndarray | None = None,
     ):
         self._directory, self._splits, self._labels = os.fspath(directory), tuple(splits), labels
-        self._events = events
+        self._events, self._chosen = events, chosen
         self._close()
 
     def _close(self) -> None:
@@ -77,24 +78,25 @@ class ClipSource:
 
     def __len__(self) -> int:
         self._open()
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         parts, i = self._parts or self._open(), index.__index__()
-        if not 0 <= i < self._ends[-1]:
-            raise IndexError(f"example {i} of {self._ends[-1]}")
-        part = int(np.searchsorted(self._ends, i, side="right"))
-        example = parts[part][i - (int(self._ends[part - 1]) if part else 0)]
+        if not 0 <= i < len(self):
+            raise IndexError(f"example {i} of {len(self)}")
+        place = i if self._chosen is None else int(self._chosen[i])
+        part = int(np.searchsorted(self._ends, place, side="right"))
+        example = parts[part][place - (int(self._ends[part - 1]) if part else 0)]
         labels = example["labels"] if self._labels is None else self._labels[i]
         events = None if self._events is None else self._events[i]
         own = {} if events is None else {"events": events}
         return {**example, "id": example["id"].decode(), "labels": labels, **own}
 
     def __getstate__(self):
-        return self._directory, self._splits, self._labels, self._events
+        return self._directory, self._splits, self._labels, self._events, self._chosen
 
     def __setstate__(self, state):
-        self._directory, self._splits, self._labels, self._events = state
+        self._directory, self._splits, self._labels, self._events, self._chosen = state
         self._close()
 
     def __repr__(self) -> str:
@@ -123,6 +125,8 @@ class PreparedSet:
         self.splits: tuple[str, ...] = tuple(self.metadata["splits"])
         self._clips: dict[str, np.ndarray] = {}
         self._relabelled = False
+        # by the name of a split that is made of others': these, and positions among their examples
+        self._parts: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
         self._front_end: FrontEnd | None = None
         # When it was prepared and what became of its sounds since, where whoever opened it has compared them.
         self.told = ""
@@ -154,8 +158,10 @@ class PreparedSet:
 
     def source(self, splits: str | Sequence[str]) -> ClipSource:
         """The examples of `splits`, one split after the other, each in the order of its listing."""
-        labels = self.label_sets(splits) if self._relabelled else None
-        return ClipSource(self.directory, self._known(splits), labels, self.events(splits))
+        known = self._known(splits)
+        labels = self.label_sets(splits) if self._relabelled or known[0] in self._parts else None
+        stored, chosen = self._parts.get(known[0], (known, None))
+        return ClipSource(self.directory, stored, labels, self.events(splits), chosen)
 
     def events(self, splits: str | Sequence[str]) -> list[np.ndarray | None] | None:
         """Each example's events [n, 3] (onset and offset in seconds, label), in the order of
@@ -163,6 +169,13 @@ class PreparedSet:
         """
         found: list[np.ndarray | None] = []
         for split in self._known(splits):
+            if split in self._parts:
+                stored, positions = self._parts[split]
+                all_events = self.events(stored)
+                if all_events is None:
+                    return None
+                found += [all_events[i] for i in positions]
+                continue
             if f"{split}/events" not in self._columns():
                 return None
             events, known = self._column(split, "events"), self._column(split, "events_known")
@@ -176,12 +189,38 @@ class PreparedSet:
 
         Shards stay as they are.
         """
+        other = self._with_label_sets(labels)
+        other._relabelled = True
+        return other
+
+    def _with_label_sets(self, labels: Mapping[str, Sequence[Any]]) -> "PreparedSet":
         other = copy.copy(self)
-        other._clips, other._relabelled = dict(self._columns()), True
+        other._clips = dict(self._columns())
         for split, sets in labels.items():
             other._clips[f"{split}/labels"] = np.array([label for own in sets for label in own], np.int64)
             other._clips[f"{split}/offsets"] = np.cumsum([0, *map(len, sets)], dtype=np.int64)
         return other
+
+    def with_parts(self, of: Sequence[str], parts: Mapping[str, np.ndarray]) -> "PreparedSet":
+        """The same with more splits: {name: positions among the examples of the splits `of`}. Mean and
+        deviation of each are those of all of `of`. Such a split is read by itself, not beside others.
+        """
+        other, stored = copy.copy(self), self._known(of)
+        other._clips, other._parts = dict(self._columns()), dict(self._parts)
+        other.splits, about = (*self.splits, *parts), dict(self.metadata["splits"])
+        sums = [self._sums(split) for split in stored]
+        whole = {key: sum(each[key] for each in sums) for key in ("count", "sum", "sum_squares")}
+        for name, positions in parts.items():
+            other._parts[name] = stored, positions
+            about[name] = {"num_examples": len(positions), "fbank": whole}
+            for column in ("ids", "files", "num_samples"):
+                if all(f"{split}/{column}" in self._columns() for split in stored):
+                    values = np.concatenate([self._column(split, column) for split in stored])
+                    other._clips[f"{name}/{column}"] = values[positions]
+        other.metadata = {**self.metadata, "splits": about}
+        labels = self.label_sets(of)
+        chosen = {name: [labels[i] for i in positions] for name, positions in parts.items()}
+        return other._with_label_sets(chosen)
 
     def num_examples(self, splits: str | Sequence[str]) -> int:
         return sum(self.metadata["splits"][split]["num_examples"] for split in self._known(splits))
@@ -203,6 +242,8 @@ class PreparedSet:
 
     def _sums(self, split: str) -> dict[str, int | float]:
         """Known since preparing; or, of waveforms for another front end, measured once and kept."""
+        if split in self._parts:
+            return self.metadata["splits"][split]["fbank"]
         told = lambda card: json.dumps(card, sort_keys=True)
         stored = told(self.metadata.get("front_end") or REFERENCE.card())
         if self._front_end is None or told(self._front_end.card()) == stored:

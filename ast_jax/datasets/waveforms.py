@@ -26,7 +26,7 @@ def waveforms(
         return {}
     dataset = prepared.metadata.get("dataset", prepared.name)
     listing = clip_lister(dataset)(source_dir, **prepared.metadata["options"])
-    paths = {clip.id: clip.path for split in splits for clip in listing.splits[split]}
+    paths = {clip.id: clip.path for clip in listing.clips}
     found = {id: _from_file(id, paths, prepared) for id in ids}
     return {id: sound for id, sound in found.items() if sound is not None}
 

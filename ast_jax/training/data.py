@@ -1,10 +1,12 @@
 """A recipe's data: opened, checked against its settings, sampled."""
 
+import dataclasses
 import sys
 from typing import Any
 
 import jax
 
+from ast_jax.datasets import folds
 from ast_jax.datasets.pipeline import (
     Draws,
     FrameGrid,
@@ -50,6 +52,16 @@ def open_data(data: Data, front_end: FrontEnd, beam: BeamRun | None = None) -> P
         alone=jax.process_count() == 1,
         beam=beam,
     )
+
+
+def held_inside(settings: Settings, prepared: PreparedSet) -> tuple[Settings, PreparedSet]:
+    """Both with a part of the training clips in the place of what is evaluated, where the recipe asks so."""
+    data = settings.data
+    if not data.inside:
+        return settings, prepared
+    inside = dataclasses.replace(data, train=(folds.INSIDE_TRAIN,), eval=(folds.INSIDE_EVAL,), test=())
+    found = folds.held_inside(prepared, data.train, data.inside)
+    return dataclasses.replace(settings, data=inside), found
 
 
 def overview(data: Data, prepared: PreparedSet) -> list[str]:

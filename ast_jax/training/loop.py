@@ -105,6 +105,8 @@ def training(
 
         # ---- Data
         prepared = data.open_data(splits, outline.model.front_end)
+        asked, (settings, prepared) = settings, data.held_inside(settings, prepared)
+        splits = settings.data
         data.check(settings, outline.what.objective, prepared)
         if hosts.writes():
             print(*data.overview(splits, prepared), sep="\n", file=sys.stderr)
@@ -144,7 +146,7 @@ def training(
             multi_label=prepared.multi_label,
             channels=splits.channels,
         )
-        workdir.open_workdir(root, settings, card, prepared)
+        workdir.open_workdir(root, asked, card, prepared)
         at_exit.enter_context(workdir.held(root))
         shapes = checkpoint_shapes(settings, program, scores_shape)
         store = at_exit.enter_context(contextlib.closing(Store(root, shapes, keep_last=run.keep_last)))
