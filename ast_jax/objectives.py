@@ -19,7 +19,8 @@ from ast_jax.errors import InputError
 from ast_jax.settings import Objective as ObjectiveSettings
 from ast_jax.tables import look_up
 
-# What a model computed, its "logits" [B, C] among it, and a batch with its "labels" [B, C].
+# What a model computed, its "logits" [B, C] among it, and a batch with its "labels" [B, C]; where some labels
+# are not known also "known" [B, C], 1 for those that are.
 Out = Mapping[str, Any]
 Batch = Mapping[str, Any]
 
@@ -139,12 +140,20 @@ class Objective:
         return self.row.activation
 
     def per_clip(self, out: Out, batch: Batch) -> Float[Array, " B"]:
-        """Each clip's loss, as evaluation reports it: without smoothing or weights."""
-        return self._reduced(self.row.loss(out, batch, self.settings))
+        """Each clip's loss, as evaluation reports it: without smoothing or weights.
+
+        Of a sigmoid the mean over the classes that are known of the clip, 0 where none is; a loss of all
+        classes at once (a softmax, or one without parts by class) is 0 unless all of them are known.
+        """
+        return self._reduced(self.row.loss(out, batch, self.settings), batch.get("known"))
 
     def training(self, out: Out, batch: Batch) -> Float[Array, " B"]:
         """The same with smoothed labels and weighted classes, and with a teacher's scores (`taught` [B, C] in
         the batch) by their share.
+
+        A teacher knows every class. So of a clip of which nothing is known its share of the teacher's part
+        is all there is; and without a teacher nothing, while the clip still counts in a step's mean: what a
+        labelled clip weighs does not depend on which clips are beside it.
 
         Raises InputError: weights of classes for a loss that has no parts by class.
         """
@@ -161,24 +170,26 @@ class Objective:
         if self.pos_weight:
             # Of a soft label, the share that is there weighs more: 1 + label (weight - 1).
             parts = parts * (1 + labels * (jnp.asarray(self.pos_weight)[None] - 1))
-        loss = self._reduced(parts)
+        loss = self._reduced(parts, batch.get("known"))
         if "taught" not in batch:
             return loss
         share, scores = self.settings.teacher_weight, jax.lax.stop_gradient(batch["taught"])
         theirs = self._reduced(self.row.taught(out, {**batch, "labels": scores}, self.settings))
         return share * theirs + (1 - share) * loss
 
-    def _reduced(self, parts: Array) -> Float[Array, " B"]:
-        if parts.ndim == 1:
-            return parts
-        return parts.mean(axis=-1) if self.activation == "sigmoid" else parts.sum(axis=-1)
+    def _reduced(self, parts: Array, known: Array | None = None) -> Float[Array, " B"]:
+        by_class = parts.ndim > 1 and self.activation == "sigmoid"
+        if by_class and known is not None:
+            return (parts * known).sum(axis=-1) / jnp.maximum(known.sum(axis=-1), 1)
+        loss = parts if parts.ndim == 1 else parts.mean(axis=-1) if by_class else parts.sum(axis=-1)
+        return loss if known is None else loss * known.min(axis=-1)
 
 
 def objective(
-    settings: ObjectiveSettings, class_counts: np.ndarray | None = None, clips: int = 0
+    settings: ObjectiveSettings, class_counts: np.ndarray | None = None, clips: int | np.ndarray = 0
 ) -> Objective:
-    """The objective of a recipe. `class_counts` [C] of `clips` training clips decide weights that are to come
-    from counts.
+    """The objective of a recipe. `class_counts` [C] of `clips` training clips (of as many a class, [C], as it
+    is known of) decide weights that are to come from counts.
 
     Raises:
         InputError: no such loss or activation, or weights that are no numbers above 0 or not one a class.

@@ -15,7 +15,9 @@ Words: multi (several labels a clip: sigmoid and BCE instead of softmax and CE);
 (with pretrained: AST-tiny at stride 16 for CPU cores; from scratch the model is for CPUs already). Keys:
 seconds (the model's length; longer clips are cut at their end, shorter ones padded), default 5; fold=K and
 folds=N (train on the others of N folds, 5 by default, test on fold K); group=PATTERN (a regular expression of
-the files' paths: what belongs together, a speaker or a site, stays on one side); model=cnn6, cnn10, cnn14,
+the files' paths: what belongs together, a speaker or a site, stays on one side); unlabelled=DIR (a
+directory of sounds without labels, however deep, from which a teacher teaches beside the labelled ones, see
+docs/recipes.md); model=cnn6, cnn10, cnn14,
 psla_b0, psla, ced_tiny, ced_mini, ced_small, ced, passt, beats or eat, another model, with its own optimiser
 and augmentation:
 
@@ -32,15 +34,17 @@ from ast_jax.config import base, hold_out, suffix_options, tagger
 
 
 def get_config(suffix: str = ""):
-    keys = {"seconds": 5.0, "model": "ast", "fold": 0, "folds": 5, "group": ""}
+    keys = {"seconds": 5.0, "model": "ast", "fold": 0, "folds": 5, "group": "", "unlabelled": ""}
     options = suffix_options(suffix, words=("multi", "cpu", "pretrained"), keys=keys)
     fold, folds = options["fold"], options["folds"]
     # what is not asked for is not said: sets prepared without it are found again
-    asked = {"folds": folds if fold else 0, "group": options["group"]}
+    asked = {"folds": folds if fold else 0, **{key: options[key] for key in ("group", "unlabelled")}}
     config = base(**{key: value for key, value in asked.items() if value})
     config.dataset.name = "folder"
     if fold:
         hold_out(config, fold, folds=folds)
+    if options["unlabelled"]:
+        config.dataset.train += ("unlabelled",)
     # whole patches at stride 16, at least the length
     config.num_frames = round(100 * options["seconds"] / 16 + 0.5) * 16
     config.freq_mask, config.time_mask = 24, config.num_frames // 5

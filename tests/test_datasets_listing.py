@@ -46,6 +46,18 @@ def test_a_split_without_clips_is_left_out():
         ([Clip("1", "/a.wav", (0, 1))], {}, "2 labels, one wanted"),
         ([Clip("1", "/a.wav", ())], {}, "0 labels, one wanted"),
         ([Clip("1", "/a.wav", (0,))], {"label_names": ["a", "a"]}, "a label name occurs twice"),
+        (
+            [Clip("1", "/a.wav", (0,))],
+            {"known": {"1": (1,)}, "multi_label": True},
+            "labels \\[0\\], of which nothing",
+        ),
+        ([Clip("1", "/a.wav", (0,))], {"known": {"1": (0, 2)}, "multi_label": True}, "of 2 classes"),
+        ([Clip("1", "/a.wav", ())], {"known": {"2": ()}}, "0 labels, one wanted in a single-label set$"),
+        (
+            [Clip("1", "/a.wav", (0,))],
+            {"known": {"1": (0,)}},
+            "1 labels, one wanted .* none and nothing known",
+        ),
         ([], {"splits": {"fold-1": [Clip("1", "/a.wav", (0,))]}}, "split 'fold-1'"),
         ([], {"splits": {"all": [Clip("1", "/a.wav", (0,))]}}, "split 'all'"),
     ],
@@ -79,6 +91,18 @@ def test_the_fingerprint_changes_with_what_the_shards_depend_on(tmp_path):
     write_wav(tmp_path / "two.wav", 4001)
     names.append(set_name(listing(*clips), tmp_path, Extraction()))
     assert len(set(names)) == len(names)
+
+
+def test_what_is_known_joins_the_fingerprint_only_where_it_is_said(tmp_path):
+    clip, bare = Clip("one", str(write_wav(tmp_path / "one.wav")), (0,)), Clip("two", "/two.wav", ())
+    name = lambda *clips, **changes: set_name(listing(*clips, **changes), tmp_path, Extraction())
+    assert name(clip) == name(clip, known=None)
+    several = {"multi_label": True}
+    known = [{}, {"one": [0]}, {"one": [0, 1]}, {"one": [0], "two": ()}]
+    names = [name(clip, bare, **several), *(name(clip, bare, **several, known=each) for each in known)]
+    assert len(set(names)) == len(names)
+    assert name(clip, bare, **several, known={"one": [1, 0, 1]}) == names[3]
+    assert len(listing(clip, bare, known={"two": ()}).clips) == 2
 
 
 def test_the_fingerprint_survives_a_move_of_the_source(tmp_path):

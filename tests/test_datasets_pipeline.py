@@ -361,6 +361,27 @@ def test_labels_add_up_by_their_shares(own, other, labels):
     assert got["labels"].dtype == np.float32
 
 
+def test_a_mixed_label_is_known_where_it_is_of_both():
+    def clip(*known):
+        return {
+            "fbank": np.ones((4, 128), np.float16),
+            "labels": np.array([0]),
+            "known": np.array(known, bool),
+        }
+
+    shape = {"kind": "log_mel", "num_frames": 10, "num_classes": 3, "partly": True}
+    own = {**clip(1, 1, 0), "index": 0}
+    assert fit(own, **shape)["known"].tolist() == [1, 1, 0]
+    # there is a partner wherever clips are mixed as features; at a share of 1 nothing of it is heard
+    for share, known in ((0.25, [1, 0, 0]), (1.0, [1, 1, 0])):
+        got = fit({**own, "share": share, "partner": clip(1, 0, 1)}, **shape)
+        assert got["known"].tolist() == known
+        assert got["known"].dtype == np.float32
+    whole = {key: value for key, value in own.items() if key != "known"}
+    assert fit(whole, **shape)["known"].tolist() == [1, 1, 1]
+    assert "known" not in fit(own, **{**shape, "partly": False})
+
+
 class Sounds(Clips):
     """The clips as waveforms, of 500 to 2500 samples."""
 

@@ -8,6 +8,7 @@ import pytest
 from sound_trees import write_wav
 
 from ast_jax.datasets.listing import Clip, Listing
+from ast_jax.datasets.prepare import prepare
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.datasets.registry import DATASETS
 from ast_jax.errors import InputError
@@ -68,6 +69,39 @@ def test_label_sets_and_counts_need_no_shards(prepared):
         == [1, 1, 1]
         == prepared.metadata["splits"]["test"]["class_counts"]
     )
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory) -> PreparedSet:
+    """Nine classes, more than a byte: clips known in part, as a whole and not at all; the last is cut."""
+    root = tmp_path_factory.mktemp("partly")
+    paths = [str(write_wav(root / f"{i}.wav", 3300 if i == 3 else 1600, seed=i)) for i in range(5)]
+    labels = [(8,), (0, 3), (), (1,), (2,)]
+    clips = [Clip(str(i), path, own) for i, (path, own) in enumerate(zip(paths, labels, strict=True))]
+    known = {"0": (8, 0), "2": (), "3": [1, 7]}
+    whole = Listing("folder", "abcdefghi", True, {"train": clips[:4], "test": clips[4:]}, known=known)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, "given", lambda source_dir: whole)
+        return prepare("given", source_dir=root, data_dir=root / "d", options={"cut_s": 0.1}, progress=False)
+
+
+def test_what_is_known_of_each_example_is_kept(partly):
+    rows = [{8, 0}, set(range(9)), set(), {1, 7}, {1, 7}]  # 3 in two pieces, the rest is too short for one
+    assert partly.ids("train") == ["0", "1", "2", "3@0", "3@0.1"]
+    assert [set(np.flatnonzero(row)) for row in partly.known("train")] == rows
+    assert partly.known("test") is None
+    assert partly.known(["test", "train"]).shape == (6, 9)
+    assert partly.known_counts(["test", "train"]).tolist() == [3, 4, 2, 2, 2, 2, 2, 4, 3]
+    assert partly.known_counts("test").tolist() == [1] * 9
+    source = pickle.loads(pickle.dumps(partly.source(["test", "train"])))
+    assert [set(np.flatnonzero(example["known"])) for example in source] == [set(range(9)), *rows]
+    assert "known" not in partly.source("test")[0]
+
+
+def test_new_labels_make_a_clip_known_where_they_are_said_of_it(partly):
+    other = partly.with_labels({"train": [(8,), (0, 3), (4,), (1,), (1,)]}, {"train": [2]})
+    assert other.known("train").sum(axis=1).tolist() == [2, 9, 9, 2, 2]
+    assert partly.known("train").sum(axis=1).tolist() == [2, 9, 0, 2, 2]
 
 
 @pytest.mark.parametrize("splits", [["train"], ["test", "train"]])

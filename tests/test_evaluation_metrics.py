@@ -216,6 +216,67 @@ LABELS_MISSED = metrics.Metric(
 )
 
 
+def partly_known(scores, targets, seed: int = 5):
+    """Targets of which a third is not known, of clip 0 nothing and of clips 1 to 9 everything."""
+    unknown = np.random.default_rng(seed).random(targets.shape) < 1 / 3
+    unknown[0], unknown[1:10] = True, False
+    return np.where(unknown, np.nan, targets), ~unknown
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+@pytest.mark.parametrize("kind", ["plain", "rounded", "half"])
+def test_figures_of_a_class_are_scikit_learns_of_the_pairs_that_are_known(kind):
+    scores, targets = drawn(11, 300, 70, kind=kind)
+    targets, known = partly_known(scores, targets)
+    scored = metrics.Scored(scores, targets)
+    rows = metrics.per_class(scores, targets, [str(c) for c in range(70)])
+    decisions = []
+    for c, row in enumerate(rows):
+        true, own = targets[known[:, c], c] > 0, scores[known[:, c], c]
+        assert scored.average_precision[c] == pytest.approx(sk.average_precision_score(true, own), abs=EXACT)
+        assert scored.roc_auc[c] == pytest.approx(sk.roc_auc_score(true, own), abs=EXACT)
+        assert scored.f1[c] == pytest.approx(best_f1_by_trial(true, own), abs=EXACT)
+        assert scored.f1[c] == pytest.approx(sk.f1_score(true, own >= scored.thresholds[c]), abs=EXACT)
+        assert row["positives"] == true.sum()
+        decisions.append((true, own >= scored.thresholds[c]))
+    true, found = (np.concatenate(each) for each in zip(*decisions, strict=True))
+    assert scored.micro_f1 == pytest.approx(sk.f1_score(true, found), abs=EXACT)
+
+
+def test_what_asks_for_the_top_class_is_of_clips_known_as_a_whole():
+    scores, targets = drawn(12, 200, 7)
+    targets, known = partly_known(scores, targets)
+    whole = known.all(axis=1)
+    names = [str(c) for c in range(7)]
+    got, of = metrics.summary(scores, targets), metrics.summary(scores[whole], targets[whole])
+    assert 9 <= whole.sum() < 200
+    for name in ("accuracy", "top5", "lwlrap"):
+        assert got[name] == of[name]
+    assert got["num_examples"] == 200
+    recalls = [
+        [row["accuracy"] for row in metrics.per_class(*each, names)]
+        for each in ((scores, targets), (scores[whole], targets[whole]))
+    ]
+    assert recalls[0] == recalls[1]
+
+
+def test_nothing_known_has_no_figure_and_no_interval():
+    scores = drawn(13, 20, 6)[0]
+    nothing = np.full(scores.shape, np.nan, np.float32)
+    figures = metrics.summary(scores, nothing)
+    assert all(np.isnan(figures[name]) for name in metrics.METRICS)
+    assert np.isnan(metrics.interval_of(scores, nothing, "mAP")).all()
+
+
+def test_an_interval_is_drawn_from_what_is_known():
+    scores, targets = drawn(14, 400, 3)
+    low, high = metrics.interval_of(scores, partly_known(scores, targets)[0], "mAP")
+    own = metrics.mean_average_precision(scores, partly_known(scores, targets)[0])
+    assert low < own < high
+    narrow = metrics.interval_of(scores, targets, "mAP")
+    assert high - low > narrow[1] - narrow[0]
+
+
 def test_a_metric_of_the_users_own():
     scores, targets = drawn(3, 100, 4)
     name = "test_evaluation_metrics:LABELS_MISSED"

@@ -78,6 +78,16 @@ def test_an_ensemble_is_the_mean_of_its_members_scores_and_losses(saved):
     assert mean.ids == saved.ids
 
 
+def test_members_that_do_not_know_the_same_are_an_ensemble(saved):
+    targets = saved.targets.copy()
+    targets[::3, 2] = np.nan
+    one, other = (dataclasses.replace(saved, targets=targets.copy()) for _ in range(2))
+    np.testing.assert_array_equal(Predictions.mean([one, other]).targets, targets)
+    other.targets[1, 2] = np.nan
+    with pytest.raises(InputError, match="different clips or labels"):
+        Predictions.mean([one, other])
+
+
 OTHERS = [{"ids": [f"other{i}" for i in range(50)]}, {"targets": np.ones((50, 7), np.float32)}]
 
 

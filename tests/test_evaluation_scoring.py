@@ -52,6 +52,25 @@ def test_rows_that_fill_a_batch_are_left_out_of_scores_and_loss():
     assert found.loss == pytest.approx(3.0)
 
 
+def test_a_clip_of_which_nothing_is_known_has_no_part_in_the_loss(graph, logits):
+    what = objective(Objective())
+    known = jnp.float32([[1, 0, 1], [0, 0, 0]])
+    batch = {
+        "fbank": jax.random.normal(jax.random.key(0), (2, 32, 128)).astype(jnp.float16),
+        "length": jnp.full(2, 32),
+        "labels": jnp.float32([[1, 0, 0], [0, 0, 0]]),
+        "known": known,
+        "mask": jnp.ones(2),
+    }
+    step = {"graphdef": graph[0], "front_end": Kaldi(), "activation": "sigmoid", "loss": what.per_clip}
+    scored = eval_step(graph[1], batch, **step)
+    found = joined(iter([scored]), ["a", "b"])
+    np.testing.assert_array_equal(found.targets, [[1, np.nan, 0], [np.nan, np.nan, np.nan]])
+    assert found.loss == pytest.approx(float(scored["loss"][0]))
+    assert found.loss > 0
+    assert np.isnan(joined(iter([{**scored, "mask": jnp.float32([0, 1])}]), ["b"]).loss)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_devices_are_given_the_next_batches_before_one_is_read(count):
     begun = []

@@ -192,6 +192,72 @@ def test_weights_from_counts_wait_for_the_counts():
     assert objective(Objective(class_weights="counts", pos_weight="counts")).class_weights == ()
 
 
+# ---- Labels that are not known
+
+KNOWN = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])
+THREE = np.array([[1.5, -0.5, 3.0], [-2.0, 0.5, 1.0], [0.3, 0.2, -1.0]])
+TRUE = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
+def with_known(y, known=KNOWN, **more) -> tuple[dict, dict]:
+    out, batch = given(THREE, y)
+    return out, batch | {key: jnp.float32(value) for key, value in {"known": known, **more}.items()}
+
+
+def test_a_clips_loss_is_the_mean_over_what_is_known_of_it():
+    """Three clips by hand: two classes known, one, none; weights of classes and of labels that are there."""
+    each = parts(THREE, TRUE)
+    wanted = [(each[0, 0] + each[0, 1]) / 2, each[1, 1], 0]
+    np.testing.assert_allclose(objective(Objective()).per_clip(*with_known(TRUE)), wanted, rtol=1e-5)
+    weighed = objective(Objective(class_weights="2,3,5", pos_weight="7,11,13"))
+    wanted = [(2 * 7 * each[0, 0] + 3 * each[0, 1]) / 2, 3 * 11 * each[1, 1], 0]
+    np.testing.assert_allclose(weighed.training(*with_known(TRUE)), wanted, rtol=1e-5)
+    whole = objective(Objective()).training(*with_known(TRUE, np.ones((3, 3))))
+    np.testing.assert_allclose(whole, objective(Objective()).training(*given(THREE, TRUE)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", OBJECTIVES)
+def test_what_is_not_known_has_no_say_and_no_gradient(loss):
+    """Whatever label stands there; a loss of all classes at once wants all of them known."""
+    what = objective(Objective(loss=loss, label_smoothing=0.1))
+    known = np.array([[1, 1, 1], [0, 1, 0], [0, 0, 0]])
+
+    def total(z, y):
+        out, batch = with_known(y, known)
+        return what.training(out | {"logits": z}, batch).sum()
+
+    other = np.where(known > 0, TRUE, 1 - TRUE)
+    z = jnp.float32(THREE)
+    (value, slope), (again, same) = (jax.value_and_grad(total)(z, y) for y in (TRUE, other))
+    assert value == again > 0
+    np.testing.assert_array_equal(slope, same)
+    counts = known if what.activation == "sigmoid" else known.min(axis=1, keepdims=True) * np.ones(3)
+    assert not np.asarray(slope)[counts == 0].any()
+    assert np.asarray(slope)[0].all()
+
+
+def test_a_teacher_speaks_of_what_is_not_known_too():
+    """Of a clip without labels its part at its share is all; others have both."""
+    scores = np.random.default_rng(2).uniform(0.1, 0.9, (3, 3))
+    what = objective(Objective(teacher="a", teacher_weight=0.75))
+    theirs, own = direct("soft_bce", THREE, scores), parts(THREE, TRUE)
+    labels = np.array([own[0, :2].mean(), own[1, 1], 0])
+    got = what.training(*with_known(TRUE, taught=scores))
+    np.testing.assert_allclose(got, 0.75 * theirs + 0.25 * labels, rtol=1e-5)
+
+
+def test_a_loss_without_parts_by_class_is_of_clips_that_are_known_as_a_whole(monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "one", objectives.Row(lambda out, batch, _: out["logits"].sum(axis=-1)))
+    known = np.array([[1, 1, 1], [0, 1, 0], [0, 0, 0]])
+    got = objective(Objective(loss="one")).per_clip(*with_known(TRUE, known))
+    np.testing.assert_allclose(got, [4.0, 0, 0], rtol=1e-6)
+
+
+def test_labels_that_are_there_weigh_against_those_known_to_be_absent():
+    what = objective(Objective(pos_weight="counts"), np.array([5, 1, 0]), np.array([20, 2, 0]))
+    assert what.pos_weight == pytest.approx((15 / 5, 1, 1))
+
+
 # ---- Names
 
 

@@ -24,6 +24,8 @@ SPLIT_NAME = re.compile(
     r"train(ing)?|valid(ation)?|val|dev(elopment)?|test(ing)?|eval(uation)?|hold[ _-]?out|fold[ _-]?\d+"
 )
 LAYOUTS = ("class", "split/class")
+# the split of clips of which nothing is known
+UNLABELLED = "unlabelled"
 Names = Sequence[str] | str | os.PathLike
 
 
@@ -55,6 +57,7 @@ def list_clips(
     layout: str | None = None,
     folds: int | None = None,
     group: str | None = None,
+    unlabelled: str | os.PathLike | None = None,
 ) -> Listing:
     """Reads one of these layouts:
 
@@ -74,7 +77,12 @@ def list_clips(
     `train`. Where clips belong together (a speaker's, a site's, a day's), a column `group` of a table says
     so, or `group`, a regular expression of their paths, and all of one group are on one side. With `folds`
     the splits are fold1, fold2, ... of these. `multi_label` is true if any clip has other than one label,
-    unless it is given. Raises InputError for anything that does not fit.
+    unless it is given.
+
+    `unlabelled` is a directory of sounds, however deep, of which nothing is known: the split `unlabelled`,
+    from which a teacher can teach. Files among them that are clips with labels are left out and told.
+
+    Raises InputError for anything that does not fit.
     """
     source = Path(source_dir)
     if not source.exists():
@@ -106,12 +114,36 @@ def list_clips(
         splits.setdefault(row.split or "train", []).append(Clip(id, row.path, labels))
     if multi_label is None:
         multi_label = any(len(row.labels) != 1 for row in rows)
-    notes: dict[str, Any] = {"told": told} if (told := _told(left_out)) else {}
+    told, known = _told(left_out), None
+    if unlabelled:
+        bare, besides = _without_labels(Path(unlabelled), {row.path for row in rows})
+        if UNLABELLED in splits:
+            raise InputError(f"{source} has a split {UNLABELLED} of its own: call it otherwise")
+        splits[UNLABELLED], known = bare, {clip.id: () for clip in bare}
+        told += [
+            f"{len(bare)} sounds of {printable(os.fspath(unlabelled))} without labels, split {UNLABELLED}"
+        ]
+        told += [f"{len(besides)} sounds of it left out, for they are clips with labels"] * bool(besides)
+        left_out += besides
+    notes: dict[str, Any] = {"told": told} if told else {}
     if group or all(row.group for row in rows):
         base = source_root(source_dir)
         owned = zip(rows, _groups(rows, root, group), strict=True)
         notes["groups"] = {printable(relative_to(row.path, base)): whose for row, whose in owned}
-    return Listing("folder", names, multi_label, splits, notes, left_out=[*left_out])
+    return Listing("folder", names, multi_label, splits, notes, left_out=[*left_out], known=known)
+
+
+def _without_labels(directory: Path, labelled: set[str]) -> tuple[list[Clip], list[_LeftOut]]:
+    if not directory.is_dir():
+        raise InputError(f"unlabelled: no directory {directory}: give one that holds sounds")
+    found, taken = scan(directory), {os.path.realpath(path) for path in labelled}
+    paths = [path for path in found.sounds if os.path.realpath(path) not in taken]
+    if not paths:
+        raise InputError(f"unlabelled: no sounds in {directory} beside those that have labels")
+    ids = [f"{UNLABELLED}/{id}" for id in short_ids(paths, directory)]
+    clips = [Clip(id, path, ()) for id, path in zip(ids, paths, strict=True)]
+    twice = sorted({*found.sounds} - {*paths})
+    return clips, [_LeftOut(path, "labelled", "a clip with labels by itself") for path in twice]
 
 
 def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[_LeftOut]]:

@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fsencode
 from pathlib import Path
@@ -27,6 +27,8 @@ class _Split:
     # (example, onset, offset, label) of each event; examples of which events are known
     events: list[tuple[int, float, float, int]] = field(default_factory=list)
     known: list[bool] = field(default_factory=list)
+    # the classes judged of each example; None: all of them
+    judged: list[Sequence[int] | None] = field(default_factory=list)
     cells: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -67,6 +69,8 @@ class Ledger:
         for record in outcome:
             self.add(split, record, self._file_of[clip.path])
             self._add_events(split, clip, record)
+            if self.listing.known is not None:
+                self.splits[split].judged.append(self.listing.known.get(clip.id))
         return outcome
 
     def _add_events(self, split: str, clip: Clip, record: Record) -> None:
@@ -179,7 +183,16 @@ class Ledger:
             if self.listing.events is not None:
                 columns[f"{split}/events"] = np.array(books.events, np.float64).reshape(-1, 4)
                 columns[f"{split}/events_known"] = np.array(books.known, bool)
+            if self.listing.known is not None:
+                columns[f"{split}/known"] = self._packed(books.judged)
         return columns
+
+    def _packed(self, judged: Sequence[Sequence[int] | None]) -> np.ndarray:
+        """A bit for each example and class: whether it is known if the class is there."""
+        known = np.zeros((len(judged), len(self.listing.label_names)), bool)
+        for row, classes in zip(known, judged, strict=True):
+            row[slice(None) if classes is None else list(classes)] = True
+        return np.packbits(known, axis=1)
 
     def write_skipped(self, path: Path) -> None:
         """A row for each clip that could not be read, then one for each that was heard though its file says

@@ -30,10 +30,12 @@ class Listing:
     `left_out` holds (path, reason, detail) of files that are nobody's fault, such as a text file in a class's
     folder: they are listed in skipped.csv but do not count towards `max_skipped`. `notes` goes into the
     metadata as it is. `events` has, by a clip's id, (onset, offset, label) in seconds of each event in it,
-    where that is known; a clip that is not there has labels alone.
+    where that is known; a clip that is not there has labels alone. `known` has, by a clip's id, the classes
+    that were judged of it: of the others nobody said whether they are there. A clip that is not there is
+    known as a whole; one with () has no label of any kind, also in a single-label set.
 
-    Raises InputError for no clips, two clips of one id, a label out of range, several labels in a
-    single-label set.
+    Raises InputError for no clips, two clips of one id, a label out of range or not among the classes that
+    were judged, several labels in a single-label set.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Listing:
     notes: dict[str, Any] = field(default_factory=dict)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
     events: Mapping[str, Sequence[tuple[float, float, int]]] | None = None
+    known: Mapping[str, Sequence[int]] | None = None
 
     def __post_init__(self):
         self.label_names = tuple(self.label_names)
@@ -51,6 +54,8 @@ class Listing:
             for split, clips in self.splits.items()
             if clips
         }
+        if self.known is not None:
+            self.known = {id: tuple(sorted(set(classes))) for id, classes in self.known.items()}
         _check(self)
 
     @property
@@ -75,6 +80,8 @@ class Listing:
                 row: tuple = (split, clip.id, relative_to(clip.path, root), held, clip.labels)
                 if self.events is not None:
                     row += (self.events.get(clip.id),)
+                if self.known is not None:
+                    row += ("known", self.known.get(clip.id))
                 digest.update(f"{row}\n".encode())
         return digest.hexdigest()[:12]
 
@@ -96,13 +103,19 @@ def _check(listing: Listing) -> None:
                     f"{listing.name}: two clips are called {clip.id!r}: {seen[clip.id]} and {clip.path}"
                 )
             seen[clip.id] = clip.path
-            if any(not 0 <= label < len(listing.label_names) for label in clip.labels):
+            known = None if listing.known is None else listing.known.get(clip.id)
+            if any(not 0 <= label < len(listing.label_names) for label in (*clip.labels, *(known or ()))):
                 raise InputError(
                     f"{listing.name}: {clip.id}: labels {clip.labels} of {len(listing.label_names)} classes"
                 )
-            if not listing.multi_label and len(clip.labels) != 1:
+            if known is not None and (strange := set(clip.labels) - set(known)):
+                raise InputError(
+                    f"{listing.name}: {clip.id}: labels {sorted(strange)}, of which nothing is known"
+                )
+            if not listing.multi_label and (known or len(clip.labels) != (known is None)):
                 raise InputError(
                     f"{listing.name}: {clip.id}: {len(clip.labels)} labels, one wanted in a single-label set"
+                    + ("" if known is None else ", or none and nothing known")
                 )
 
 

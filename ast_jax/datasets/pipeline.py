@@ -7,7 +7,8 @@ A batch holds `fbank` float16 [B, T, F] or `waveform` int16 [B, S], and for both
 (position in the sampled stream: the key of everything random about this example) and `mask` float32 [B] (0 on
 rows that only fill the batch); `waveform` batches also hold `num_samples` int32 [B]. With mixup there are
 `share` float32 [B], each clip's share in the mix (1: not mixed), and `partner` and `partner_length`
-(and `partner_samples`), of the clip to mix in; `labels` are mixed already.
+(and `partner_samples`), of the clip to mix in; `labels` are mixed already. Where labels of a set may be
+unknown there is `known` float32 [B, C], 1 where it is known whether the class is there.
 """
 
 import dataclasses
@@ -235,11 +236,13 @@ def fit(
     num_classes: int,
     front_end: FrontEnd = REFERENCE,
     grid: FrameGrid | None = None,
+    partly: bool = False,
 ) -> Batch:
     """One example at the static shape: padded or cut at its end, labels as 0/1 [C].
 
     With `grid` also `frames` [t, C], the same for each step of time, and `frames_known` [t], 0 where that is
-    not known, or past the end. An empty example is masked out.
+    not known, or past the end. Where labels are known `partly` also `known` [C]; a mixed label is known where
+    it is of both. An empty example is masked out.
     """
     labels = _hot(example, num_classes)
     batch: Batch = {
@@ -260,6 +263,9 @@ def fit(
     partner = example.get("partner", {})
     share = np.array(example.get("share", 1.0), np.float32)
     batch["labels"] = labels if share == 1 else share * labels + (1 - share) * _hot(partner, num_classes)
+    if partly:
+        mixed_in = _known(partner, num_classes) if share < 1 else 1
+        batch["known"] = _known(example, num_classes) * mixed_in
     if grid is not None:
         batch["frames"], batch["frames_known"] = _frames(example, num_classes, grid)
         reached = grid.first_s + grid.step_s * np.arange(grid.num) < front_end.seconds(int(batch["length"]))
@@ -297,6 +303,10 @@ def _hot(example: dict[str, Any], num_classes: int) -> np.ndarray:
     return hot
 
 
+def _known(example: dict[str, Any], num_classes: int) -> np.ndarray:
+    return np.asarray(example.get("known", np.ones(num_classes)), np.float32)
+
+
 def _pad(
     array: np.ndarray | None, *, shape: tuple[int, ...], dtype: Any, padding: float = 0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -320,6 +330,7 @@ def batches(
     num_classes: int,
     front_end: FrontEnd = REFERENCE,
     grid: FrameGrid | None = None,
+    partly: bool = False,
     start_step: int = 0,
     num_threads: int = 4,
 ) -> Generator[Batch, None, None]:
@@ -327,7 +338,13 @@ def batches(
     import grain
 
     fitted = functools.partial(
-        fit, kind=kind, num_frames=num_frames, num_classes=num_classes, front_end=front_end, grid=grid
+        fit,
+        kind=kind,
+        num_frames=num_frames,
+        num_classes=num_classes,
+        front_end=front_end,
+        grid=grid,
+        partly=partly,
     )
     dataset = grain.MapDataset.source(stream).map(fitted).batch(batch_size, drop_remainder=False)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)

@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from ast_jax import system
 from ast_jax.datasets.extract import from_int16, identity, sums
@@ -45,7 +45,8 @@ class ClipSource:
     It can be pickled and shared by threads. `source[i]` is {'id': str, 'fbank': float16 [T, F] or 'waveform':
     int16 [S], 'labels': int64 [K]}, arrays read-only. `labels`, one array an example, take the place of the
     stored ones; `events`, likewise, are beside them: 'events' [n, 3], onset and offset in seconds and label,
-    where they are known. `chosen` are the positions of the examples there are, all of them by default.
+    where they are known; so is `known`: 'known' bool [C], for which classes it is known if they are there.
+    `chosen` are the positions of the examples there are, all of them by default.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class ClipSource:
         splits: Sequence[str],
         labels: Sequence[np.ndarray] | None = None,
         events: Sequence[np.ndarray | None] | None = None,
+        known: Bool[np.ndarray, "N C"] | None = None,
         chosen: np.ndarray | None = None,
     ):
         self._directory, self._splits, self._labels = os.fspath(directory), tuple(splits), labels
-        self._events, self._chosen = events, chosen
+        self._events, self._known, self._chosen = events, known, chosen
         self._close()
 
     def _close(self) -> None:
@@ -90,13 +92,14 @@ class ClipSource:
         labels = example["labels"] if self._labels is None else self._labels[i]
         events = None if self._events is None else self._events[i]
         own = {} if events is None else {"events": events}
+        own |= {} if self._known is None else {"known": self._known[i]}
         return {**example, "id": example["id"].decode(), "labels": labels, **own}
 
     def __getstate__(self):
-        return self._directory, self._splits, self._labels, self._events, self._chosen
+        return self._directory, self._splits, self._labels, self._events, self._known, self._chosen
 
     def __setstate__(self, state):
-        self._directory, self._splits, self._labels, self._events, self._chosen = state
+        self._directory, self._splits, self._labels, self._events, self._known, self._chosen = state
         self._close()
 
     def __repr__(self) -> str:
@@ -158,17 +161,17 @@ class PreparedSet:
 
     def source(self, splits: str | Sequence[str]) -> ClipSource:
         """The examples of `splits`, one split after the other, each in the order of its listing."""
-        known = self._known(splits)
-        labels = self.label_sets(splits) if self._relabelled or known[0] in self._parts else None
-        stored, chosen = self._parts.get(known[0], (known, None))
-        return ClipSource(self.directory, stored, labels, self.events(splits), chosen)
+        named = self._named(splits)
+        labels = self.label_sets(splits) if self._relabelled or named[0] in self._parts else None
+        stored, chosen = self._parts.get(named[0], (named, None))
+        return ClipSource(self.directory, stored, labels, self.events(splits), self.known(splits), chosen)
 
     def events(self, splits: str | Sequence[str]) -> list[np.ndarray | None] | None:
         """Each example's events [n, 3] (onset and offset in seconds, label), in the order of
         `source(splits)`; None for one of which they are not known, and for a set without any.
         """
         found: list[np.ndarray | None] = []
-        for split in self._known(splits):
+        for split in self._named(splits):
             if split in self._parts:
                 stored, positions = self._parts[split]
                 all_events = self.events(stored)
@@ -184,10 +187,32 @@ class PreparedSet:
             found += [own if sure else None for own, sure in zip(pieces, known.tolist(), strict=True)]
         return found
 
-    def with_labels(self, labels: Mapping[str, Sequence[Sequence[int]]]) -> "PreparedSet":
+    def known(self, splits: str | Sequence[str]) -> Bool[np.ndarray, "N C"] | None:
+        """Of each example, in the order of `source(splits)`, of which classes it is known whether they are
+        there; None where everything is known of all of them.
+        """
+        columns = [f"{split}/known" for split in self._named(splits)]
+        if not any(column in self._columns() for column in columns):
+            return None
+        packed = np.concatenate([self._columns()[column] for column in columns])
+        known = np.unpackbits(packed, axis=1, count=len(self.label_names)).astype(bool)
+        return None if known.all() else known
+
+    def known_counts(self, splits: str | Sequence[str]) -> Int64[np.ndarray, " C"]:
+        """Of how many examples it is known whether they have each label."""
+        known = self.known(splits)
+        if known is None:
+            return np.full(len(self.label_names), self.num_examples(splits), np.int64)
+        return known.sum(axis=0, dtype=np.int64)
+
+    def with_labels(
+        self,
+        labels: Mapping[str, Sequence[Sequence[int]]],
+        told: Mapping[str, Sequence[int]] | None = None,
+    ) -> "PreparedSet":
         """The same clips with other labels: {split: the labels of each of its clips, in the order of `ids`}.
 
-        Shards stay as they are.
+        `told` has the places of those of which everything is known now. Shards stay as they are.
         """
         other = self._with_label_sets(labels)
         other._relabelled = True
@@ -199,13 +224,18 @@ class PreparedSet:
         for split, sets in labels.items():
             other._clips[f"{split}/labels"] = np.array([label for own in sets for label in own], np.int64)
             other._clips[f"{split}/offsets"] = np.cumsum([0, *map(len, sets)], dtype=np.int64)
+        for split, places in (told or {}).items():
+            if f"{split}/known" in other._clips:
+                packed = other._clips[f"{split}/known"].copy()
+                packed[list(places)] = 255
+                other._clips[f"{split}/known"] = packed
         return other
 
     def with_parts(self, of: Sequence[str], parts: Mapping[str, np.ndarray]) -> "PreparedSet":
         """The same with more splits: {name: positions among the examples of the splits `of`}. Mean and
         deviation of each are those of all of `of`. Such a split is read by itself, not beside others.
         """
-        other, stored = copy.copy(self), self._known(of)
+        other, stored = copy.copy(self), self._named(of)
         other._clips, other._parts = dict(self._columns()), dict(self._parts)
         other.splits, about = (*self.splits, *parts), dict(self.metadata["splits"])
         sums = [self._sums(split) for split in stored]
@@ -213,7 +243,7 @@ class PreparedSet:
         for name, positions in parts.items():
             other._parts[name] = stored, positions
             about[name] = {"num_examples": len(positions), "fbank": whole}
-            for column in ("ids", "files", "num_samples"):
+            for column in ("ids", "files", "num_samples", "known"):
                 if all(f"{split}/{column}" in self._columns() for split in stored):
                     values = np.concatenate([self._column(split, column) for split in stored])
                     other._clips[f"{name}/{column}"] = values[positions]
@@ -223,11 +253,11 @@ class PreparedSet:
         return other._with_label_sets(chosen)
 
     def num_examples(self, splits: str | Sequence[str]) -> int:
-        return sum(self.metadata["splits"][split]["num_examples"] for split in self._known(splits))
+        return sum(self.metadata["splits"][split]["num_examples"] for split in self._named(splits))
 
     def class_counts(self, splits: str | Sequence[str]) -> Int64[np.ndarray, " C"]:
         """How many examples carry each label."""
-        labels = np.concatenate([self._column(split, "labels") for split in self._known(splits)])
+        labels = np.concatenate([self._column(split, "labels") for split in self._named(splits)])
         return np.bincount(labels, minlength=len(self.label_names)).astype(np.int64)
 
     def statistics(self, splits: str | Sequence[str]) -> tuple[float, float]:
@@ -235,7 +265,7 @@ class PreparedSet:
 
         To nine decimals, so that the same clips give the same figures however splits group the sums.
         """
-        parts = [self._sums(split) for split in self._known(splits)]
+        parts = [self._sums(split) for split in self._named(splits)]
         count, total, squares = (sum(part[key] for part in parts) for key in ("count", "sum", "sum_squares"))
         mean = total / count
         return round(mean, 9), round(float(np.sqrt(max(squares / count - mean**2, 0.0))), 9)
@@ -272,13 +302,13 @@ class PreparedSet:
     def label_sets(self, splits: str | Sequence[str]) -> list[np.ndarray]:
         """Each example's labels, int64 [K], in the order of `source(splits)`."""
         sets: list[np.ndarray] = []
-        for split in self._known(splits):
+        for split in self._named(splits):
             sets += np.split(self._column(split, "labels"), self._column(split, "offsets")[1:-1])
         return sets
 
     def ids(self, splits: str | Sequence[str]) -> list[str]:
         """Each example's id, in the order of `source(splits)`."""
-        return [i.decode() for split in self._known(splits) for i in self._column(split, "ids").tolist()]
+        return [i.decode() for split in self._named(splits) for i in self._column(split, "ids").tolist()]
 
     def file_digests(self) -> dict[str, str]:
         """{path below metadata's `source`, whole elsewhere: digest} of the files it was made from.
@@ -299,9 +329,9 @@ class PreparedSet:
 
     def num_samples(self, splits: str | Sequence[str]) -> Int64[np.ndarray, " N"]:
         """Each example's length in samples at the front end's rate, in the order of `source(splits)`."""
-        return np.concatenate([self._column(split, "num_samples") for split in self._known(splits)])
+        return np.concatenate([self._column(split, "num_samples") for split in self._named(splits)])
 
-    def _known(self, splits: str | Sequence[str]) -> tuple[str, ...]:
+    def _named(self, splits: str | Sequence[str]) -> tuple[str, ...]:
         splits = (splits,) if isinstance(splits, str) else tuple(splits)
         unknown = [split for split in splits if split not in self.splits]
         if unknown or not splits:

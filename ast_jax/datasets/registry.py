@@ -29,6 +29,7 @@ DATASETS = {
     "vggsound": "ast_jax.datasets.vggsound:list_clips",
     "tau_scenes": "ast_jax.datasets.tau_scenes:list_clips",
     "crema_d": "ast_jax.datasets.crema_d:list_clips",
+    "openmic": "ast_jax.datasets.openmic:list_clips",
     "synthetic": "ast_jax.datasets.synthetic:list_clips",
 }
 

@@ -34,7 +34,8 @@ def relabelled(
 ) -> tuple[PreparedSet, dict[str, int]]:
     """The set with the table's labels on the clips of `splits`, and counts.
 
-    These are: changed, same, not_in_table, not_in_set. A clip that the table does not have keeps its labels.
+    These are: changed, same, not_in_table, not_in_set. A clip that the table does not have keeps its labels
+    and what is known of it; of one that it has, everything is known.
     A row without a clip is counted where clips vanish (AudioSet), elsewhere it is an error. Raises InputError
     for it, for a table that names none of the clips, an unknown label, and other than one label in a
     single-label set.
@@ -67,7 +68,8 @@ def relabelled(
         "not_in_table": len(pairs) - len(known),
         "not_in_set": len(rows) - len(known),
     }
-    return prepared.with_labels(new), counts
+    told = {split: [i for i, id in enumerate(ids[split]) if id in labels] for split in splits}
+    return prepared.with_labels(new, told), counts
 
 
 def _read(path: Path) -> Rows:

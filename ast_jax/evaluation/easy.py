@@ -41,12 +41,17 @@ def easy(
     - `logistic_regression` on mean and deviation over time of each mel bin, its strength chosen inside the
       training clips (of more than 64 classes `least_squares` in its place).
 
+    Both are of the clips of which anything is known, class by class of those of which it is known whether
+    they have it; where there is none on one side, there are no figures.
+
     Figures are those of the table of metrics and `metric`. `train_clips` and `clips` say how many clips that
     was: at most `most` of each, drawn by a fixed seed; `seconds` are QUANTILES of training clips' lengths,
     and `on_both_sides` the ids of clips held out that are as good as a training clip, and of those.
     """
     own, held = described(prepared, train, most), described(prepared, held_out, most)
     y, held_y = own.labels, held.labels
+    if not len(y) or not len(held_y):
+        return {"train_clips": len(y), "clips": len(held_y)}
     told = ["loss", "num_examples"]  # of no model's loss
 
     def figures(scores: np.ndarray) -> dict[str, Any]:
@@ -60,13 +65,15 @@ def easy(
         "clips": len(held_y),
         "seconds": np.quantile(own.seconds, QUANTILES).round(2).tolist(),
         "on_both_sides": [list(pair) for pair in twins(own, held)],
-        "majority": figures(np.broadcast_to(y.mean(axis=0, dtype=np.float32), held_y.shape).copy()),
+        "majority": figures(np.broadcast_to(_shares(y), held_y.shape).copy()),
         name: figures(fitted),
     }
 
 
 class Described(NamedTuple):
-    """Of some clips: mean and deviation over time of features [N, 2 F], labels as 0 and 1, seconds, ids."""
+    """Of some clips: mean and deviation over time of features [N, 2 F], labels as 0 and 1, NaN where they are
+    not known, seconds, ids.
+    """
 
     vectors: Float[np.ndarray, "N _"]
     labels: Float[np.ndarray, "N C"]
@@ -75,9 +82,9 @@ class Described(NamedTuple):
 
 
 def described(prepared: PreparedSet, splits: Sequence[str], most: int = MOST) -> Described:
-    """Some splits' clips, at most `most` of them."""
-    source, front_end = prepared.source(splits), prepared.front_end
-    chosen = np.arange(len(source))
+    """Some splits' clips, at most `most` of them; those of which nothing is known are passed over."""
+    source, front_end, known = prepared.source(splits), prepared.front_end, prepared.known(splits)
+    chosen = np.arange(len(source)) if known is None else np.flatnonzero(known.any(axis=1))
     if len(chosen) > most:
         chosen = np.sort(np.random.default_rng(0).choice(len(chosen), most, replace=False))
     rows, labels = [], np.zeros((len(chosen), len(prepared.label_names)), np.float32)
@@ -90,9 +97,11 @@ def described(prepared: PreparedSet, splits: Sequence[str], most: int = MOST) ->
             features = front_end.features(from_int16(example["waveform"]))
         rows.append(np.concatenate([features.mean(axis=0), features.std(axis=0)]))
         labels[place, example["labels"]] = 1
+        if known is not None:
+            labels[place, ~known[position]] = np.nan
         seconds[place] = front_end.seconds(len(features))
         ids.append(example["id"])
-    return Described(np.stack(rows), labels, seconds, ids)
+    return Described(np.stack(rows) if rows else np.zeros((0, 0)), labels, seconds, ids)
 
 
 def twins(own: Described, held: Described) -> list[tuple[str, str]]:
@@ -108,12 +117,20 @@ def twins(own: Described, held: Described) -> list[tuple[str, str]]:
     return found
 
 
+def _shares(y: np.ndarray) -> Float[np.ndarray, " C"]:
+    """Of the clips of which it is known, those that have a class; of a class known of none, none."""
+    known = ~np.isnan(y)
+    return np.nansum(y, axis=0, dtype=np.float32) / np.maximum(known.sum(axis=0, dtype=np.float32), 1)
+
+
 def _fitted(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, several: bool) -> Float[np.ndarray, "M C"]:
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
     x, held_x = (x - mean) / deviation, (held_x - mean) / deviation
     if y.shape[1] > MOST_CLASSES:
+        # what is not known of a clip counts as its class's share, which pulls it nowhere
+        apart = np.nan_to_num(y - (shares := _shares(y)))
         own = x.T @ x + len(x) * np.eye(x.shape[1], dtype=np.float32)
-        return (held_x @ np.linalg.solve(own, x.T @ (y - y.mean(axis=0))) + y.mean(axis=0)).clip(0, 1)
+        return (held_x @ np.linalg.solve(own, x.T @ apart) + shares).clip(0, 1)
     # a fifth of the training clips chooses the strength
     inside = np.arange(len(x)) % 5 > 0
     if inside.all() or len(x) < 10:
@@ -121,7 +138,7 @@ def _fitted(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, several: bool) -> 
     loss = {}
     for strength in STRENGTHS:
         p = np.clip(_scores(x[inside], y[inside], x[~inside], several, strength), 1e-6, 1 - 1e-6)
-        loss[strength] = -(y[~inside] * np.log(p) + (1 - y[~inside]) * np.log(1 - p)).mean()
+        loss[strength] = -np.nanmean(y[~inside] * np.log(p) + (1 - y[~inside]) * np.log(1 - p))
     return _scores(x, y, held_x, several, min(loss, key=lambda key: loss[key]))
 
 
@@ -130,23 +147,25 @@ def _scores(
 ) -> Float[np.ndarray, "M C"]:
     from sklearn.linear_model import LogisticRegression
 
-    def fit(target: np.ndarray) -> np.ndarray:
+    def fit(target: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The chance of each value of the target that occurs, by its place among them."""
         with warnings.catch_warnings():
             # close enough for what is easy
             warnings.simplefilter("ignore")
             return LogisticRegression(C=strength, max_iter=300).fit(x, target).predict_proba(held_x)
 
-    scores = np.broadcast_to(y.mean(axis=0), (len(held_x), y.shape[1])).astype(np.float32)
+    scores = np.broadcast_to(_shares(y), (len(held_x), y.shape[1])).astype(np.float32)
     if not several:
         target = y.argmax(axis=1)
         if len(there := np.unique(target)) > 1:
             scores[:] = 0
-            scores[:, there] = fit(target)
+            scores[:, there] = fit(target, x)
         return scores
     for label in range(y.shape[1]):
-        if 0 < y[:, label].sum() < len(y):
-            scores[:, label] = fit(y[:, label] > 0)[:, 1]
+        known = ~np.isnan(y[:, label])
+        own = y[known, label] > 0
+        if own.any() and not own.all():
+            scores[:, label] = fit(own, x[known])[:, 1]
     return scores
 
 
@@ -184,7 +203,9 @@ def lengths(found: dict[str, Any], heard_s: float) -> list[str]:
 def told(found: dict[str, Any], metric: str) -> str:
     """In a line: what a model has to beat, by one metric."""
     shares = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in answers(found, metric).items()]
-    return f"what is easy, {metric}: {', '.join(shares)}"
+    return (
+        f"what is easy, {metric}: {', '.join(shares) or 'not known, for no clip to learn it from has labels'}"
+    )
 
 
 def answers(found: dict[str, Any], metric: str) -> dict[str, float]:

@@ -4,22 +4,26 @@ Letters: N clips, C classes. NumPy only. Every figure equals scikit-learn's, tie
 which a figure has no meaning is NaN in arrays, None in tables, left out of means and counted. One sort of
 each class's scores does it all: the ranks of the true clips follow by binary search, and true clips are few
 (3 labels of 527 a clip in AudioSet).
+
+A target of NaN is unknown. Figures of a class are of the clips of which it is known whether they have it;
+those that ask which class is on top are of the clips of which everything is known.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from ast_jax.errors import InputError
 from ast_jax.tables import look_up
 
 Scores = Float[np.ndarray, "N C"]
-Targets = Shaped[np.ndarray, "N C"]  # bool, integers or floats; a class is true where its target is above 0
+# bool, integers or floats; a class is true where its target is above 0, and not where it is 0
+Targets = Shaped[np.ndarray, "N C"]
 PerClass = Float[np.ndarray, " C"]
 
 # A block of columns is copied class by class: 64 x 19,185 float32 = 5 MB, so memory stays flat.
@@ -33,9 +37,10 @@ def accuracy(scores: Scores, targets: Targets) -> float:
     With one label a clip this is the ordinary accuracy. With several it is top-1 precision: the reference
     compares argmax(scores) with argmax(targets) there, which knows only the lowest-numbered label of each
     clip, so its figure is lower. The first of equal scores counts; a clip without any label counts as wrong.
-    Raises InputError on shapes or NaN.
+    Raises InputError on shapes or scores that are NaN.
     """
     _check(scores, targets)
+    scores, targets = _whole(scores, targets)
     if not len(scores):
         return float("nan")
     top = scores.argmax(axis=1)
@@ -75,7 +80,7 @@ def d_prime(auc: float) -> float:
 
 class Scored:
     """Scores beside the truth; what several figures need is computed once. Raises InputError on shapes or
-    NaN.
+    scores that are NaN.
 
     `thresholds` [C] decide from which score on a class counts as found; by default each class's best on these
     very clips, which flatters F1: give those of another set where there is one.
@@ -108,7 +113,8 @@ class Scored:
     def found(self) -> np.ndarray:
         """[C, 3] counts: classes found and true, found and untrue, true and not found."""
         found, true = self.scores >= self.thresholds[None], self.targets > 0
-        return np.stack([(found & true).sum(0), (found & ~true).sum(0), (~found & true).sum(0)], axis=1)
+        untrue = self.targets <= 0
+        return np.stack([(found & true).sum(0), (found & untrue).sum(0), (~found & true).sum(0)], axis=1)
 
     @property
     def f1(self) -> PerClass:
@@ -127,10 +133,11 @@ class Scored:
         """Share of clips with a true class among the five best; NaN where there are no more than five
         classes.
         """
-        if not len(self.scores) or self.scores.shape[1] <= _TOP:
+        scores, targets = _whole(self.scores, self.targets)
+        if not len(scores) or scores.shape[1] <= _TOP:
             return float("nan")
-        best = np.argpartition(-self.scores, _TOP - 1, axis=1)[:, :_TOP]
-        return float((np.take_along_axis(self.targets, best, axis=1) > 0).any(axis=1).mean())
+        best = np.argpartition(-scores, _TOP - 1, axis=1)[:, :_TOP]
+        return float((np.take_along_axis(targets, best, axis=1) > 0).any(axis=1).mean())
 
     @property
     def lwlrap(self) -> float:
@@ -138,15 +145,16 @@ class Scored:
         label of each clip, the share of true ones among the classes scored at least as high; NaN without
         labels.
         """
-        clips, labels = np.nonzero(self.targets > 0)
+        scores, targets = _whole(self.scores, self.targets)
+        clips, labels = np.nonzero(targets > 0)
         if not len(clips):
             return float("nan")
         total = 0.0
         # a thousand labels' rows at a time, so that memory stays flat
         for some in np.array_split(np.arange(len(clips)), len(clips) // 1000 + 1):
-            rows = self.scores[clips[some]]
+            rows = scores[clips[some]]
             at_least = rows >= rows[np.arange(len(some)), labels[some]][:, None]
-            true = self.targets[clips[some]] > 0
+            true = targets[clips[some]] > 0
             total += float(((at_least & true).sum(axis=1) / at_least.sum(axis=1)).sum())
         return total / len(clips)
 
@@ -216,7 +224,8 @@ def summary(
 ) -> dict[str, float | int]:
     """Every figure of the table, and the one called `also`.
 
-    'mAP' and 'auc' are means over the classes that have them, 'd_prime' is of the mean AUC.
+    'mAP' and 'auc' are means over the classes that have them, 'd_prime' is of the mean AUC. 'num_examples'
+    counts all clips, also those of which nothing is known.
     'classes_left_out' counts the classes without true clips, 'classes_left_out_of_auc' those without true or
     without untrue ones. Figures that have no meaning are NaN and a perfect AUC makes d' inf: neither is JSON,
     see `for_json`. Raises InputError on shapes or NaN.
@@ -235,9 +244,9 @@ def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> l
     """One row a class, in the order of the labels, ready for JSON: label, ap, auc, d_prime, positives,
     accuracy, f1, threshold.
 
-    'positives' counts true clips; 'accuracy' is the share of them with this class on top (recall); 'f1' is at
-    'threshold', the best on these clips. None = has no meaning, or is infinite (d' of a perfect AUC). Raises
-    InputError when the names do not number C.
+    'positives' counts true clips; 'accuracy' is the share of them with this class on top (recall), of clips
+    of which everything is known; 'f1' is at 'threshold', the best on these clips. None = has no meaning, or
+    is infinite (d' of a perfect AUC). Raises InputError when the names do not number C.
     """
     scored = Scored(scores, targets)
     precision, area = scored.average_precision, scored.roc_auc
@@ -245,13 +254,15 @@ def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> l
         raise InputError(
             f"got {len(label_names)} label names for {len(precision)} classes: give one name a class"
         )
+    positives = (targets > 0).sum(axis=0)
+    scores, targets = _whole(scores, targets)
     true = targets > 0
-    positives = true.sum(axis=0)
     hits = np.zeros(len(precision), np.int64)
     if scores.size:
         top = scores.argmax(axis=1)
         np.add.at(hits, top, true[np.arange(len(top)), top])
-    rows = zip(label_names, precision, area, positives, hits, scored.f1, scored.thresholds, strict=True)
+    recalls = [int(hit) / int(count) if count else None for hit, count in zip(hits, true.sum(0), strict=True)]
+    rows = zip(label_names, precision, area, positives, recalls, scored.f1, scored.thresholds, strict=True)
     return [
         for_json(
             {
@@ -260,12 +271,12 @@ def per_class(scores: Scores, targets: Targets, label_names: Sequence[str]) -> l
                 "auc": float(auc),
                 "d_prime": d_prime(float(auc)),
                 "positives": int(count),
-                "accuracy": int(hit) / int(count) if count else None,
+                "accuracy": recall,
                 "f1": float(f1),
                 "threshold": float(threshold),
             }
         )
-        for label, ap, auc, count, hit, f1, threshold in rows
+        for label, ap, auc, count, recall, f1, threshold in rows
     ]
 
 
@@ -377,9 +388,25 @@ def _check(scores: np.ndarray, targets: np.ndarray) -> None:
         )
 
 
+def known_pairs(targets: Targets) -> Bool[np.ndarray, "N C"] | None:
+    """Where it is known whether a clip has a class; None if everything is."""
+    if not np.isnan(targets.sum(dtype=np.float64)):
+        return None
+    return ~np.isnan(targets)
+
+
+def _whole(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The clips of which everything is known."""
+    known = known_pairs(targets)
+    if known is None:
+        return scores, targets
+    whole = known.all(axis=1)
+    return scores[whole], targets[whole]
+
+
 def _from_one_sort(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """AP, AUC and the threshold of the best F1 of every class, [3, C] float64, from one sort."""
-    num_classes = scores.shape[1]
+    num_classes, known = scores.shape[1], known_pairs(targets)
     figures = np.full((3, num_classes), np.nan)
     for start in range(0, num_classes, _CLASSES_AT_ONCE):
         block = slice(start, start + _CLASSES_AT_ONCE)
@@ -387,8 +414,13 @@ def _from_one_sort(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
         by_class = np.array(scores[:, block].T, dtype=np.result_type(scores.dtype, np.float32), order="C")
         true = np.ascontiguousarray((targets[:, block] > 0).T)
         own = [np.sort(row[chosen]) for row, chosen in zip(by_class, true, strict=True)]
-        by_class.sort(axis=1)
-        figures[:, block] = np.array([_from_ranks(*pair) for pair in zip(by_class, own, strict=True)]).T
+        if known is None:
+            by_class.sort(axis=1)
+            ordered: Iterable[np.ndarray] = by_class
+        else:
+            pairs = zip(by_class, known[:, block].T, strict=True)
+            ordered = [np.sort(row[judged]) for row, judged in pairs]
+        figures[:, block] = np.array([_from_ranks(*pair) for pair in zip(ordered, own, strict=True)]).T
     return figures
 
 

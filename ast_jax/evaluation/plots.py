@@ -182,7 +182,7 @@ def _spectrograms(run: RunFiles, theme: Theme) -> Picture | None:
         all_axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
         for axes, fbank, target in zip(all_axes, shown, run.examples.labels, strict=False):
             image = _spectrogram(axes, fbank, low, high, run.front_end.seconds(len(fbank)))
-            axes.set_title(shortened("; ".join(run.labels_of(target)) or "no label", 42), size=9)
+            axes.set_title(shortened(run.told_of(target), 42), size=9)
             axes.label_outer()
         bar = figure.colorbar(image, ax=all_axes, shrink=min(1.0, 2 / len(shown)), aspect=16, pad=0.02)
         bar.outline.set_visible(False)

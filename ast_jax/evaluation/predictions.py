@@ -18,12 +18,12 @@ from ast_jax.evaluation import metrics
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Scores of every example of a data set, in its order."""
+    """Scores of every example of a data set, in its order; a target of NaN is unknown."""
 
     ids: list[str]
     scores: Float[np.ndarray, "N C"]
     targets: Float[np.ndarray, "N C"]
-    loss: float  # mean over examples, on logits
+    loss: float  # mean over examples of which anything is known, on logits
 
     @property
     def single_label(self) -> bool:
@@ -80,7 +80,7 @@ class Predictions:
         """
         first = members[0]
         for other in members[1:]:
-            if other.ids != first.ids or not np.array_equal(other.targets, first.targets):
+            if other.ids != first.ids or not np.array_equal(other.targets, first.targets, equal_nan=True):
                 raise InputError(
                     "the members of an ensemble were evaluated on different clips or labels "
                     f"({len(first.ids)} and {len(other.ids)} clips): evaluate them on the same splits"

@@ -68,8 +68,9 @@ def mixed_up(run: RunFiles, most: int = 6) -> list[tuple[str, str, int]] | None:
 def clips_shown(stored: Predictions) -> tuple[list[int], list[int]]:
     """Places of the most confident wrong clips and of the most confident right ones, the surest first."""
     top, surest = stored.scores.argmax(axis=1), np.argsort(-stored.scores.max(axis=1), kind="stable")
-    right = stored.targets[np.arange(len(top)), top] > 0
-    wrong_ones, right_ones = ([int(i) for i in surest if right[i] == kind] for kind in (False, True))
+    truth = stored.targets[np.arange(len(top)), top]
+    # of others nobody knows
+    wrong_ones, right_ones = ([int(i) for i in surest if kind[i]] for kind in (truth <= 0, truth > 0))
     return wrong_ones[:CLIPS_SHOWN], right_ones[:CLIPS_SHOWN]
 
 
@@ -88,10 +89,9 @@ def _clip(run: RunFiles, stored: Predictions, index: int) -> dict[str, Any]:
     shown = [first, *(c for c in others if scores[c] >= 0.0005)]  # below that three decimals show nothing
     sound = _sound_of(run, name)
     fbank = _features_of(run, name, sound)
-    # Labels are joined by semicolons, since AudioSet's hold commas.
     return {
         "id": name,
-        "true": "; ".join(run.labels_of(stored.targets[index])) or "no label",
+        "true": run.told_of(stored.targets[index]),
         "heard": "; ".join(f"{run.label(c)} {scores[c]:.3f}" for c in shown),
         "picture": None if fbank is None else spectrogram(run.front_end.picture(fbank)),
         "seconds": 0.0 if fbank is None else run.front_end.seconds(len(fbank)),

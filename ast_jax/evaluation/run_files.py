@@ -70,6 +70,11 @@ class RunFiles:
         """The names of the true classes of one clip."""
         return [self.label(int(i)) for i in np.flatnonzero(target > 0)]
 
+    def told_of(self, target: Shaped[np.ndarray, " C"]) -> str:
+        """The same in words. They are joined by semicolons, since AudioSet's names hold commas."""
+        nothing = "not known" if np.isnan(target).all() else "no label"
+        return "; ".join(self.labels_of(target)) or nothing
+
 
 def read_run(workdir: str | Path) -> RunFiles:
     """Reads the files of `workdir` that a report shows. Raises InputError when there is no such directory."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
@@ -46,14 +47,18 @@ def eval_step(
 
     `columns` says where each class of the data stands among the model's, if not in the same order.
 
-    With them its `labels` and `mask`: on several hosts each of them read only a part of the batch.
+    With them its `labels`, NaN where they are not known, and `mask`: on several hosts each of them read only
+    a part of the batch.
     """
     with kernels.using(forms):
         logits, out = merge(graphdef, variables)(front_end.normalise(features(batch, front_end)))
     logits = logits if columns is None else logits[:, np.array(columns)]
     scores = objectives.activation(activation)(logits)
     scored = {"scores": scores, "loss": loss({**out, "logits": logits}, batch)}
-    return scored | {key: batch[key] for key in ("labels", "mask")}
+    labels = batch["labels"]
+    if "known" in batch:
+        labels = jnp.where(batch["known"] > 0, labels, jnp.nan)
+    return scored | {"labels": labels, "mask": batch["mask"]}
 
 
 class Scorer:
@@ -110,6 +115,7 @@ class Scorer:
             num_frames=self.num_frames,
             num_classes=len(prepared.label_names),
             front_end=self.front_end,
+            partly=prepared.known(splits) is not None,
             num_threads=self.num_threads,
         )
         variables = self.layout.place(dict(variables))
@@ -139,4 +145,7 @@ def joined(outputs: Iterable[Mapping[str, Array]], ids: list[str]) -> Prediction
         real = out.pop("mask") > 0
         kept.append({key: value[real] for key, value in out.items()})
     whole = {key: np.concatenate([out[key] for out in kept]) for key in ("scores", "labels", "loss")}
-    return Predictions(ids, whole["scores"], whole["labels"], float(whole["loss"].mean()))
+    # a clip of which nothing is known has no loss
+    losses = whole["loss"][~np.isnan(whole["labels"]).all(axis=1)]
+    loss = float(losses.mean()) if len(losses) else float("nan")
+    return Predictions(ids, whole["scores"], whole["labels"], loss)

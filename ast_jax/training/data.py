@@ -117,6 +117,32 @@ def check(settings: Settings, objective: Objective, prepared: PreparedSet) -> No
     for splits in (data.train, data.eval, data.test):
         if splits:
             prepared.num_examples(splits)  # raises for a split that is not there
+    _check_known(settings, prepared)
+
+
+def _check_known(settings: Settings, prepared: PreparedSet) -> None:
+    """Raises InputError where clips of which nothing is known could do nothing, or would be all there is."""
+    data = settings.data
+    for key in ("eval", "test"):
+        if (splits := getattr(data, key)) and not prepared.known_counts(splits).any():
+            raise InputError(
+                f"{prepared.name}: no clip of {' + '.join(splits)} has labels: set config.dataset.{key} to "
+                "splits that have, for figures of them"
+            )
+    known = prepared.known(data.train)
+    if known is None or not (bare := int((~known.any(axis=1)).sum())):
+        return
+    told = f"{prepared.name}: {bare} of {len(known)} clips of {' + '.join(data.train)} have no labels"
+    if not settings.objective.teacher:
+        raise InputError(
+            f"{told}, and without a teacher there is nothing to learn from them: set config.teacher, or "
+            "leave their split out of config.dataset.train"
+        )
+    if settings.run.sampling != "shuffle":
+        raise InputError(
+            f"{told}, and config.sampling={settings.run.sampling} draws clips by their labels: set "
+            "config.sampling=shuffle"
+        )
 
 
 def train_stream(settings: Settings, prepared: PreparedSet) -> TrainStream:
@@ -182,4 +208,5 @@ def clip_shape(settings: Settings, prepared: PreparedSet, grid: FrameGrid | None
         "num_frames": settings.run.num_frames,
         "num_classes": len(prepared.label_names),
         "front_end": prepared.front_end,
+        "partly": prepared.known(settings.data.train) is not None,
     }

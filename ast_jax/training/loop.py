@@ -111,15 +111,21 @@ def training(
         if hosts.writes():
             print(*data.overview(splits, prepared), sep="\n", file=sys.stderr)
         stream = data.train_stream(settings, prepared)
-        num_classes, num_clips = len(prepared.label_names), prepared.num_examples(splits.train)
+        num_classes = len(prepared.label_names)
         epoch_steps = data.epoch_steps(settings, prepared)
         total_steps = epoch_steps * run.epochs
 
         # ---- Program
-        loss = objective(settings.objective, prepared.class_counts(splits.train), num_clips)
+        known, counts = prepared.known_counts(splits.train), prepared.class_counts(splits.train)
+        loss = objective(settings.objective, counts, known)
         front_end = data.statistics(splits, prepared, outline.model)
         program = train_program(
-            settings, num_classes, front_end=front_end, loss=loss, epoch_steps=epoch_steps
+            settings,
+            num_classes,
+            front_end=front_end,
+            loss=loss,
+            epoch_steps=epoch_steps,
+            partly=prepared.known(splits.train) is not None,
         )
         layout = program.layout
         teach = teacher_of(settings, program.what, layout, prepared.label_names)

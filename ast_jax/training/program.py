@@ -70,8 +70,9 @@ def train_program(
     front_end: FrontEnd | None = None,
     loss: Objective | None = None,
     epoch_steps: int = 1,
+    partly: bool = False,
 ) -> Program:
-    """The program of a recipe on `devices` (all there are by default).
+    """The program of a recipe on `devices` (all there are by default); labels may be known `partly`.
 
     Memory and speed do not depend on the `front_end`'s statistics, on class weights in `loss`, or on
     `epoch_steps` (which only place the learning rate's decays). Raises InputError for settings that
@@ -109,7 +110,7 @@ def train_program(
     step = functools.partial(
         train_step, graphdef=graphdef, optimizer=optimizer, step=what, forms=layout.kernels
     )
-    rows = batch_shapes(settings, num_classes, layout, what.front_end, grid)
+    rows = batch_shapes(settings, num_classes, layout, what.front_end, grid, partly)
 
     def by_numbers(state: State, batch: Any, numbers: Mapping[str, Any]) -> Any:
         heard = dataclasses.replace(what.front_end, mean=numbers["mean"], std=numbers["std"])
@@ -178,6 +179,7 @@ def batch_shapes(
     layout: Layout,
     front_end: FrontEnd,
     grid: FrameGrid | None = None,
+    partly: bool = False,
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of a batch as the pipeline gives it, filled up to what the devices take."""
     run = settings.run
@@ -189,6 +191,7 @@ def batch_shapes(
         num_classes=num_classes,
         front_end=front_end,
         grid=grid,
+        partly=partly,
     )
     if settings.objective.teacher:
         row["taught"] = np.zeros(num_classes, np.float32)

@@ -197,8 +197,9 @@ def write_examples(workdir: Path, stream: TrainStream, step: Step, **clip_shape)
     rows = [fit(clip, **clip_shape) for clip in clips]
     few = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     fbank = jax.jit(functools.partial(inputs, step=step))(few, np.int32(0))
-    ids = [clip["id"] for clip in clips]
-    np.savez_compressed(workdir / "examples.npz", fbank=np.asarray(fbank), ids=ids, labels=few["labels"])
+    ids, labels = [clip["id"] for clip in clips], few["labels"]
+    labels = np.where(few["known"] > 0, labels, np.nan) if "known" in few else labels
+    np.savez_compressed(workdir / "examples.npz", fbank=np.asarray(fbank), ids=ids, labels=labels)
 
 
 def keep(workdir: Path, name: str, predictions: Predictions) -> dict[str, Any]:
