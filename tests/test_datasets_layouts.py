@@ -392,6 +392,37 @@ def test_a_directory_without_sounds_says_so_and_names_the_table_beside(tmp_path)
         folder.list_clips(tmp_path / "nowhere")
 
 
+# ---- Sounds without labels
+
+
+def test_sounds_without_labels_are_a_split_of_which_nothing_is_known(tmp_path):
+    own = class_tree(tmp_path / "own", {"a": 5, "b": 5})
+    touch(tmp_path / "more", "x.wav", "deep/er/y.flac", "deep/x.wav", "notes.txt")
+    # one that has a label by itself
+    (tmp_path / "more" / "again.wav").symlink_to(own / "a" / "a-00.wav")
+    plain, listing = folder.list_clips(own), folder.list_clips(own, unlabelled=tmp_path / "more")
+    assert {split: listing.splits[split] for split in plain.splits} == plain.splits
+    assert not listing.multi_label
+    ids = [clip.id for clip in listing.splits["unlabelled"]]
+    assert sorted(ids) == ["unlabelled/deep/er/y", "unlabelled/deep/x", "unlabelled/x"]
+    assert listing.known == dict.fromkeys(ids, ())
+    assert not any(clip.labels for clip in listing.splits["unlabelled"])
+    assert "3 sounds of" in listing.notes["told"][0]
+    assert "1 sounds of it left out, for they are clips with labels" in listing.notes["told"]
+    assert ("labelled", "again.wav") in [(why, Path(path).name) for path, why, _ in listing.left_out]
+
+
+def test_a_directory_that_adds_nothing_is_refused(tmp_path):
+    own = class_tree(tmp_path / "own", {"a": 2})
+    with pytest.raises(InputError, match=r"unlabelled: no directory .*nowhere"):
+        folder.list_clips(own, unlabelled=tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"no sounds in .* beside those that have labels"):
+        folder.list_clips(own, unlabelled=own / "a")
+    rows = [("file", "labels", "split"), ("a/a-00.wav", "a", "unlabelled"), ("a/a-01.wav", "a", "train")]
+    with pytest.raises(InputError, match="has a split unlabelled of its own"):
+        folder.list_clips(write_rows(own / "t.csv", rows), unlabelled=touch(tmp_path / "more", "x.wav"))
+
+
 # ---- Directories that may be splits or classes
 
 

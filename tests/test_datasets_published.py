@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from sound_trees import write_rows, write_wav
+import soundfile
+from sound_trees import RATE, noise, write_rows, write_wav
 
-from ast_jax.datasets import crema_d, fsd50k, gtzan, nsynth, tau_scenes, urbansound8k, vggsound
+from ast_jax.datasets import crema_d, fsd50k, gtzan, nsynth, openmic, tau_scenes, urbansound8k, vggsound
 from ast_jax.errors import InputError
 from ast_jax.recipes import parse
 from ast_jax.training.loop import train
@@ -106,6 +107,54 @@ def crema_d_tree(root: Path) -> Path:
     return root
 
 
+def openmic_tree(root: Path) -> Path:
+    """Of each excerpt two instruments are judged, of one that is listed none."""
+    keys = {
+        split: [f"{first}{i}00_3840" for i in range(6)] for split, first in (("train", "00"), ("test", "13"))
+    }
+    rows = [
+        (key, instrument, relevance, 3)
+        for split in keys.values()
+        for i, key in enumerate(split)
+        for instrument, relevance in (("voice", (0.5, 0.49)[i % 2]), (("banjo", "flute")[i % 2], 0.9))
+    ]
+    write_rows(root / openmic.LABELS, [("sample_key", "instrument", "relevance", "num_responses"), *rows])
+    keys["test"].append("138485_1")
+    for split, own in keys.items():
+        write_rows(root / "partitions" / f"split01_{split}.csv", [(key,) for key in own])
+        for seed, key in enumerate(own):
+            path = root / "audio" / key[:3] / f"{key}.ogg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, noise(4000, seed), RATE)
+    return root
+
+
+def test_openmic_tells_what_was_judged_from_what_was_not(tmp_path):
+    listing = openmic.list_clips(openmic_tree(tmp_path))
+    splits = found(listing)
+    assert {split: len(clips) for split, clips in splits.items()} == {"train": 6, "test": 6}
+    assert splits["train"][:2] == [("00000_3840", ["banjo", "voice"]), ("00100_3840", ["flute"])]
+    judged = [[listing.label_names[c] for c in listing.known[key]] for key in ("00000_3840", "00100_3840")]
+    assert judged == [["banjo", "voice"], ["flute", "voice"]]
+    assert listing.splits["test"][0].path == str(tmp_path / "audio" / "130" / "13000_3840.ogg")
+    assert [(Path(path).stem, why) for path, why, _ in listing.left_out] == [("138485_1", "not judged")]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (("a", "kazoo", "1"), "line 2: 'kazoo' is none of the 20 instruments"),
+        (("a", "voice", "yes"), "line 2: relevance is 'yes': wanted a number from 0 to 1"),
+        (("a", "voice", "nan"), "line 2: relevance is 'nan'"),
+    ],
+)
+def test_a_row_that_is_none_of_openmics_is_told(tmp_path, row, said):
+    tree = openmic_tree(tmp_path)
+    write_rows(tree / openmic.LABELS, [("sample_key", "instrument", "relevance"), row])
+    with pytest.raises(InputError, match=said):
+        openmic.list_clips(tree)
+
+
 def test_crema_d_keeps_an_actor_on_one_side(tmp_path):
     listing = crema_d.list_clips(crema_d_tree(tmp_path))
     splits = found(listing)
@@ -168,6 +217,7 @@ def test_tau_scenes_has_the_published_fold(tmp_path):
         (gtzan, "no train_filtered.txt, valid_filtered.txt, test_filtered.txt below it"),
         (vggsound, "no vggsound.csv below"),
         (crema_d, "no sound below .* is called as CREMA-D's are"),
+        (openmic, "no openmic-2018-aggregated-labels.csv in .*: give the directory openmic-2018"),
         (tau_scenes, "no evaluation_setup/fold1_train.csv in"),
     ],
 )
@@ -183,6 +233,7 @@ def test_what_is_missing_is_named(tmp_path, module, said):
         ("gtzan.py", gtzan_tree, gtzan),
         ("tau_scenes.py:seconds=1", tau_tree, tau_scenes),
         ("crema_d.py:fold=2", crema_d_tree, crema_d),
+        ("openmic.py", openmic_tree, openmic),
     ],
 )
 def test_its_recipe_asks_for_splits_that_are_there(tmp_path, spec, tree, module):
@@ -199,6 +250,7 @@ def test_its_recipe_asks_for_splits_that_are_there(tmp_path, spec, tree, module)
         ("urbansound8k.py:cpu,fold=3", urbansound8k_tree),
         ("vggsound.py:cpu", vggsound_tree),
         ("crema_d.py:cpu,fold=2", crema_d_tree),
+        ("openmic.py:cpu", openmic_tree),
     ],
 )
 def test_its_recipe_runs_for_a_step(tmp_path, spec, tree):

@@ -54,6 +54,45 @@ def test_figures_are_the_majoritys_and_a_regressions(prepared):
     assert told(found, "accuracy") == "what is easy, accuracy: majority 0.5000, logistic regression 1.0000"
 
 
+def known_of(prepared, known: dict[str, np.ndarray]):
+    """The same set, of which less is known: {split: bool [N, C]}."""
+    other = prepared.with_labels({})
+    other._clips |= {f"{split}/known": np.packbits(rows, axis=1) for split, rows in known.items()}
+    return other
+
+
+def test_clips_of_which_nothing_is_known_are_passed_over(prepared):
+    rows = np.ones((30, 2), bool)
+    rows[::3] = False
+    found = easy(known_of(prepared, {"train": rows, "test": np.ones((12, 2), bool)}), ("train",), ("test",))
+    assert (found["train_clips"], found["clips"]) == (20, 12)
+    assert found["logistic_regression"]["accuracy"] == 1.0
+    none = np.zeros((30, 2), bool)
+    found = easy(known_of(prepared, {"train": none, "test": rows[:12]}), ("train",), ("test",))
+    assert told(found, "accuracy") == (
+        "what is easy, accuracy: not known, for no clip to learn it from has labels"
+    )
+
+
+@pytest.mark.parametrize("most", [0, 64])
+def test_each_class_is_learned_from_the_clips_of_which_it_is_known(prepared, monkeypatch, most):
+    """Of bright clips alone it is known if they are bright: then there is nothing to tell them from. Of dull
+    ones it is known of half, which is enough."""
+    monkeypatch.setattr("ast_jax.evaluation.easy.MOST_CLASSES", most)
+    bright = np.array([0 in own for own in prepared.label_sets("train")])
+    rows = np.stack([bright, np.arange(30) % 2 == 0], axis=1)
+    other = known_of(prepared, {"train": rows, "test": np.ones((12, 2), bool)})
+    other.multi_label = True
+    own = described(other, ("train",))
+    assert len(own.labels) == rows.any(axis=1).sum()
+    np.testing.assert_array_equal(np.isnan(own.labels), ~rows[rows.any(axis=1)])
+    found = easy(other, ("train",), ("test",))
+    figures = found["least_squares" if most == 0 else "logistic_regression"]
+    # one class at chance, the other told apart
+    assert figures["auc"] == pytest.approx(0.75)
+    assert found["majority"]["auc"] == 0.5
+
+
 def test_described_are_mean_and_deviation_over_time(prepared):
     x, y, seconds, ids = described(prepared, ("test",), most=5)
     assert len(set(ids)) == 5

@@ -21,7 +21,7 @@ from ast_jax.training import data
 )
 def test_an_epoch_of_a_small_set_takes_its_clips_more_than_once(clips, run, steps, draws):
     settings, prepared = Settings(run=Run(batch_size=4, epochs=2, **run)), mock.Mock(spec=PreparedSet)
-    prepared.num_examples.return_value = clips
+    prepared.num_examples.return_value, prepared.known.return_value = clips, None
     prepared.source.return_value = [{"id": str(i)} for i in range(clips)]
     assert data.epoch_steps(settings, prepared) == steps
     stream = data.train_stream(settings, prepared)

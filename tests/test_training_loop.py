@@ -398,6 +398,36 @@ def test_predict_tags_files_and_reports_the_broken_one(whole, sounds, tmp_path, 
     assert os.path.exists(broken)
 
 
+def test_a_student_learns_from_sounds_without_labels(whole, sounds, tmp_path, capfd):
+    """Beside its own; without a teacher that is refused. An epoch has both, evaluation as ever."""
+    for i in range(6):
+        path = tmp_path / "more" / f"deep{i % 2}" / f"{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.random.default_rng(i).normal(0, 0.1, 6000), 16_000)
+    own = {**SETTINGS, "dataset.source_dir": sounds, "dataset.data_dir": tmp_path / "data", "epochs": 1}
+    spec = flags({**own, "mixup": 0.5})
+    spec[0] += f",unlabelled={tmp_path / 'more'}"
+    with pytest.raises(InputError, match=r"6 of 19 clips of train \+ unlabelled have no labels, and without"):
+        train(parse(spec)[0], tmp_path / "run")
+    # a table may say what those are, of one of them or of all
+    table = tmp_path / "said.csv"
+    table.write_text("id,labels\nunlabelled/0,low\n")
+    with pytest.raises(InputError, match="5 of 19 clips of train"):
+        train(parse([*spec, f"--config.dataset.labels={table}"])[0], tmp_path / "run")
+    student = [*spec, f"--config.teacher={whole}"]
+    with pytest.raises(InputError, match=r"config\.sampling=balanced draws clips by their labels"):
+        train(parse([*student, "--config.sampling=balanced"])[0], tmp_path / "run")
+    with pytest.raises(InputError, match=r"no clip of unlabelled has labels: set config\.dataset\.eval"):
+        train(parse([*student, "--config.dataset.eval=unlabelled"])[0], tmp_path / "run")
+    results = train(parse(student)[0], tmp_path / "run")
+    assert results["step"] == 5  # 19 clips in batches of 4
+    assert results["num_examples"] == 5
+    assert results["easy"]["train_clips"] == 13
+    said = capfd.readouterr().err
+    assert "19 to train (train + unlabelled), 5 to eval (test)" in said
+    assert "6 sounds of" in said
+
+
 def test_a_student_learns_from_a_run_and_stops_early(whole, sounds, data_dir, tmp_path, capfd):
     """A rate of 0 never gets better; the same command again finds the run done."""
     changes = {"teacher": str(whole), "lr": 0.0, "epochs": 6, "early_stop": 2}

@@ -120,6 +120,14 @@ def test_the_loss_is_the_mean_over_real_rows(graph, batch, logits):
         np.testing.assert_array_equal(state["params"][path], again["params"][path], err_msg=path)
 
 
+def test_a_batch_of_which_nothing_is_known_moves_nothing(graph, batch):
+    bare = {**batch, "labels": jnp.zeros((4, 4)), "known": jnp.zeros((4, 4))}
+    state, figures = run_steps(graph, bare, PLAIN)
+    assert (float(figures["loss"]), float(figures["grad_norm"])) == (0, 0)
+    for path, value in graph[1].items():
+        np.testing.assert_array_equal(state["params"][path], value, err_msg=path)
+
+
 @pytest.mark.parametrize("loss", ["ce", "bce"])
 def test_scores_are_a_softmax_or_sigmoids_of_the_logits(graph, batch, logits, loss):
     graphdef, params = graph

@@ -117,22 +117,22 @@ def check(settings: Settings, objective: Objective, prepared: PreparedSet) -> No
     for splits in (data.train, data.eval, data.test):
         if splits:
             prepared.num_examples(splits)  # raises for a split that is not there
-    _check_known(settings, prepared)
-
-
-def _check_known(settings: Settings, prepared: PreparedSet) -> None:
-    """Raises InputError where clips of which nothing is known could do nothing, or would be all there is."""
-    data = settings.data
     for key in ("eval", "test"):
         if (splits := getattr(data, key)) and not prepared.known_counts(splits).any():
             raise InputError(
                 f"{prepared.name}: no clip of {' + '.join(splits)} has labels: set config.dataset.{key} to "
                 "splits that have, for figures of them"
             )
-    known = prepared.known(data.train)
+
+
+def _check_labelled(settings: Settings, prepared: PreparedSet) -> None:
+    """Raises InputError where there are training clips of which nothing is known, and nothing to do with
+    them.
+    """
+    splits, known = settings.data.train, prepared.known(settings.data.train)
     if known is None or not (bare := int((~known.any(axis=1)).sum())):
         return
-    told = f"{prepared.name}: {bare} of {len(known)} clips of {' + '.join(data.train)} have no labels"
+    told = f"{prepared.name}: {bare} of {len(known)} clips of {' + '.join(splits)} have no labels"
     if not settings.objective.teacher:
         raise InputError(
             f"{told}, and without a teacher there is nothing to learn from them: set config.teacher, or "
@@ -146,12 +146,16 @@ def _check_known(settings: Settings, prepared: PreparedSet) -> None:
 
 
 def train_stream(settings: Settings, prepared: PreparedSet) -> TrainStream:
-    """The sampled stream of the training splits."""
+    """The sampled stream of the training splits.
+
+    Raises InputError for clips of which nothing is known, where no teacher knows anything either.
+    """
     splits, run = settings.data.train, settings.run
     if settings.data.labels:
         prepared, counts = relabelled(prepared, settings.data.labels, splits)
         told = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
         print(f"labels of {settings.data.labels}: {told}", file=sys.stderr)
+    _check_labelled(settings, prepared)
     return TrainStream(
         prepared.source(splits),
         _draws(settings, prepared),
