@@ -143,6 +143,7 @@ def test_openmic_tells_what_was_judged_from_what_was_not(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
+        (("b", "voice", "0.4"), "line 3: voice of b was judged otherwise above"),
         (("a", "kazoo", "1"), "line 2: 'kazoo' is none of the 20 instruments"),
         (("a", "voice", "yes"), "line 2: relevance is 'yes': wanted a number from 0 to 1"),
         (("a", "voice", "nan"), "line 2: relevance is 'nan'"),
@@ -150,7 +151,8 @@ def test_openmic_tells_what_was_judged_from_what_was_not(tmp_path):
 )
 def test_a_row_that_is_none_of_openmics_is_told(tmp_path, row, said):
     tree = openmic_tree(tmp_path)
-    write_rows(tree / openmic.LABELS, [("sample_key", "instrument", "relevance"), row])
+    rows = [("sample_key", "instrument", "relevance"), row, ("b", "voice", "0.6")]
+    write_rows(tree / openmic.LABELS, rows)
     with pytest.raises(InputError, match=said):
         openmic.list_clips(tree)
 

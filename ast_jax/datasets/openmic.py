@@ -53,8 +53,12 @@ def list_clips(source_dir: str | os.PathLike) -> Listing:
             raise InputError(
                 f"{row.where}: {row['instrument']!r} is none of the {len(INSTRUMENTS)} instruments"
             )
-        own = judged.setdefault(row["sample_key"], {})
-        own[index_of[row["instrument"]]] = _relevance(row["relevance"], row.where) >= PRESENT
+        own, index = judged.setdefault(row["sample_key"], {}), index_of[row["instrument"]]
+        there = _relevance(row["relevance"], row.where) >= PRESENT
+        if own.setdefault(index, there) != there:
+            raise InputError(
+                f"{row.where}: {row['instrument']} of {row['sample_key']} was judged otherwise above"
+            )
     splits: dict[str, list[Clip]] = {}
     bare: list[tuple[str, str, str]] = []
     for split in ("train", "test"):
