@@ -76,11 +76,15 @@ def held_inside(prepared: PreparedSet, splits: Sequence[str], parts: int) -> Pre
     """The set with the clips of `splits` in two more: one of so many parts, INSIDE_EVAL, and the others.
 
     As even over classes as `folded` makes them; pieces of one file, and files of one group where the set's
-    notes say whose they are, are on one side. Raises InputError for fewer groups than parts.
+    notes say whose they are, are on one side. Clips of which nothing is known are not held out. Raises
+    InputError for fewer groups than parts.
     """
-    names = prepared.label_names
-    labels = [[names[label] for label in own] for own in prepared.label_sets(splits)]
-    folds = np.array(folded(_owners(prepared, splits), labels, parts))
+    names, known = prepared.label_names, prepared.known(splits)
+    folds = np.full(prepared.num_examples(splits), 2)
+    judged = np.arange(len(folds)) if known is None else np.flatnonzero(known.any(axis=1))
+    labels, owners = prepared.label_sets(splits), _owners(prepared, splits)
+    own_labels = [[names[label] for label in labels[i]] for i in judged]
+    folds[judged] = folded([owners[i] for i in judged], own_labels, parts)
     return prepared.with_parts(
         splits, {INSIDE_TRAIN: np.flatnonzero(folds > 1), INSIDE_EVAL: np.flatnonzero(folds == 1)}
     )

@@ -216,6 +216,11 @@ class PreparedSet:
         """
         other = self._with_label_sets(labels)
         other._relabelled = True
+        for split, places in (told or {}).items():
+            if f"{split}/known" in other._clips:
+                packed = other._clips[f"{split}/known"].copy()
+                packed[list(places)] = 255
+                other._clips[f"{split}/known"] = packed
         return other
 
     def _with_label_sets(self, labels: Mapping[str, Sequence[Any]]) -> "PreparedSet":
@@ -224,11 +229,6 @@ class PreparedSet:
         for split, sets in labels.items():
             other._clips[f"{split}/labels"] = np.array([label for own in sets for label in own], np.int64)
             other._clips[f"{split}/offsets"] = np.cumsum([0, *map(len, sets)], dtype=np.int64)
-        for split, places in (told or {}).items():
-            if f"{split}/known" in other._clips:
-                packed = other._clips[f"{split}/known"].copy()
-                packed[list(places)] = 255
-                other._clips[f"{split}/known"] = packed
         return other
 
     def with_parts(self, of: Sequence[str], parts: Mapping[str, np.ndarray]) -> "PreparedSet":
