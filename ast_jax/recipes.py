@@ -47,6 +47,11 @@ class Recipe:
         words = [word for word in suffix.split(",") if word and word.partition("=")[0] != key]
         return replace(self, spec=f"{path}:{','.join([*words, f'{key}={value}'])}")
 
+    def with_words(self, more: str) -> "Recipe":
+        """With these at the end of the words after the colon."""
+        path, _, suffix = self.spec.partition(":")
+        return replace(self, spec=f"{path}:{','.join(filter(None, [suffix, more]))}")
+
     def with_setting(self, key: str, value: object) -> "Recipe":
         return replace(self, changes=(*self.changes, (key, str(value))))
 

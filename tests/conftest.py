@@ -8,6 +8,8 @@ from pathlib import Path
 
 # before jax is imported: with libtpu installed a bare start takes 15 s
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# nothing is fetched: what a recipe may start from is not there
+os.environ["HF_HUB_OFFLINE"] = "1"
 # Many tests train the same small models: each program is compiled once for all of them, workers and commands
 # too, which inherit this. A store that the caller named is used, and stays.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -22,6 +22,8 @@ def tiny_flags(root: Path, **changes) -> list[str]:
         "model.strides": "(16,16)",
         "epochs": 1,
         "batch_size": 4,
+        "least_steps": 0,
+        "mixup": 0.0,
         "lr_warmup_steps": 0,
         "layer_decay": 1.0,
         "clip_norm": 0.0,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ast_jax.weights import catalogue
 from benchmarks import count_house
 from docs import make_api
 
@@ -160,3 +161,12 @@ def test_the_house_is_counted(tmp_path):
     assert found[f"{PATCH}.setattr in tests"] == "1"
     assert found["modules in an import cycle"] == "2"  # c imports one of them, and none imports c
     assert found["packages in requirements.txt"] == "2"
+
+
+def test_every_name_of_weights_that_is_given_to_a_command_is_in_the_catalogue():
+    """`--model=NAME` and `init_from=NAME`, where the name ends in a figure as the published ones do."""
+    sources = [*PAGES, *(ROOT / "configs").glob("*.py"), *(ROOT / "ast_jax").rglob("*.py")]
+    given = re.compile(r"(?:--model|init_from)[= ]\"?(\w[\w/-]*_\d*[._]?\d*\.\d+|mispeech/[\w-]+)")
+    names = {name for path in sources for name in given.findall(path.read_text(encoding="utf-8"))}
+    assert {"ast_audioset_10_10_0.4593", "cnn14_0.431", "mispeech/ced-tiny"} <= names
+    assert names <= catalogue.entries().keys()

@@ -61,6 +61,8 @@ SETTINGS = {
     "model.strides": (16, 16),
     "epochs": EPOCHS,
     "batch_size": 4,
+    "least_steps": 0,
+    "mixup": 0.0,
     "lr": 1e-3,
     "lr_warmup_steps": 0,
     "layer_decay": 1.0,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from ast_jax.commands.cli import Flag
+from ast_jax.commands.starting import started
 from ast_jax.commands.sweep import Together, Tune, markdown, spread, sweep, write
 from ast_jax.commands.tune import tuned
 from ast_jax.recipes import Recipe
@@ -38,6 +39,7 @@ def crossval(
     best of N trials inside its own training folds.
     """
     config = recipe.with_word("fold", folds[0]).config()
+    recipe = started(recipe, workdir / f"fold{folds[0]}-seed{config.seed}")
     members = {
         (fold, seed): recipe.with_word("fold", fold).with_setting("seed", seed)
         for seed in range(config.seed, config.seed + seeds)

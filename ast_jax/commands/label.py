@@ -31,7 +31,7 @@ def label(
 ) -> None:
     """A page on which you name your clips, one key each; the clip that teaches most comes first.
 
-      python -m ast_jax label CLIPS --model=audioset_0.4593 --out=labels.csv [--classes=song,call]
+      python -m ast_jax label CLIPS --model=ast_audioset_10_10_0.4593 --out=labels.csv [--classes=song,call]
       python -m ast_jax.main --config=folder --config.dataset.source_dir=labels.csv --workdir=runs/mine
 
     Every answer is in the table before the next clip is shown; the same command goes on where you stopped.

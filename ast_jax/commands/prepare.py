@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from ast_jax.commands.cli import Flag
+from ast_jax.commands.starting import started
 from ast_jax.errors import InputError
 from ast_jax.recipes import Recipe
 from ast_jax.settings import Settings
@@ -29,7 +30,7 @@ def prepare(
     On all cores of this machine, or with --beam_runner on a cluster's; flags not listed here are then
     Beam's own, as --flink_master=HOST:8081, or --project=P --region=R --temp_location=gs://...
     """
-    config, places = recipe.config(), beam_place or []
+    recipe, places = started(recipe), beam_place or []
     if not beam_runner and (beam_flags or places):
         flag = beam_flags[0] if beam_flags else "--beam_place"
         raise InputError(f"{flag} is for Apache Beam: give --beam_runner too, or leave it out")
@@ -41,4 +42,4 @@ def prepare(
 
     here_and_there = dict(place.split("=", 1) for place in places)
     beam = BeamRun(beam_runner, list(beam_flags), here_and_there) if beam_runner else None
-    print(opened(Settings.of(config), beam).directory)
+    print(opened(Settings.of(recipe.config()), beam).directory)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ast_jax.commands.cli import Flag
+from ast_jax.commands.starting import started
 from ast_jax.commands.sweep import Together, Tune
 from ast_jax.errors import InputError
 from ast_jax.recipes import Recipe
@@ -44,7 +45,7 @@ def train(
     Exit status: 0 done, 2 bad input, 3 the loss diverged, 70 a fault of the program, 130 interrupted by
     Ctrl-C, 143 stopped by SIGTERM after saving.
     """
-    config = recipe.config()
+    recipe.config()
     workdir = workdir or default_workdir(recipe.spec)
     check_mounted(workdir)
 
@@ -56,12 +57,14 @@ def train(
         process_id=process_id,
         heartbeat_timeout_seconds=heartbeat_timeout_seconds,
     )
+    # several hosts would each have to find the same
+    recipe = recipe if hosts.joined() else started(recipe, workdir if not seeds else None)
     if tune:
         from ast_jax.commands.tune import tuned
 
         if seeds or hosts.joined():
             raise InputError("--tune is for one run on one host: tune first, then run its settings")
-        config = tuned(recipe, workdir, tune, together=together).config()
+        recipe = tuned(recipe, workdir, tune, together=together)
     if seeds:
         from ast_jax.commands.seeds import table, train_seeds
 
@@ -71,7 +74,7 @@ def train(
 
     from ast_jax.training import loop
 
-    results = loop.train(config, workdir)
+    results = loop.train(recipe.config(), workdir)
     if not results:  # another host has them
         return
     show = lambda value: "-" if value is None else f"{value:.4f}"
