@@ -343,6 +343,7 @@ def check_told(found, loaded, sound):
     for number, ((second, tags), scores) in enumerate(zip(found, wanted, strict=True)):
         assert second == pytest.approx(number * (whole // 2) / 16_000, abs=0.006)
         assert tags == pytest.approx(dict(zip(LABELS, scores, strict=True)), abs=1e-4)
+        assert list(tags.values()) == sorted(tags.values(), reverse=True)
 
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -354,6 +355,52 @@ def test_the_python_example_tags_without_this_package(by_weights, heard):
     done = subprocess.run(command, capture_output=True, text=True, cwd=where)
     assert done.returncode == 0, done.stderr
     check_told(told(done.stdout), *heard)
+
+
+def test_the_c_plus_plus_example_tags_without_python(by_weights, heard, tmp_path):
+    """A sound of 16 bit, as the Python example tags it; what is not mono at the model's rate is one line."""
+    import soundfile
+
+    tag = compiled(tmp_path)
+    (where, _), (loaded, sound) = by_weights["float32"], heard
+    file = tmp_path / "mono.wav"
+    soundfile.write(file, sound, 16_000, subtype="PCM_16")
+    done = tag(where, file)
+    assert done.returncode == 0, done.stderr
+    check_told(told(done.stdout), loaded, soundfile.read(file, dtype="float32")[0])
+    for channels, rate in ((2, 16_000), (1, 44_100)):
+        soundfile.write(tmp_path / "other.wav", np.stack([sound] * channels, 1), rate)
+        refused = tag(where, "other.wav")
+        assert refused.returncode == 1
+        wanted = f"other.wav: wanted mono at 16000 Hz, got {channels} channels at {rate} Hz\n"
+        assert refused.stderr == wanted
+
+
+def compiled(directory: Path):
+    """tag.cpp as a function of its arguments, with the library of onnxruntime's wheel; skips without a
+    compiler, the library, or headers where the compiler looks for them (CPLUS_INCLUDE_PATH and LIBRARY_PATH
+    name other places).
+    """
+    capi = Path(pytest.importorskip("onnxruntime").__file__).parent / "capi"
+    library = next(capi.glob("libonnxruntime.so.1.*"), None)
+    if library is None or shutil.which("g++") is None:
+        pytest.skip("no g++ on the PATH" if library else "no libonnxruntime.so in the wheel of onnxruntime")
+    own = directory / "libonnxruntime.so.1"
+    own.symlink_to(library)
+    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-I/usr/include/onnxruntime"]
+    files = [str(EXAMPLES / "tag.cpp"), str(own), "-lsndfile", "-o", str(directory / "tag")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True)
+    missing = re.search(r"fatal error: (\S+: No such file)|cannot find (-lsndfile)", done.stderr)
+    if missing:
+        pytest.skip(f"to compile tag.cpp: {missing[0]}")
+    assert done.returncode == 0, done.stderr
+    return functools.partial(run_compiled, directory)
+
+
+def run_compiled(directory: Path, *arguments: str | Path):
+    command = [str(directory / "tag"), *map(str, arguments)]
+    environment = {"LD_LIBRARY_PATH": str(directory)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=directory, env=environment)
 
 
 @needs_chromium
