@@ -545,6 +545,12 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("clips heard at once", "for row in rows])", "for row in rows[:1].repeat(len(rows), 0)])"),
         ("logits for scores", 'return self._run(fbank, "scores")', 'return self._run(fbank, "logits")'),
     )),
+    "ast_jax/inference/predict.py": ("inference_tagger", (
+        ("compiled for every sound", "return cache(lambda kind, layer", "return (lambda kind, layer"),
+    )),
+    "ast_jax/inference/embed.py": ("inference_tagger", (
+        ("of the model as it was", "forward(loaded.parts[1], fbank", "forward(arrays, fbank"),
+    )),
     "ast_jax/inference/hear_api.py": ("inference_hear_api", (
         ("a step's beginning for its middle", "500 * (rows.starts_s + rows.ends_s)", "1000 * rows.starts_s"),
         ("the first window alone", ".vectors.mean(axis=0)", ".vectors[0]"),

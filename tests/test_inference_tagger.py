@@ -10,7 +10,7 @@ import soundfile
 from flax import nnx
 
 from ast_jax.errors import InputError
-from ast_jax.inference import predict
+from ast_jax.inference import embed, predict
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig
@@ -155,6 +155,20 @@ def test_sounds_are_embedded_in_windows_side_by_side(opened, files):
     assert len(closer.vectors) == 5
     with pytest.raises(InputError, match="layer is 7: this model has 0"):
         tagger.embed(files["mono"], layer=7)
+
+
+def test_embeddings_are_compiled_once_and_of_the_model_as_it_is_now(opened, files, monkeypatch):
+    made: list = []
+    whole = embed.embedder
+    monkeypatch.setattr(embed, "embedder", lambda *given: made.append(given) or whole(*given))
+    tagger = Tagger("m")
+    before = tagger.embed(files["mono"]).vectors
+    np.testing.assert_array_equal(tagger.embed(files["mono"]).vectors, before)
+    bias = tagger.models[0].model.norm.bias
+    bias[...] = bias[...] + 1
+    np.testing.assert_allclose(tagger.embed(files["mono"]).vectors, before + 1, atol=1e-5)
+    tagger.embed(files["mono"], kind="mean")
+    assert len(made) == 2
 
 
 def test_an_ensemble_has_scores_and_nothing_else(opened, files):

@@ -90,7 +90,8 @@ def embedder(
 
     # a wrong layer is told before files are opened
     jax.eval_shape(forward, arrays, *_one_window(loaded))
-    return lambda fbank, lengths: forward(arrays, fbank, lengths)
+    # of the model as it is then: its arrays may have been changed
+    return lambda fbank, lengths: forward(loaded.parts[1], fbank, lengths)
 
 
 def _one_window(loaded: LoadedModel) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,7 +24,7 @@ from ast_jax.events import Event, Rules
 from ast_jax.features.audio import AudioWarning, SoundSource
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.rows import Kind, Rows
-from ast_jax.inference.windows import BATCH, Grid, Heard, cut, hear
+from ast_jax.inference.windows import BATCH, Forward, Grid, Heard, cut, hear
 from ast_jax.weights import LoadedModel, load_model
 
 if TYPE_CHECKING:
@@ -198,17 +198,25 @@ class Tagger:
 
         Raises InputError: no such kind or layer, an ensemble, or what `tag` raises.
         """
-        from ast_jax.inference.embed import embedder, rows_of
+        from ast_jax.inference.embed import rows_of
 
         loaded, grid = self._only_model(), self.grid(window_s=window_s, hop_s=hop_s)
         if hop_s is None:
             grid = replace(grid, hop=grid.window)
-        forward, found = embedder(loaded, itemgetter(kind), layer), []
+        forward, found = self._embedder(kind, layer), []
         for heard in hear(map(as_source, sounds), grid, forward):
             if heard.error is not None:
                 raise heard.error
             found.append(rows_of(heard, loaded, kind))
         return Rows.join(found)
+
+    @cached_property
+    def _embedder(self) -> Callable[[Kind, int | None], Forward]:
+        """Of a kind and a layer: each compiled once, however often `embed` is called."""
+        from ast_jax.inference.embed import embedder
+
+        loaded = self._only_model()
+        return cache(lambda kind, layer: embedder(loaded, itemgetter(kind), layer))
 
     def _only_model(self) -> LoadedModel:
         if len(self.models) > 1:
