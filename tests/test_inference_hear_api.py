@@ -1,4 +1,4 @@
-"""HEAR's API, and X-ARES' encoder on it, against `embed` of the same sounds."""
+"""HEAR's API, and the encoders of X-ARES and MTEB on it, against `embed` of the same sounds."""
 
 import importlib.util
 from pathlib import Path
@@ -32,6 +32,14 @@ def sounds() -> np.ndarray:
     return (rng.normal(size=(3, SAMPLES)) * np.linspace(0.01, 0.3, SAMPLES)).astype(np.float32)
 
 
+def example(name: str):
+    path = Path(__file__).parent.parent / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_scenes_are_the_mean_of_a_sounds_windows(source):
     model = hear_api.load_model(source)
     assert (model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size) == (16_000, 8, 8)
@@ -60,11 +68,34 @@ def test_tensors_come_back_as_tensors_and_x_ares_takes_them(source, monkeypatch)
     vectors, times = hear_api.get_timestamp_embeddings(audio, model)
     assert vectors.dtype == times.dtype == torch.float32
     monkeypatch.setenv("AST_JAX_MODEL", source)
-    path = Path(__file__).parent.parent / "examples" / "xares_encoder.py"
-    spec = importlib.util.spec_from_file_location("xares_encoder", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    encoder = module.AstJaxEncoder()
+    encoder = example("xares_encoder").AstJaxEncoder()
     assert (encoder.sampling_rate, encoder.output_dim, encoder.hop_size_in_ms) == (16_000, 8, 160)
     torch.testing.assert_close(encoder(audio), vectors)
     assert encoder(audio[0]).shape == (1, *vectors.shape[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_mteb_scores_a_run_on_a_task_of_its_own(source):
+    """Its ESC50, in which our own sounds stand for the data: noise, loud or quiet, at three rates."""
+    mteb = pytest.importorskip("mteb", reason="mteb, for examples/mteb_encoder.py, is not installed")
+    from datasets import Dataset, DatasetDict
+
+    rng, labels = np.random.default_rng(0), [0, 1] * 10
+    heard = [
+        {"array": rng.normal(0, 0.3 if label else 0.001, rate), "sampling_rate": rate}
+        for label, rate in zip(labels, np.resize([8000, 16_000, 22_050], 20).tolist(), strict=True)
+    ]
+    encoder = example("mteb_encoder").AstJaxEncoder(source)
+    meta = encoder.mteb_model_meta
+    assert (meta.name, meta.embed_dim, meta.modalities) == ("ast_jax/model", 8, ["audio"])
+    vectors = encoder.encode([{"audio": heard[:2]}, {"audio": heard[2:3]}])
+    for sound, vector in zip(heard, vectors, strict=False):
+        samples = (np.asarray(sound["array"], np.float32), sound["sampling_rate"])
+        rows = Tagger(source).embed(samples, kind="mean").vectors
+        np.testing.assert_allclose(vector, rows.mean(axis=0), atol=1e-6)
+    task = mteb.get_task("ESC50")
+    task.dataset = DatasetDict({"train": Dataset.from_dict({"audio": heard, "target": labels})})
+    task.data_loaded = True
+    (result,) = mteb.evaluate(encoder, task, cache=None, show_progress_bar=False)
+    assert result.get_score() == 1
