@@ -502,7 +502,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a floor for an offset", "xp.log(energy + _OFFSET)", "xp.log(xp.maximum(energy, _OFFSET))"),
     )),
     "ast_jax/models/passt.py": ("models_transformers", (
-        ("tokens without a position", "].add(self.token_positions[...][None])", "].add(0)"),
+        ("tokens without a position", "tokens + jnp.pad(self.token_positions[...], behind)[None]", "tokens"),
         ("time for frequency",
          "self.freq_positions[...][:, None] + self.time_positions[...][None]",
          "self.freq_positions[...][:, None] * 0 + self.time_positions[...][None]"),
@@ -567,6 +567,12 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     )),
     "ast_jax/weights/onnx_file.py": ("weights_export", (
         ("weights as they are", '"float16": _halved,', '"float16": lambda model: model,'),
+    )),
+    "ast_jax/weights/litert_file.py": ("weights_export", (
+        ("an operation stays that LiteRT lacks",
+         "        _without_reduced_precision(ir, module)\n", ""),
+        ("scores for logits", "list(program.OUTPUTS))", "list(program.OUTPUTS)[::-1])"),
+        ("in the model's own 16 bits", 'with_config(loaded, dtype="float32"), takes)', "loaded, takes)"),
     )),
     "ast_jax/weights/beats_layout.py": ("models_transformers", (
         ("the direction alone", "return (size * direction / lengths)", "return direction"),

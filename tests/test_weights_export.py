@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from chromium import browser, needs_chromium
@@ -23,10 +24,11 @@ from ast_jax.errors import InputError
 from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig, abstract
 from ast_jax.models import family as family_of
-from ast_jax.weights import LoadedModel, card, load_model, program, read_source
+from ast_jax.weights import LoadedModel, card, litert_file, load_model, program, read_source
 from ast_jax.weights import convert as convert_module
 from ast_jax.weights.convert import Deployed, convert
 from ast_jax.weights.onnx_file import onnx_runner
+from ast_jax.weights.pretrained import with_config
 from ast_jax.weights.stablehlo import load_exported
 
 pytest.importorskip("flatbuffers", reason="flatbuffers, of the extra [export], is not installed")
@@ -231,6 +233,64 @@ def test_what_a_format_has_no_use_for_is_refused(tmp_path):
         convert("nowhere", tmp_path / "x", to="flax", deployed=Deployed("waveform"))
     with pytest.raises(InputError, match=r"--weights=int8 is for --to=onnx"):
         convert("nowhere", tmp_path / "x", to="stablehlo", deployed=Deployed(weights="int8"))
+
+
+# ---- LiteRT
+
+
+@pytest.mark.parametrize("takes", ["log_mel", "waveform"])
+def test_litert_gives_the_models_logits_and_scores(takes, heard, by_litert):
+    """In float32, on random inputs, whole windows and shorter ones; and what the card has is run."""
+    loaded, _ = heard
+    where, lines = by_litert(with_config(loaded, dtype="bfloat16"), takes)
+    inputs = program.examples(loaded, takes, 3)
+    logits, scores = litert_file.litert_runner(where / "model.tflite", takes)(*inputs.values())
+    np.testing.assert_allclose(logits, loaded.logits(program.features(loaded, inputs)), atol=1e-4)
+    np.testing.assert_allclose(scores, jax.nn.sigmoid(logits), atol=1e-6)
+    assert np.ptp(logits) > 1, "a model whose logits are all alike shows nothing"
+    (line,) = [line for line in lines if "LiteRT" in line]
+    assert float(line.split("at most ")[1].split()[0]) < 1e-4
+    snippet = (where / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    given = {name: array[:1] for name, array in inputs.items()}
+    exec(snippet.replace("model.tflite", str(where / "model.tflite")), given)
+    np.testing.assert_allclose(given["scores"], scores[:1], atol=1e-6)
+    with pytest.raises(InputError, match="a LiteRT export is for other machines"):
+        load_model(where)
+
+
+@pytest.fixture
+def by_litert(tmp_path, monkeypatch):
+    """(model, what it takes) -> (directory, lines) of an export."""
+    for package in ("litert_converter", "ai_edge_litert"):
+        pytest.importorskip(package, reason=f"{package} is not installed (docs/inference.md has the line)")
+
+    def export(loaded, takes):
+        monkeypatch.setattr(convert_module, "load_model", lambda src, **options: loaded)
+        where = tmp_path / "tagger"
+        return where, convert("somewhere/run", where, to="litert", deployed=Deployed(takes))
+
+    return export
+
+
+def test_what_litert_lacks_is_one_line(heard, by_litert, tmp_path, monkeypatch):
+    """PaSST once gave its tokens their positions by such a scatter."""
+    missing = {
+        r"LiteRT cannot run .*\(Only update, Add": lambda fbank: fbank.at[:, :2].add(jnp.ones((2, 128))),
+        r"litert-converter cannot write .*\(": lambda fbank: jnp.linalg.qr(fbank)[1],
+    }
+    for said, operation in missing.items():
+        run = lambda _, fbank, operation=operation: (operation(fbank), operation(fbank))
+        monkeypatch.setattr(program, "function", lambda *_, run=run: (run, {}))
+        with pytest.raises(InputError, match=said + ".*: take --to=onnx"):
+            by_litert(heard[0], "log_mel")
+    assert not list(tmp_path.iterdir())
+
+
+def test_litert_without_its_converter_is_one_line(heard, tmp_path, monkeypatch):
+    monkeypatch.setattr(litert_file, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"^--to=litert needs `pip install --no-deps 'litert-converter"):
+        litert_file.write(heard[0], tmp_path / "model.tflite")
+    assert litert_file.litert_runner(tmp_path / "model.tflite") is None
 
 
 FRONT_ENDS = {

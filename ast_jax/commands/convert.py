@@ -8,7 +8,7 @@ from ast_jax.commands.models import AS_IT_IS, Stated
 from ast_jax.errors import InputError
 
 Format = Literal[
-    "flax", "reference", "huggingface", "panns", "psla", "npz", "safetensors", "stablehlo", "onnx"
+    "flax", "reference", "huggingface", "panns", "psla", "npz", "safetensors", "stablehlo", "onnx", "litert"
 ]
 
 
@@ -19,7 +19,7 @@ def convert(
     to: Format,
     input: Annotated[
         Literal["log_mel", "waveform"],
-        Flag("of a program (stablehlo, onnx): features, or sounds with the front end inside"),
+        Flag("of a program (stablehlo, onnx, litert): features, or sounds with the front end inside"),
     ] = "log_mel",
     weights: Annotated[
         Literal["float32", "float16", "int8"], Flag("of onnx: as they are, half the file, a quarter")

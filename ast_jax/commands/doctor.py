@@ -23,6 +23,7 @@ _OPTIONAL = {
     "fastapi": "serve",
     "torch": "parity of a convert",
     "onnxruntime": "convert --to=onnx",
+    "litert-converter": "convert --to=litert",
     "jax-cuda13-plugin": "NVIDIA GPUs",
     "libtpu": "TPUs",
 }

@@ -13,7 +13,7 @@ def push(
     repository: Annotated[str, Flag("OWNER/NAME on the hub; made where it is not there")],
     *,
     to: Annotated[
-        Literal["flax", "huggingface", "stablehlo", "onnx"], Flag("the layout, as `convert` has it")
+        Literal["flax", "huggingface", "stablehlo", "onnx", "litert"], Flag("the layout, as `convert` has it")
     ] = "flax",
     private: Annotated[bool, Flag("a new repository is for its owner alone")] = False,
     dry_run: Annotated[bool, Flag("say what would be sent, and send nothing")] = False,

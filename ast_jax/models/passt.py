@@ -51,7 +51,9 @@ class PaSST(AST):
         if not config.num_prefix_tokens:
             return patches
         tokens = self._with_tokens(patches)
-        return tokens.at[:, : config.num_prefix_tokens].add(self.token_positions[...][None])
+        # no scatter, which LiteRT has for one axis alone
+        behind = ((0, tokens.shape[1] - config.num_prefix_tokens), (0, 0))
+        return tokens + jnp.pad(self.token_positions[...], behind)[None]
 
     @property
     def front_end(self) -> FrontEnd:

@@ -19,7 +19,7 @@ import numpy as np
 from ast_jax.errors import InputError
 from ast_jax.models import family_name, host_variables
 from ast_jax.tables import look_up
-from ast_jax.weights import card, onnx_file, parity, stablehlo
+from ast_jax.weights import card, litert_file, onnx_file, parity, stablehlo
 from ast_jax.weights.families import EXPORTS
 from ast_jax.weights.model_card import CARD
 from ast_jax.weights.onnx_file import Weights
@@ -29,7 +29,7 @@ from ast_jax.weights.program import Takes
 # of weights, read back bit for bit
 LAYOUTS = ("flax", *EXPORTS, "npz", "safetensors")
 # that run without this package
-PROGRAMS = ("stablehlo", "onnx")
+PROGRAMS = ("stablehlo", "onnx", "litert")
 FORMATS = (*LAYOUTS, *PROGRAMS)
 
 
@@ -45,7 +45,7 @@ class Deployed:
         """Raises InputError where a format has no use for what is asked."""
         if to not in PROGRAMS and self != Deployed():
             raise InputError(
-                f"--to={to} is no program: --input, --weights and --check are for {' and '.join(PROGRAMS)}"
+                f"--to={to} is no program: --input, --weights and --check are for {', '.join(PROGRAMS)}"
             )
         if to != "onnx" and self.weights != "float32":
             raise InputError(f"--weights={self.weights} is for --to=onnx: {to} has its weights as they are")
@@ -69,13 +69,13 @@ def convert(
 
     Args:
         src: whatever `load_model` takes; `which` and `options` go there too.
-        dst: a new directory for 'flax', 'huggingface', 'stablehlo' and 'onnx', a new file for the others.
+        dst: a new directory for 'flax', 'huggingface' and programs, a new file for the others.
         to: 'flax' (a directory of ours), 'reference' (`.pth` with `module.` names, as published),
         'huggingface',
             'npz' or 'safetensors' (our paths, our model card inside); 'stablehlo' (what 'flax' has, and a
-            program that jax runs without this package) or 'onnx'. Directories get a README.md, the model's
-            card for people.
-        deployed: of 'stablehlo' and 'onnx' alone.
+            program that jax runs without this package), 'onnx' or 'litert'. Directories get a README.md, the
+            model's card for people.
+        deployed: of programs alone.
 
     Returns:
         Lines for the user: what was read, what was written, and the largest difference of logits, measured on
@@ -147,6 +147,7 @@ def _writer(to: str, family: str, deployed: Deployed) -> Callable[[LoadedModel, 
         "safetensors": _safetensors,
         "stablehlo": functools.partial(_stablehlo, deployed=deployed),
         "onnx": functools.partial(_onnx, deployed=deployed),
+        "litert": functools.partial(_litert, deployed=deployed),
     }
     return ours[to] if to in ours else look_up(EXPORTS[to], family, "layout")
 
@@ -188,6 +189,22 @@ def _onnx(loaded: LoadedModel, path: Path, deployed: Deployed) -> list[str]:
                 plain = Path(directory) / onnx_file.MODEL
                 graphs.write(plain)
                 lines.append(_speed(run, onnx_file.onnx_runner(plain), given))
+    return lines
+
+
+def _litert(loaded: LoadedModel, path: Path, deployed: Deployed) -> list[str]:
+    path.mkdir()
+    file = path / litert_file.MODEL
+    litert_file.write(loaded, file, deployed.takes)
+    (path / CARD).write_text(json.dumps(loaded.card(), indent=1))
+    lines = [f"{file.stat().st_size / 1e6:.1f} MB, {deployed.words}, one clip at a time"]
+    run = litert_file.litert_runner(file, deployed.takes)
+    if run is None:
+        return [*lines, "parity: not measured, ai-edge-litert is not installed"]
+    ours = with_config(loaded, dtype="float32")
+    lines.append(parity.with_program(ours, "LiteRT", run, deployed.takes))
+    if deployed.sounds:
+        lines.append(parity.on_sounds(ours, run, deployed.takes, deployed.sounds)[0])
     return lines
 
 

@@ -39,7 +39,10 @@ HUGGING_FACE: dict[str, Any] = {
 }
 
 # A file in a directory that runs the model itself, and what loads it: (directory, options) -> LoadedModel
-RUNTIMES: dict[str, Any] = {"model.onnx": "ast_jax.weights.onnx_model:load"}
+RUNTIMES: dict[str, Any] = {
+    "model.onnx": "ast_jax.weights.onnx_model:load",
+    "model.tflite": "ast_jax.weights.litert_file:refuse",
+}
 
 # `convert --to=...` of what only some families have: (loaded, path) -> lines about it
 EXPORTS: dict[str, dict[str, Any]] = {
