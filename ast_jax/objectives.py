@@ -177,6 +177,18 @@ class Objective:
         theirs = self._reduced(self.row.taught(out, {**batch, "labels": scores}, self.settings))
         return share * theirs + (1 - share) * loss
 
+    def apart(self, logits: Float[Array, "B C"], others: Float[Array, "B C"]) -> Float[Array, " B"]:
+        """How far what is said of two views of each clip is apart: the Kullback-Leibler divergences of their
+        scores both ways, halved, each towards the other as it stands.
+        """
+        activate = ACTIVATIONS[self.activation]
+
+        def towards(own: Array, other: Array) -> Array:
+            labels = jax.lax.stop_gradient(activate(other))
+            return self._reduced(self.row.taught({"logits": own}, {"labels": labels}, self.settings))
+
+        return (towards(logits, others) + towards(others, logits)) / 2
+
     def _reduced(self, parts: Array, known: Array | None = None) -> Float[Array, " B"]:
         by_class = parts.ndim > 1 and self.activation == "sigmoid"
         if by_class and known is not None:

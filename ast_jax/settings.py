@@ -181,6 +181,9 @@ class Objective:
     asymmetric: tuple[float, float, float] = (4.0, 1.0, 0.05)
     # models whose scores are learned beside the labels, by commas: runs, files or catalogue names
     teacher: str = ""
+    # two views of each clip, augmented each in its own way, are learned, and how far what is said of them is
+    # apart joins the loss so many times (R-Drop, Wu et al. 2021); a step then costs two. 0: one view
+    consistency: float = setting(0.0, least=0)
     # how much of the loss is to the teacher's scores; 1: labels are left aside
     teacher_weight: float = setting(0.9, least=0, most=1)
 

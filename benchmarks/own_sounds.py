@@ -16,7 +16,7 @@ from benchmarks.prove import DINO, DOCS, ROOT, about, train
 # the model's length; clips of drums and instruments fade out
 SECONDS = {"digits": 1, "drums": 2, "instruments": 2, "lengths": 5, "esc10_8": 5, "esc10_32": 5}
 HOW = {
-    "scratch": ("folder:seconds={seconds}", ()),
+    "scratch": ("folder:scratch,seconds={seconds}", ()),
     "pretrained": (
         "folder:pretrained,cpu,seconds={seconds}",
         ("--config.model.variant=small", f"--config.init_from={DINO}", "--config.epochs=10"),

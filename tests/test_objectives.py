@@ -333,3 +333,24 @@ def test_a_loss_may_read_whatever_the_model_computed_and_give_one_number_a_clip(
     np.testing.assert_allclose(what.per_clip(out, batch), [4, 25])
     with pytest.raises(InputError, match="agrees has no parts by class: leave"):
         objective(Objective(loss="agrees", class_weights="1,2,3")).training(out, batch)
+
+
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_how_far_two_views_are_apart(loss):
+    """Half of both divergences, summed over classes under a softmax, their mean under sigmoids; each is moved
+    towards the other as it stands."""
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0, 2, (2, 5, 4))
+    what = objective(Objective(loss=loss, consistency=1.0))
+    if loss == "ce":
+        p, q = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True) for z in (a, b))
+        want = ((p - q) * (np.log(p) - np.log(q))).sum(axis=1) / 2
+    else:
+        p, q = (1 / (1 + np.exp(-z)) for z in (a, b))
+        # of "there" and of "not there"
+        want = ((p - q) * (np.log(p / q) - np.log((1 - p) / (1 - q)))).mean(axis=1) / 2
+    np.testing.assert_allclose(what.apart(jnp.float32(a), jnp.float32(b)), want, rtol=2e-5)
+    np.testing.assert_allclose(what.apart(jnp.float32(a), jnp.float32(a)), 0, atol=1e-6)
+    slope = jax.grad(lambda z: what.apart(z, jnp.float32(b)).sum())(jnp.float32(a))
+    share = 1 if loss == "ce" else 1 / 4
+    np.testing.assert_allclose(slope, share * (p - q) / 2, atol=1e-5)

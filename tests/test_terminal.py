@@ -40,6 +40,7 @@ TINY = {
     "model.strides": "(16,16)",
     "epochs": 1,
     "batch_size": 4,
+    "least_steps": 0,
 }
 RECIPE = ["--config=folder:pretrained", "--config.dataset.source_dir=../sounds"]
 RECIPE += [f"--config.{key}={value}" for key, value in TINY.items()]

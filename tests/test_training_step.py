@@ -23,7 +23,7 @@ from ast_jax.objectives import objective
 from ast_jax.settings import Augment, Objective
 from ast_jax.training.augment import rows_of
 from ast_jax.training.optim import adam, layer_factors
-from ast_jax.training.step import Step, evaluated, init_state, inputs, train_step
+from ast_jax.training.step import Step, beside_second_views, evaluated, init_state, inputs, train_step
 
 CONFIG = ASTConfig(num_classes=4, num_frames=32, strides=(16, 16), width=16, depth=1, num_heads=2)
 FRONT_END = Kaldi(mean=-4.0, std=4.5)
@@ -309,3 +309,33 @@ def test_frozen_parameters_get_no_gradient_and_do_not_move(graph, batch):
     decayed, _ = run_steps(graph, batch, held, decaying, steps=3)
     for path in params:  # weight decay has no hold on them either
         assert np.array_equal(decayed["params"][path], params[path]) == (path in frozen), path
+
+
+def consistent(step: Step, times: float = 2.0) -> Step:
+    settings = dataclasses.replace(step.objective.settings, consistency=times)
+    return dataclasses.replace(step, objective=dataclasses.replace(step.objective, settings=settings))
+
+
+def test_two_views_that_are_alike_are_one(graph, batch):
+    """Nothing augmented: they are not apart, and the step is that of one view."""
+    plain, one = run_steps(graph, batch, PLAIN)
+    state, two = run_steps(graph, batch, consistent(PLAIN))
+    assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-6)
+    for path in plain["params"]:
+        np.testing.assert_allclose(state["params"][path], plain["params"][path], atol=1e-6, err_msg=path)
+
+
+def test_the_second_view_is_augmented_in_its_own_way(graph, batch, logits):
+    """The first is the one there is without it; how far they are apart joins the mean of both losses."""
+    masked = step_of(freq_mask=48, time_mask=8)
+    seen = inputs(beside_second_views(batch), jnp.int32(0), masked)
+    np.testing.assert_array_equal(seen[::2], inputs(batch, jnp.int32(0), masked))
+    assert all(not np.array_equal(*seen[2 * i : 2 * i + 2]) for i in range(3))
+    graphdef, params = graph
+    z = merge(graphdef, params)(seen)[0]
+    what = masked.objective
+    twice = {"labels": np.repeat(batch["labels"], 2, axis=0)}
+    losses = np.asarray(what.per_clip({"logits": z}, twice)).reshape(-1, 2).mean(axis=1)
+    want = (losses + 2.0 * np.asarray(what.apart(z[::2], z[1::2])))[:3].mean()
+    _, figures = run_steps(graph, batch, consistent(masked))
+    assert float(figures["loss"]) == pytest.approx(float(want), rel=1e-5)

@@ -133,10 +133,10 @@ def _check_labelled(settings: Settings, prepared: PreparedSet) -> None:
     if known is None or not (bare := int((~known.any(axis=1)).sum())):
         return
     told = f"{prepared.name}: {bare} of {len(known)} clips of {' + '.join(splits)} have no labels"
-    if not settings.objective.teacher:
+    if not (settings.objective.teacher or settings.objective.consistency):
         raise InputError(
-            f"{told}, and without a teacher there is nothing to learn from them: set config.teacher, or "
-            "leave their split out of config.dataset.train"
+            f"{told}, and without a teacher there is nothing to learn from them: set config.teacher (or "
+            "config.consistency), or leave their split out of config.dataset.train"
         )
     if settings.run.sampling != "shuffle":
         raise InputError(

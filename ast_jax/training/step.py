@@ -96,6 +96,8 @@ def train_step(
     count = _total(batch["mask"].sum(), axis_name)
 
     def loss_fn(params, statistics, part):
+        mask, views = part["mask"], step.objective.settings.consistency > 0
+        part = beside_second_views(part) if views else part
         params = {path: jax.lax.stop_gradient(p) if path in step.frozen else p for path, p in params.items()}
         model = merge(graphdef, gather(params), gather(statistics))
         keys = augment.example_keys(step.seed, state["step"], part["index"])
@@ -108,7 +110,10 @@ def train_step(
         if step.grid is not None:
             part = moved(part, state["step"], step, step.grid, frames=model.config.num_frames)
         losses = step.objective.training({**out, "logits": logits}, part)
-        return (losses * part["mask"]).sum() / count, split(model)[2]
+        if views:
+            apart = step.objective.apart(logits[::2], logits[1::2])
+            losses = losses.reshape(-1, 2).mean(axis=1) + step.objective.settings.consistency * apart
+        return (losses * mask).sum() / count, split(model)[2]
 
     with kernels.using(forms):
         loss, grads, statistics = _accumulated(loss_fn, state, batch, step.accumulate)
@@ -190,6 +195,15 @@ def beside_partners(batch: Mapping[str, Array]) -> dict[str, Array]:
     pairs = [(own, other) for own, other in {**partners, "length": "partner_length"}.items() if own in batch]
     beside = lambda own, other: jnp.stack([own, other], axis=1).reshape(-1, *own.shape[1:])
     return {own: beside(batch[own], batch[other]) for own, other in pairs}
+
+
+def beside_second_views(batch: Mapping[str, Array]) -> dict[str, Array]:
+    """[2 B, ...]: each clip, then itself at a position of its own before the stream's begin, which is another
+    key for all that is random about it.
+    """
+    second = {**batch, "index": -1 - batch["index"]}
+    beside = lambda own, other: jnp.stack([own, other], axis=1).reshape(-1, *own.shape[1:])
+    return {key: beside(value, second[key]) for key, value in batch.items()}
 
 
 def mixed(batch: Mapping[str, Array], front_end: FrontEnd) -> dict[str, Array]:

@@ -34,6 +34,8 @@ def teacher_of(settings: Settings, what: Step, layout: Layout, label_names: Sequ
     names = [name for name in settings.objective.teacher.split(",") if name]
     if not names:
         return lambda batch, _: dict(batch)
+    if settings.objective.consistency:
+        raise InputError("config.teacher hears one view of a clip: set config.consistency=0")
     if settings.run.parallel != "jit":
         raise InputError("config.teacher wants config.parallel=jit")
     parts, graphdefs, columns = [], [], []
