@@ -136,6 +136,41 @@ def baseline(config: ConfigDict, *, seconds: float) -> None:
     config.dataset.mean, config.dataset.std = 0.0, 1.0
 
 
+# What there is to say of features that exist already; `given` reads them.
+GIVEN = {"mel": 0, "rate": 0, "hop": 0, "axes": "tf", "log": "none", "pad": ""}
+
+
+def given(config: ConfigDict, options: Mapping[str, Any]) -> float:
+    """Makes a recipe one for features that exist already, as the keys of GIVEN say, where there is a `mel`.
+
+    Returns frames a second. Raises InputError for keys that are missing, or say nothing by themselves.
+    """
+    asked = [key for key, usual in GIVEN.items() if options[key] != usual]
+    if not asked:
+        return 100.0
+    if min(options["mel"], options["rate"], options["hop"]) < 1:
+        raise InputError(
+            f"{', '.join(f'{key}={options[key]}' for key in asked)}: features that exist already need mel= "
+            "(bins), rate= (Hz) and hop= (samples from one frame to the next), as they were made with"
+        )
+    fields: dict[str, Any] = {
+        "num_mel_bins": options["mel"],
+        "sample_rate_hz": options["rate"],
+        "frame_shift": options["hop"],
+        "axes": options["axes"],
+        "log": options["log"],
+    }
+    if options["pad"]:
+        try:
+            fields["pad"] = read(options["pad"], float)
+        except ValueError:
+            raise InputError(f"pad={options['pad']} in the suffix: wanted a number") from None
+    config.model.family, config.model.options = "ast_given", ConfigDict(fields)
+    with config.unlocked():
+        config.dataset.options.arrays = True
+    return options["rate"] / options["hop"]
+
+
 FINE_TUNING = ("S", "scratch", "cpu", "waveform")
 
 

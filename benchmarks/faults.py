@@ -875,5 +875,22 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "_TORCH_DENSE = (0, 3, 6, 8, 11, 13), (0, 2, 2)"),
         ("a PCA is never seen", "released = matrix in arrays", "released = False"),
     )),
+    "ast_jax/features/arrays.py": ("features_given", (
+        ("bins first are taken for frames", 'array.T if front_end.axes == "ft" else array', "array"),
+        ("columns first are read by rows", 'order="F" if by_column else "C"', 'order="C"'),
+        ("integers are floats", 'if dtype.kind != "f":', 'if dtype.kind not in "fi":'),
+        ("NaN passes", "if not np.isfinite(found).all():", "if False:"),
+        ("what float16 makes 0 of passes", "or 0 < largest < SMALLEST:", "or False:"),
+        ("the first of several arrays", "archive.namelist()) != 1:", "archive.namelist()) < 1:"),
+    )),
+    "ast_jax/features/given.py": ("features_given", (
+        ("decibels are nats", '"db": math.log(10) / 10}', '"db": 1.0}'),
+        ("padding is 0", '"padding": float(pad), "silence"', '"padding": 0.0, "silence"'),
+    )),
+    "ast_jax/inference/windows.py": ("features_given", (
+        ("windows end between frames", "max(1, samples // grid.each) * grid.each", "max(1, samples)"),
+        ("frames are samples", "return 1 if self.front_end.of_sound else self.front_end.frame_shift",
+         "return 1"),
+    )),
 }
 # fmt: on

@@ -34,7 +34,7 @@ def embed(
 
     loaded, grid = load_with_grid(model, stated, window_s=window_s, hop_s=hop_s)
     forward = embedder(loaded, itemgetter(kind), layer)
-    sounds = sound_files(files)
+    sounds = sound_files(files, loaded.front_end)
     failures = Failures(len(sounds), "embedded")
     heard = embed_files(sounds, grid, forward, failures)
     if found := [rows_of(one, loaded, kind) for one in heard]:

@@ -80,7 +80,7 @@ def tell_events(
         left = [file for file in files if str(file) not in progress.done]
         if len(left) < len(files):
             print(f"{len(files) - len(left)} files were heard before; {len(left)} are left", file=sys.stderr)
-        durations = durations_s(left)
+        durations = durations_s(left, steps.grid.front_end)
         failures = Failures(len(files), "heard")
         with Bar(transient=True) as bar:
             advance, size = (

@@ -11,7 +11,7 @@ from ast_jax.commands.cli import Flag
 from ast_jax.commands.models import AS_IT_IS, Stated, load_with_grid
 from ast_jax.commands.serve import LOOPBACK
 from ast_jax.errors import InputError
-from ast_jax.features.front_end import FrontEnd
+from ast_jax.features.front_end import FrontEnd, require_sound
 
 
 def label(
@@ -82,6 +82,7 @@ def heard(
     from ast_jax.models.base import outputs
 
     loaded, grid = load_with_grid(model, stated)
+    require_sound(loaded.front_end, "label")
     kind = "mean" if "sequence" in outputs(loaded.model) else "token"
     said = {name: value for name, value in vars(stated).items() if value is not None}
     # as JSON has it

@@ -9,6 +9,7 @@ from ast_jax.commands.cli import Flag
 from ast_jax.commands.events import TAGS, EventFlags, listen_for_events, tell_events
 from ast_jax.commands.models import AS_IT_IS, Stated, WindowS, tagger
 from ast_jax.errors import InputError
+from ast_jax.features.front_end import require_sound
 
 
 def predict(
@@ -69,7 +70,7 @@ def predict(
 
     models = tagger(model, stated)
     heard_from = models.heard_from(threshold)
-    found = sound_files(files or [])
+    found = sound_files(files or [], models.models[0].front_end)
     if when.events and not stdin:
         tell_events(found, models, when, thresholds=heard_from, window_s=window_s, hop_s=hop_s, plot=plot)
         return
@@ -77,6 +78,7 @@ def predict(
     form = "json" if json else "csv" if csv else "text"
     write = answers.writer(form, models.label_names, top, heard_from)
     if stdin:
+        require_sound(grid.front_end, "--stdin")
         from ast_jax.inference.live import Pcm, live_blocks
 
         stream, raw = cast(io.BufferedIOBase, sys.stdin.buffer), Pcm(rate, stream_channels, samples)
@@ -88,7 +90,7 @@ def predict(
         for tags in models.listen(blocks, grid):
             write("<stdin>", tags)
         return
-    durations = durations_s(found)
+    durations = durations_s(found, grid.front_end)
     if plot:
         plot.parent.mkdir(parents=True, exist_ok=True)
     plots = answers.plot_paths(plot, found)

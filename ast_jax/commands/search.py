@@ -37,8 +37,8 @@ def index(
     from ast_jax.inference.embed import kept
     from ast_jax.inference.files import Failures, sound_files
 
-    files = sound_files(sounds)
     loaded, grid = load_with_grid(model, AS_IT_IS, window_s=window_s, hop_s=hop_s)
+    files = sound_files(sounds, loaded.front_end)
     failures = Failures(len(files), "indexed")
     store = kept(out, files, loaded, grid, {"model": model, "kind": kind}, failures)
     print(f"{len(store)} windows of {store.num_files} files in {out}")

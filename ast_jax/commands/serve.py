@@ -7,6 +7,7 @@ from ast_jax import system
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.models import AS_IT_IS, Stated, tagger
 from ast_jax.errors import InputError
+from ast_jax.features.front_end import require_sound
 from ast_jax.inference.serve.limits import Limits
 
 LOOPBACK = "127.0.0.1"
@@ -40,11 +41,12 @@ def serve(
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install fastapi uvicorn") from error
 
-    listening = listen(host, port)
-    models = tagger(model, stated)
-    limits = Limits(upload_bytes=round(upload_mb * 1e6), sound_s=sound_s)
-    own = host in (LOOPBACK, "localhost")
-    app = make_app(models, limits, hosts=(LOOPBACK, "localhost") if own else ("*",))
-    if not own:
-        print("warning: whoever reaches this address can use this server", file=sys.stderr)
-    run(app, limits, host, listening)
+    with listen(host, port) as listening:
+        models = tagger(model, stated)
+        require_sound(models.models[0].front_end, "serve")
+        limits = Limits(upload_bytes=round(upload_mb * 1e6), sound_s=sound_s)
+        own = host in (LOOPBACK, "localhost")
+        app = make_app(models, limits, hosts=(LOOPBACK, "localhost") if own else ("*",))
+        if not own:
+            print("warning: whoever reaches this address can use this server", file=sys.stderr)
+        run(app, limits, host, listening)

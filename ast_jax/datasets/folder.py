@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ast_jax.datasets.folds import folded, group_called, held_out
 from ast_jax.datasets.listing import Clip, Listing, relative_to, source_root
 from ast_jax.datasets.scanning import (
+    is_array,
     is_audio,
     read_class_labels,
     read_label_names,
@@ -27,6 +28,8 @@ LAYOUTS = ("class", "split/class")
 # the split of clips of which nothing is known
 UNLABELLED = "unlabelled"
 Names = Sequence[str] | str | os.PathLike
+# whether a file, by its name, is one of those that a set is made of
+Wanted = Callable[[str | os.PathLike], bool]
 
 
 class _Row(NamedTuple):
@@ -58,6 +61,7 @@ def list_clips(
     folds: int | None = None,
     group: str | None = None,
     unlabelled: str | os.PathLike | None = None,
+    arrays: bool = False,
 ) -> Listing:
     """Reads one of these layouts:
 
@@ -76,8 +80,9 @@ def list_clips(
     splits a fifth of each class is held out as `test`, chosen by a hash of the file's stem; the rest is
     `train`. Where clips belong together (a speaker's, a site's, a day's), a column `group` of a table says
     so, or `group`, a regular expression of their paths, and all of one group are on one side. With `folds`
-    the splits are fold1, fold2, ... of these. `multi_label` is true if any clip has other than one label,
-    unless it is given.
+    the splits are fold1, fold2, ... of these. With `arrays` the files are features that exist already (.npy,
+    .npz), as a model of the family ast_given takes. `multi_label` is true if any clip has other than one
+    label, unless it is given.
 
     `unlabelled` is a directory of sounds, however deep, of which nothing is known: the split `unlabelled`,
     from which a teacher can teach. Files among them that are clips with labels are left out and told.
@@ -97,7 +102,7 @@ def list_clips(
             for row in _read(root / table, classes)
         ]
     elif source.is_dir():
-        rows, left_out = _directories(source, layout)
+        rows, left_out = _directories(source, layout, is_array if arrays else is_audio)
     else:
         rows = _read(source, classes)
     _check_once(rows)
@@ -146,11 +151,11 @@ def _without_labels(directory: Path, labelled: set[str]) -> tuple[list[Clip], li
     return clips, [_LeftOut(path, "labelled", "a clip with labels by itself") for path in twice]
 
 
-def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[_LeftOut]]:
+def _directories(source: Path, layout: str | None, wanted: Wanted) -> tuple[list[_Row], list[_LeftOut]]:
     if layout not in (None, *LAYOUTS):
         raise InputError(f"layout {layout!r}: choose {' or '.join(LAYOUTS)}")
     folders = subdirectories(source)
-    nested = (layout or _layout_of(source, folders)) == "split/class"
+    nested = (layout or _layout_of(source, folders, wanted)) == "split/class"
     groups = [(_split_called(name), name) for name in folders] if nested else [(None, ".")]
     classes = [
         (split, source / place / label) for split, place in groups for label in subdirectories(source / place)
@@ -159,14 +164,14 @@ def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[_Le
     own = {real[directory] for _, directory in classes if not directory.is_symlink()}
     rows, left_out = [], []
     for place in {".", *(place for _, place in groups)}:
-        left_out += _loose(source / place)
+        left_out += _loose(source / place, wanted)
     for split, directory in classes:
         if directory.is_symlink() and real[directory] in own:
             left_out.append(
                 _LeftOut(os.fspath(directory), "link", f"not followed: {real[directory]} is read by itself")
             )
             continue
-        found = scan(directory, [path for path in real.values() if path != real[directory]])
+        found = scan(directory, [path for path in real.values() if path != real[directory]], wanted)
         rows += [_Row(path, (composed(directory.name),), split) for path in found.sounds]
         left_out += [
             _LeftOut(path, "other file", f"{Path(path).suffix or 'no'} extension: not tried")
@@ -180,18 +185,22 @@ def _directories(source: Path, layout: str | None) -> tuple[list[_Row], list[_Le
     if not rows:
         tables = ", ".join(sorted(p.name for p in source.iterdir() if p.suffix in (".csv", ".json")))
         hint = f"; to use a table, give its path ({tables} is there)" if tables else ""
+        if any(wanted is is_audio and is_array(each.path) for each in left_out):
+            hint = "; of features that exist already (.npy, .npz) say how they were made: docs/recipes.md"
+        kind = "sound files" if wanted is is_audio else "files of features (.npy, .npz)"
         raise InputError(
-            f"{source}: no sound files in directories named after their classes (DIR/class/file.wav){hint}"
+            f"{source}: no {kind} in directories named after their classes "
+            f"(DIR/class/file.{'wav' if wanted is is_audio else 'npy'}){hint}"
         )
     return rows, left_out
 
 
-def _loose(directory: Path) -> list[_LeftOut]:
+def _loose(directory: Path, wanted: Wanted) -> list[_LeftOut]:
     """Sounds that lie beside the directories of classes."""
     return [
         _LeftOut(os.fspath(path), "no class", "lies beside the directories of classes")
         for path in _entries(directory)
-        if is_audio(path) and path.is_file() and not path.name.startswith(".")
+        if wanted(path) and path.is_file() and not path.name.startswith(".")
     ]
 
 
@@ -251,10 +260,10 @@ def _split_called(directory: str) -> str:
     return f"fold{directory}" if directory.isdigit() else re.sub(r"[ -]+", "_", directory)
 
 
-def _layout_of(source: Path, folders: list[str]) -> str:
+def _layout_of(source: Path, folders: list[str], wanted: Wanted) -> str:
     """What the directories' names say. Raises InputError for what may be read in two ways."""
     inside = {name: subdirectories(source / name) for name in folders}
-    flat = [name for name in folders if any(map(is_audio, _entries(source / name)))]
+    flat = [name for name in folders if any(map(wanted, _entries(source / name)))]
     named = [name for name in folders if SPLIT_NAME.fullmatch(name.lower())]
     shared = {
         label for name in folders for label in inside[name] if sum(label in x for x in inside.values()) > 1

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ AUDIO_SUFFIXES = {
     ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif", ".aiff", ".aifc", ".au",
     ".snd", ".caf", ".w64", ".rf64", ".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".amr",
 }  # fmt: skip
-
+# Of features that exist already.
+ARRAY_SUFFIXES = {".npy", ".npz"}
 
 # The columns of AudioSet's tables, which name them in a comment.
 SEGMENT = ("YTID", "start_seconds", "end_seconds", "positive_labels")
@@ -26,9 +27,13 @@ def is_audio(path: str | os.PathLike) -> bool:
     return os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES
 
 
+def is_array(path: str | os.PathLike) -> bool:
+    return os.path.splitext(path)[1].lower() in ARRAY_SUFFIXES
+
+
 class Found(NamedTuple):
-    """Sound files and other files, each sorted; and (path, reason, detail) of directories that were not
-    opened, and of links to what is read elsewhere.
+    """Sound files (or those that were wanted) and other files, each sorted; and (path, reason, detail) of
+    directories that were not opened, and of links to what is read elsewhere.
     """
 
     sounds: list[str]
@@ -36,8 +41,12 @@ class Found(NamedTuple):
     unopened: list[tuple[str, str, str]]
 
 
-def scan(directory: str | os.PathLike, elsewhere: Sequence[str] = ()) -> Found:
-    """What lies below `directory`.
+def scan(
+    directory: str | os.PathLike,
+    elsewhere: Sequence[str] = (),
+    wanted: Callable[[str | os.PathLike], bool] = is_audio,
+) -> Found:
+    """What lies below `directory`; `wanted` tells sound files by their names, or other files.
 
     One pass, links followed, hidden ones left alone. Directories that may not be read are passed over and
     told; so are links to directories that lie in one of `elsewhere` (real paths, which are read by
@@ -60,13 +69,13 @@ def scan(directory: str | os.PathLike, elsewhere: Sequence[str] = ()) -> Found:
             found.unopened.append((parent, "link", f"not followed: {real} is read by itself"))
             continue
         visited.add(real)
-        found.sounds.extend(os.path.join(parent, name) for name in folders if is_audio(name))
-        folders[:] = [name for name in folders if not is_audio(name) and not _passed_over(name)]
+        found.sounds.extend(os.path.join(parent, name) for name in folders if wanted(name))
+        folders[:] = [name for name in folders if not wanted(name) and not _passed_over(name)]
         # links last, so that what one leads to is read at its own place
         folders.sort(key=lambda name: os.path.islink(os.path.join(parent, name)))
         for name in files:
             if not name.startswith("."):  # .DS_Store, and ._x.wav, which macOS leaves beside x.wav
-                (found.sounds if is_audio(name) else found.others).append(os.path.join(parent, name))
+                (found.sounds if wanted(name) else found.others).append(os.path.join(parent, name))
     for each in found:
         each.sort()
     return found

@@ -15,14 +15,15 @@ from ast_jax.features import AudioError, load_audio, stream_audio
 def waveforms(
     prepared: PreparedSet, splits: Sequence[str], ids: Sequence[str], source_dir: str | None = None
 ) -> dict[str, Float32[np.ndarray, " S"]]:
-    """The waveform of each example, by id: as shards hold it, or from the sound files; else nothing.
+    """The waveform of each example, by id: as shards hold it, or from the sound files; else nothing, as where
+    the set is made of features.
 
     A file that cannot be read any more is left out.
     """
     if prepared.kind == "waveform":
         source, places = prepared.source(splits), {id: i for i, id in enumerate(prepared.ids(splits))}
         return {id: from_int16(source[places[id]]["waveform"]) for id in ids}
-    if source_dir is None:
+    if source_dir is None or not prepared.front_end.of_sound:
         return {}
     dataset = prepared.metadata.get("dataset", prepared.name)
     listing = clip_lister(dataset)(source_dir, **prepared.metadata["options"])

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from ast_jax.datasets.extract import from_int16
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.evaluation.predictions import Predictions
+from ast_jax.features import REFERENCE, FrontEnd
 
 # Clips that are read, at most, of each side: seconds, whatever the set's size.
 MOST = 3000
@@ -64,7 +65,7 @@ def easy(
         "train_clips": len(y),
         "clips": len(held_y),
         "seconds": np.quantile(own.seconds, QUANTILES).round(2).tolist(),
-        "on_both_sides": [list(pair) for pair in twins(own, held)],
+        "on_both_sides": [list(pair) for pair in twins(own, held, prepared.front_end)],
         "majority": figures(np.broadcast_to(_shares(y), held_y.shape).copy()),
         name: figures(fitted),
     }
@@ -104,15 +105,19 @@ def described(prepared: PreparedSet, splits: Sequence[str], most: int = MOST) ->
     return Described(np.stack(rows) if rows else np.zeros((0, 0)), labels, seconds, ids)
 
 
-def twins(own: Described, held: Described) -> list[tuple[str, str]]:
+def twins(own: Described, held: Described, front_end: FrontEnd = REFERENCE) -> list[tuple[str, str]]:
     """(id held out, id of a training clip) of clips as long as one another whose mean spectra and deviations
-    differ by less than TWINS_DB: the same sound, perhaps encoded once more.
+    differ by less than TWINS_DB: the same sound, perhaps encoded once more. Among features that are no log
+    powers none are looked for.
     """
+    if not front_end.in_powers:
+        return []
+    unit_db = front_end.nats * 10 / math.log(10)
     found = []
     for number, (vector, seconds) in enumerate(zip(held.vectors, held.seconds, strict=True)):
         near = np.flatnonzero(np.abs(own.seconds - seconds) < 0.05)
         apart = np.sqrt(np.square(own.vectors[near] - vector).mean(axis=1))
-        if len(near) and apart.min() * 10 / math.log(10) < TWINS_DB:
+        if len(near) and apart.min() * unit_db < TWINS_DB:
             found.append((held.ids[number], own.ids[near[apart.argmin()]]))
     return found
 

@@ -50,7 +50,7 @@ _QUALITY = "HQ"
 
 
 class AudioError(InputError):
-    """A file that gives no waveform.
+    """A file that gives no waveform, or no features where these should lie in it (`arrays.py`).
 
     `reason` is one of: 'unreadable' (missing, a directory, a pipe or device, no permission, no stated
     length), 'empty file', 'not audio', 'truncated', 'damaged', 'no samples', 'not finite', 'too long'.

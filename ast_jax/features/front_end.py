@@ -45,6 +45,8 @@ class FrontEnd:
     nats: ClassVar[float] = 1.0
     # Whether features are log powers of bands, which can be mixed, masked by band and made louder as such.
     in_powers: ClassVar[bool] = True
+    # Whether it makes features of sounds; else files hold them already (given.py).
+    of_sound: ClassVar[bool] = True
 
     def features(
         self, waveform: Float[Any, "*batch S"], *, num_samples: Any = None
@@ -102,6 +104,15 @@ class FrontEnd:
 _NORMALISATION = ("mean", "std", "spread")
 
 
+def require_sound(front_end: FrontEnd, what: str) -> None:
+    """Raises InputError where a model takes features that exist already, and `what` is of sounds."""
+    if not front_end.of_sound:
+        raise InputError(
+            f"{what} needs a model that hears sound, and this one takes features that exist already (.npy, "
+            ".npz): `predict` and `embed` read such files, `evaluate` a set of them"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Kaldi(FrontEnd):
     """The AST reference's: Kaldi's filterbank at 16 kHz, 25 ms every 10 ms, in nats; see `spec.py`."""
@@ -157,6 +168,7 @@ FRONT_ENDS: dict[str, Any] = {
     "passt": "ast_jax.features.passt:PaSSTMel",
     "samples": "ast_jax.features.samples:Samples",
     "vggish": "ast_jax.features.vggish:VGGishMel",
+    "given": "ast_jax.features.given:Given",
 }
 
 # What a set or a model hears that states none.

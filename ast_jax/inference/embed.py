@@ -151,7 +151,7 @@ def kept(
 
 def embed_files(files: Sequence[Path], grid: Grid, forward: Forward, failures: Failures) -> Iterator[Heard]:
     """Every file that can be heard through the model, with a progress bar."""
-    durations = durations_s(files)
+    durations = durations_s(files, grid.front_end)
     with Bar(transient=True) as bar:
         advance, size = bar.task("embedding", sum(durations)).advance, batch_size_for(durations, grid)
         yield from failures.reported(hear(files, grid, forward, batch_size=size, advance=advance), bar)

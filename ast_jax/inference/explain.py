@@ -150,12 +150,12 @@ def window_at(
 
     Raises InputError if the sound ends before, AudioError if it cannot be heard.
     """
-    rate = grid.front_end.sample_rate_hz
-    start, heard, kept = round(start_s * rate), 0, [np.zeros(0, np.float32)]
+    rate, window = grid.front_end.sample_rate_hz / grid.each, grid.window // grid.each
+    start, heard, kept = round(start_s * rate), 0, []
     for block in decoded(sound, grid):
-        kept.append(block[max(0, start - heard) : max(0, start + grid.window - heard)])
+        kept.append(block[max(0, start - heard) : max(0, start + window - heard)])
         heard += len(block)
-        if heard >= start + grid.window:
+        if heard >= start + window:
             break
     if not sum(map(len, kept)):
         length = f"{name_of(sound)} lasts {heard / rate:.1f} s"

@@ -6,40 +6,45 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ast_jax.datasets.scanning import scan
+from ast_jax.datasets.scanning import is_array, is_audio, scan
 from ast_jax.errors import InputError
-from ast_jax.features import AudioError, duration_s
-from ast_jax.inference.windows import BATCH, Grid, Heard
+from ast_jax.features import REFERENCE, AudioError, FrontEnd
+from ast_jax.inference.windows import BATCH, Grid, Heard, length_s
 from ast_jax.terminal import Bar
 
+# of files, where sound is wanted and where features are
+_KINDS = {True: "sound files (wav, flac, ogg, mp3 ...)", False: "features (.npy, .npz)"}
 
-def sound_files(paths: Iterable[Path]) -> list[Path]:
-    """Files as named, and every sound file below each directory, sorted.
+
+def sound_files(paths: Iterable[Path], front_end: FrontEnd = REFERENCE) -> list[Path]:
+    """Files as named, and every sound file below each directory, sorted; or files of features, where these
+    are what the front end takes.
 
     Directories below that may not be read are among them: what they hold cannot be heard, and is told and
     counted like a file. Raises InputError for a directory without any.
     """
     found: list[Path] = []
+    wanted = is_audio if front_end.of_sound else is_array
     for path in paths:
         if not path.is_dir():
             found.append(path)
             continue
-        inside, _, unopened = scan(path)
+        inside, _, unopened = scan(path, wanted=wanted)
         inside += [directory for directory, reason, _ in unopened if reason == "unreadable"]
         if not inside:
             raise InputError(
-                f"{path} holds no sound files (wav, flac, ogg, mp3 ...): name another directory, or files"
+                f"{path} holds no {_KINDS[front_end.of_sound]}: name another directory, or files"
             )
         found += map(Path, inside)
     return found
 
 
-def durations_s(files: Iterable[Path]) -> list[float]:
+def durations_s(files: Iterable[Path], front_end: FrontEnd = REFERENCE) -> list[float]:
     """What the headers say, 0 where a file cannot be opened: its error is reported when its turn comes."""
     found = []
     for file in files:
         try:
-            found.append(duration_s(file))
+            found.append(length_s(file, front_end))
         except AudioError:
             found.append(0.0)
     return found

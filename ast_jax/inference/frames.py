@@ -76,8 +76,9 @@ def _by_windows(tagger: Any, window_s: float | None, hop_s: float | None) -> Ste
     window_s = min(CLIP_WINDOW_S, longest) if window_s is None else window_s
     hop_s = min(CLIP_HOP_S, window_s) if hop_s is None else hop_s
     grid = tagger.grid(window_s=window_s, hop_s=hop_s)
+    apart_s = round(grid.hop / grid.front_end.sample_rate_hz, 4)
     note = (
-        f"this model judges clips, not steps of time: heard in windows of {grid.window_s:g} s, {hop_s:g} s "
+        f"this model judges clips, not steps of time: heard in windows of {grid.window_s:g} s, {apart_s:g} s "
         "apart (--window_s, --hop_s), each as a clip"
     )
     forward: Forward = lambda fbank, lengths: np.asarray(tagger.scores(fbank, lengths))[:, None]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ast_jax.errors import InputError
+from ast_jax.features.front_end import require_sound
 from ast_jax.inference.predict import Tagger
 
 
@@ -21,6 +22,7 @@ class Embedder:
     def __init__(self, source: str, **options: Any):
         """Whatever `ast_jax.load_model` takes. Raises InputError."""
         self.tagger = Tagger(source, **options)
+        require_sound(self.tagger.models[0].front_end, "HEAR")
         self.sample_rate = self.tagger.models[0].front_end.sample_rate_hz
         silence = np.zeros(self.sample_rate, np.float32)
         width = lambda kind: self.rows(silence, kind).vectors.shape[1]

@@ -12,10 +12,9 @@ from jaxtyping import Float
 
 from ast_jax.evaluation.style import LIGHT, Png, Theme, paper_to_accent, sheet, shortened
 from ast_jax.events import Event
-from ast_jax.features import duration_s
 from ast_jax.features.audio import SoundSource
 from ast_jax.inference.answers import Tags
-from ast_jax.inference.windows import Grid, decoded
+from ast_jax.inference.windows import Grid, decoded, length_s
 
 _COLUMNS = 1500  # more than the picture has dots
 _LABELS = 8
@@ -95,18 +94,19 @@ def strip(file: SoundSource, grid: Grid, columns: int = _COLUMNS) -> tuple[Float
     Decoded as a stream: three hours need no more memory than a minute. Raises AudioError.
     """
     front_end = grid.front_end
-    frames = front_end.num_frames(round(duration_s(file) * front_end.sample_rate_hz))
+    frames = front_end.num_frames(round(length_s(file, front_end) * front_end.sample_rate_hz))
     each = -(-frames // columns)  # frames a column
-    hop = each * front_end.frame_shift  # samples
+    span = lambda frames: front_end.span(frames) // grid.each
+    hop = each * front_end.frame_shift // grid.each
     held, found = np.zeros(0, np.float32), []
     for block in decoded(file, grid):
-        held = np.concatenate([held, block])
-        whole = max(0, (len(held) - front_end.span(each)) // hop + 1)
+        held = np.concatenate([held, block]) if len(held) else block
+        whole = max(0, (len(held) - span(each)) // hop + 1)
         if whole:
-            fbank = front_end.picture(front_end.features(held[: front_end.span(whole * each)]))
+            fbank = front_end.picture(front_end.features(held[: span(whole * each)]))
             found.append(fbank.reshape(whole, each, -1).mean(axis=1))
             held = held[whole * hop :]
-    if len(held) > front_end.frame_shift or not found:
+    if len(held) > front_end.frame_shift // grid.each or not found:
         fbank = front_end.picture(front_end.features(held))
         found.append(fbank.mean(axis=0, keepdims=True))
     return np.concatenate(found), front_end.seconds(each)

@@ -9,15 +9,16 @@ S samples, t <= T frames, F mel bins, B windows a batch.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ast_jax.errors import InputError
-from ast_jax.features import AudioError, FrontEnd, stream_audio
+from ast_jax.features import AudioError, FrontEnd, arrays, duration_s, stream_audio
 from ast_jax.features.audio import SoundSource
+from ast_jax.features.given import Given
 from ast_jax.inference.ahead import readers
 
 BATCH = 8  # windows computed at a time
@@ -64,11 +65,19 @@ class Grid:
                 f"hop_s is {hop_s:g}: wanted more than 0 and at most the window, {window / rate:g} s, "
                 "or sound between two windows would go unheard"
             )
-        return cls(window, hop, num_frames, front_end, channels)
+        grid = cls(window, hop, num_frames, front_end, channels)
+        # whole frames, where features are given
+        whole = lambda samples: max(1, samples // grid.each) * grid.each
+        return replace(grid, window=whole(window), hop=whole(hop))
 
     @property
     def window_s(self) -> float:
         return self.window / self.front_end.sample_rate_hz
+
+    @property
+    def each(self) -> int:
+        """Samples that one entry of a block stands for: itself, or a whole frame where features are given."""
+        return 1 if self.front_end.of_sound else self.front_end.frame_shift
 
     @property
     def least_new(self) -> int:
@@ -99,32 +108,43 @@ class Window(NamedTuple):
     fbank: Float[np.ndarray, "t F"]
 
 
-def cut(blocks: Iterable[Float[np.ndarray, " _"]], grid: Grid) -> Iterator[Window]:
-    """The windows of a sound that comes in pieces, each as soon as it is full.
+def cut(blocks: Iterable[Float[np.ndarray, "_ ..."]], grid: Grid) -> Iterator[Window]:
+    """The windows of a sound that comes in pieces, or of features that do, each as soon as it is full.
 
     What is left at the end is one more, if enough of it is new (`Grid.least_new`): a tail of a few samples
     would be a window of padding, with tags of its own.
     """
+    window, hop = grid.window // grid.each, grid.hop // grid.each
+    least_new = max(1, grid.least_new // grid.each)
     held, start = np.zeros(0, np.float32), 0
     for block in blocks:
-        held = np.concatenate([held, block])
-        while len(held) >= grid.window:
-            yield _window(held[: grid.window], start, grid)
-            held, start = held[grid.hop :], start + grid.hop
-    if start == 0 or len(held) - (grid.window - grid.hop) >= grid.least_new:
+        held = np.concatenate([held, block]) if len(held) else block
+        while len(held) >= window:
+            yield _window(held[:window], start, grid)
+            held, start = held[hop:], start + hop
+    if start == 0 or len(held) - (window - hop) >= least_new:
         yield _window(held, start, grid)
 
 
 def decoded(
     file: SoundSource, grid: Grid, tell: Callable[[str], None] | None = None
-) -> Iterator[Float[np.ndarray, " _"]]:
-    """A file's sound in pieces, as the front end wants it; see `stream_audio`. Raises AudioError."""
+) -> Iterator[Float[np.ndarray, "_ ..."]]:
+    """A file's sound in pieces, as the front end wants it (see `stream_audio`), or the features that it
+    holds. Raises AudioError.
+    """
+    if isinstance(grid.front_end, Given):
+        return iter([arrays.load_features(file, grid.front_end)])
     rate = grid.front_end.sample_rate_hz
     return stream_audio(file, channels=grid.channels, sample_rate_hz=rate, tell=tell)
 
 
+def length_s(file: SoundSource, front_end: FrontEnd) -> float:
+    """A file's seconds by its header. Raises AudioError."""
+    return arrays.duration_s(file, front_end) if isinstance(front_end, Given) else duration_s(file)
+
+
 def _window(sound: np.ndarray, start: int, grid: Grid) -> Window:
-    rate = grid.front_end.sample_rate_hz
+    rate = grid.front_end.sample_rate_hz / grid.each
     return Window(start / rate, (start + len(sound)) / rate, grid.front_end.features(sound))
 
 

@@ -88,6 +88,9 @@ class ASTConfig:
     head: str = "clip"
     pooling: str = "linear_softmax"
 
+    # fields that a recipe sets by `config.model.options`
+    options: ClassVar[tuple[str, ...]] = ()
+
     def __post_init__(self):
         if self.head not in HEADS or self.pooling not in POOLINGS:
             raise InputError(
@@ -145,9 +148,10 @@ class ASTConfig:
     def from_settings(cls, settings: Settings, *, num_classes: int) -> "ASTConfig":
         """The variant's shape, where a recipe does not say another width, depth or number of heads."""
         model, out = settings.model, settings.patchout
-        if model.options:
+        if unknown := model.options.keys() - set(cls.options):
+            known = f"only {', '.join(cls.options)}" if cls.options else "none"
             raise InputError(
-                f"config.model.options {dict(model.options)}: the family {model.family} has none"
+                f"config.model.options {', '.join(sorted(unknown))}: the family {model.family} has {known}"
             )
         own = {key: getattr(model, key) for key in ("width", "depth", "num_heads")}
         same = ("patch_shape", "strides", "distilled", "drop_path", "dtype", "remat", "head", "pooling")
@@ -158,6 +162,7 @@ class ASTConfig:
             patchout=(out.freq, out.time, out.patches),
             **{key: getattr(model, key) for key in same},
             **{key: value for key, value in own.items() if value is not None},
+            **model.options,
         )
 
     @property

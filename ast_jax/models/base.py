@@ -57,6 +57,7 @@ FAMILIES: dict[str, Any] = {
     "ced": "ast_jax.models.ced:CED",
     "eat": "ast_jax.models.eat:EAT",
     "beats": "ast_jax.models.beats:BEATs",
+    "ast_given": "ast_jax.models.given:GivenAST",
     "vggish_mlp": "ast_jax.models.vggish:VGGishMLP",
     "probed": "ast_jax.models.probed:Probed",
 }

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ast_jax.errors import InputError
+from ast_jax.features.front_end import require_sound
 from ast_jax.models import family_name, host_variables
 from ast_jax.tables import look_up
 from ast_jax.weights import card, litert_file, onnx_file, parity, stablehlo
@@ -111,6 +112,8 @@ def save(
     _new(dst)
     deployed = deployed or Deployed()
     write = _writer(to, family_name(loaded.model), deployed)
+    if deployed.takes == "waveform" or deployed.sounds:
+        require_sound(loaded.front_end, "convert --input=waveform" if not deployed.sounds else "--check")
     dst.parent.mkdir(parents=True, exist_ok=True)
     partial = dst.with_name(f".{dst.name}.{os.getpid()}.partial")
     try:

@@ -66,10 +66,15 @@ EXPORTS: dict[str, dict[str, Any]] = {
 # a family that is not here takes what fits as it is.
 STARTS: dict[str, Any] = {
     "ast": "ast_jax.weights.adapt:adapted",
+    "ast_given": "ast_jax.weights.adapt:adapted",
     "psla": "ast_jax.weights.psla_layout:started",
     "passt": "ast_jax.weights.adapt:of_another_length",
     "ced": "ast_jax.weights.adapt:of_another_length",
 }
+
+
+# A family -> another one whose checkpoints start it too.
+STARTED_BY = {"ast_given": "ast"}
 
 
 def state_dict_reader(keys: Iterable[str]) -> Any:

@@ -33,7 +33,7 @@ from ast_jax.models import (
     using,
 )
 from ast_jax.models.base import judges_steps, variables
-from ast_jax.weights.families import runtime, starter
+from ast_jax.weights.families import STARTED_BY, runtime, starter
 from ast_jax.weights.model_card import model_card
 from ast_jax.weights.recognise import read_source
 from ast_jax.weights.source import Source
@@ -325,7 +325,7 @@ def initialise(
     given = {**(facts or {}), "asked": dataclasses.asdict(model.config)}
     source = src if isinstance(src, Source) else read_source(src, which=which, facts=given)
     name = family_name(model)
-    if name != source.family:
+    if source.family not in (name, STARTED_BY.get(name)):
         raise InputError(
             f"{source.where} is of the family {source.family}, the model of {name}: choose the same"
         )
