@@ -337,6 +337,11 @@ class Settings:
     def __post_init__(self):
         optimizer, averages = self.optimizer, self.averages
         _one_of("dataset.kind", self.data.kind, ("log_mel", "waveform"))
+        if self.data.channels == "each":
+            raise InputError(
+                "config.dataset.channels is 'each', which is for `predict` alone: a clip has one channel; "
+                "choose mean or first or loudest"
+            )
         _one_of("dataset.channels", self.data.channels, ("mean", "first", "loudest"))
         if self.data.inside == 1:
             raise InputError("config.dataset.inside is 1: wanted 0, or a number of parts from 2 on")

@@ -887,7 +887,9 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("decibels are nats", '"db": math.log(10) / 10}', '"db": 1.0}'),
         ("padding is 0", '"padding": float(pad), "silence"', '"padding": 0.0, "silence"'),
     )),
-    "ast_jax/inference/windows.py": ("features_given", (
+    "ast_jax/inference/windows.py": ("features_given inference_windows", (
+        ("the first channel is the second", "grid.channels if channel is None else channel - 1",
+         "grid.channels if channel is None else channel % 2"),
         ("windows end between frames", "max(1, samples // grid.each) * grid.each", "max(1, samples)"),
         ("frames are samples", "return 1 if self.front_end.of_sound else self.front_end.frame_shift",
          "return 1"),

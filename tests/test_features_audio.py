@@ -11,6 +11,7 @@ import soundfile
 
 from ast_jax.errors import InputError
 from ast_jax.features import SAMPLE_RATE, AudioError, duration_s, load_audio, stream_audio
+from ast_jax.features.audio import num_channels
 
 FORMATS = ["wav", "flac", "ogg", "mp3"]
 
@@ -70,6 +71,21 @@ def test_channels_are_mixed_or_the_first_is_taken(tmp_path):
     path = write(tmp_path / "x.wav", [left, right, back], 16_000, subtype="FLOAT")
     np.testing.assert_allclose(load_audio(path), (left + right + back) / 3, atol=1e-6)
     np.testing.assert_allclose(load_audio(path, channels="first"), left, atol=1e-6)
+
+
+def test_a_channel_is_heard_by_its_number(tmp_path):
+    tones = [sine(500, 16_000), sine(900, 16_000), sine(2000, 16_000)]
+    path = write(tmp_path / "x.wav", tones, 16_000, subtype="FLOAT")
+    assert num_channels(path) == 3
+    for number, tone in enumerate(tones):
+        np.testing.assert_allclose(load_audio(path, channels=number), tone, atol=1e-6)
+        np.testing.assert_array_equal(
+            np.concatenate(list(stream_audio(path, channels=number, block_s=0.2))),
+            load_audio(path, channels=number),
+        )
+    for number in (-1, 3):
+        with pytest.raises(InputError, match=f"channels is {number}; .*x.wav has 3, counted from 0"):
+            load_audio(path, channels=number)
 
 
 def test_resampled_samples_are_not_clipped(tmp_path):

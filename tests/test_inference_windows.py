@@ -2,6 +2,7 @@
 tables and pictures.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -317,3 +318,74 @@ def test_a_reader_that_has_enough_ends_the_command_quietly():
         text=True,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 141)
+
+
+@pytest.fixture
+def recorders(tmp_path):
+    """Three files: two microphones that hear different things, one microphone, and one whose sound is cut."""
+    rng, directory = np.random.default_rng(3), tmp_path / "recorders"
+    directory.mkdir()
+    stereo = rng.normal(0, 0.1, (7000, 2))
+    stereo[:, 1] *= 0.01
+    soundfile.write(directory / "a.wav", stereo, RATE)
+    soundfile.write(directory / "b.wav", stereo[:3000, 0], RATE)
+    soundfile.write(directory / "cut.wav", stereo, RATE)
+    (directory / "cut.wav").write_bytes((directory / "cut.wav").read_bytes()[:9000])
+    return directory
+
+
+def told_by(capsys, *arguments: str) -> tuple[str, str]:
+    with contextlib.suppress(SystemExit):
+        invoke("predict", ["--model=m", *arguments])
+    return capsys.readouterr()
+
+
+@pytest.mark.usefixtures("tagger")
+def test_each_channel_is_told_as_a_file_of_its_own_would_be(recorders, tmp_path, capsys):
+    """Against files of one channel, tagged by themselves."""
+    stereo, _ = soundfile.read(recorders / "a.wav", always_2d=True)
+    singles = [tmp_path / f"{number}.wav" for number in (1, 2)]
+    for number, single in enumerate(singles):
+        soundfile.write(single, stereo[:, number], RATE)
+    alone, _ = told_by(capsys, "--json", *map(str, singles), str(recorders / "b.wav"))
+    out, err = told_by(capsys, "--json", "--channels=each", str(recorders))
+    rows, wanted = [json.loads(line) for line in out.splitlines()], [*map(json.loads, alone.splitlines())]
+    assert [list(row)[:3] for row in rows] == [["file", "channel", "start_s"]] * 3
+    whose = [(Path(row.pop("file")).name, row.pop("channel")) for row in rows]
+    assert whose == [("a.wav", 1), ("a.wav", 2), ("b.wav", 1)]
+    for row in wanted:
+        del row["file"]
+    assert rows == wanted
+    assert rows[0]["tags"] != rows[1]["tags"]
+    assert "cut.wav: truncated" in err
+    assert err.endswith("1 of 4 channels could not be tagged\n")
+
+
+@pytest.mark.usefixtures("tagger")
+def test_forms_name_the_channel_only_where_each_is_asked_for(recorders, capsys):
+    file = str(recorders / "a.wav")
+    out, _ = told_by(capsys, "--csv", "--channels=each", file)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert list(rows[0]) == ["file", "channel", "start_s", "end_s", "dog", "rain", "bell"]
+    assert [row["channel"] for row in rows] == ["1"] * 4 + ["2"] * 4
+    out, _ = told_by(capsys, "--channels=each", file)
+    assert re.findall(r"^\S.*$", out, re.M) == [f"{file}  channel 1", f"{file}  channel 2"]
+    plain, _ = told_by(capsys, "--csv", file)
+    assert plain.splitlines()[0] == "file,start_s,end_s,dog,rain,bell"
+    assert '"channel"' not in told_by(capsys, "--json", file)[0]
+    assert "channel 1" not in told_by(capsys, file)[0]
+
+
+@pytest.mark.usefixtures("tagger")
+def test_another_way_to_hear_channels_than_the_models(recorders, capsys):
+    file = str(recorders / "a.wav")
+    heard = lambda way: [
+        json.loads(line)["tags"]
+        for line in told_by(capsys, "--json", f"--channels={way}", file)[0].splitlines()
+    ]
+    each = heard("each")
+    assert heard("first") == heard("loudest") == each[:1]
+    assert heard("mean")[0] not in each
+    for flags in (["--stdin"], [file, "--plot=x.png"], [file, "--events"]):
+        with pytest.raises(InputError, match="--channels=each is of tags of files"):
+            invoke("predict", ["--model=m", "--channels=each", *flags])

@@ -125,6 +125,7 @@ def test_the_ends_of_a_range_are_in_it(key):
         ({"lr_warmup": "cosine"}, "choose repo or linear"),
         ({"model": {"strides": (10, 10, 10)}}, "config.model.strides is"),
         ({"asymmetric": (4.0, 1.0)}, "config.asymmetric is"),
+        ({"dataset": {"channels": "each"}}, "which is for `predict` alone: .* choose mean or first"),
     ],
 )
 def test_keys_and_settings_that_make_no_sense(config, message):

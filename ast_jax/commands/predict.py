@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -20,6 +21,10 @@ def predict(
     window_s: WindowS = None,
     hop_s: Annotated[
         float | None, Flag("seconds between windows (default: half the window)", above=0)
+    ] = None,
+    channels: Annotated[
+        Literal["mean", "first", "loudest", "each"] | None,
+        Flag("what is heard of several; each: every one by itself (default: as the model was trained)"),
     ] = None,
     top: Annotated[int, Flag("labels shown per file and window", least=1)] = 5,
     threshold: Annotated[
@@ -51,7 +56,8 @@ def predict(
       arecord -q -t raw -f S16_LE -r 16000 | python -m ast_jax predict --model=RUN --stdin
 
     A file longer than the model's length is heard in overlapping windows, decoded as a stream. Files that
-    cannot be heard are reported, the others are tagged all the same; then the status is 1.
+    cannot be heard are reported, the others are tagged all the same; then the status is 1. With
+    --channels=each every channel is tagged by itself, as if it were a file, and said in each answer.
     """
     if bool(files) == stdin:
         raise InputError("name sound files or directories, or give --stdin, not both")
@@ -61,14 +67,26 @@ def predict(
         raise InputError("--json and --csv are two forms of one answer: choose one")
     if when != TAGS and not when.events:
         raise InputError("--form, --out, --low, --median_s and --min_... are of events: give --events too")
+    by_channel = channels == "each"
+    if by_channel and (stdin or plot or when.events):
+        raise InputError(
+            "--channels=each is of tags of files: --stdin, --plot and --events hear the first channel, the "
+            "loudest, or the mean of all"
+        )
     if when.events and (json or csv):
         raise InputError("--events are told by --form and --out, without --json and --csv")
 
     from ast_jax.inference import answers
-    from ast_jax.inference.files import Failures, batch_size_for, durations_s, sound_files
+    from ast_jax.inference.files import Failures, batch_size_for, durations_s, each_channel, sound_files
+    from ast_jax.inference.windows import Source
     from ast_jax.terminal import Bar
 
     models = tagger(model, stated)
+    if channels is not None:
+        require_sound(models.models[0].front_end, "--channels")
+    if channels is not None and not by_channel:
+        for loaded in models.models:
+            loaded.channels = channels
     heard_from = models.heard_from(threshold)
     found = sound_files(files or [], models.models[0].front_end)
     if when.events and not stdin:
@@ -76,7 +94,7 @@ def predict(
         return
     grid = models.grid(window_s=window_s, hop_s=hop_s)
     form = "json" if json else "csv" if csv else "text"
-    write = answers.writer(form, models.label_names, top, heard_from)
+    write = answers.writer(form, models.label_names, top, heard_from, by_channel=by_channel)
     if stdin:
         require_sound(grid.front_end, "--stdin")
         from ast_jax.inference.live import Pcm, live_blocks
@@ -90,18 +108,19 @@ def predict(
         for tags in models.listen(blocks, grid):
             write("<stdin>", tags)
         return
-    durations = durations_s(found, grid.front_end)
+    sources: Sequence[Source] = each_channel(found) if by_channel else found
+    durations = durations_s(sources, grid.front_end)
     if plot:
         plot.parent.mkdir(parents=True, exist_ok=True)
     plots = answers.plot_paths(plot, found)
-    failures = Failures(len(found), "tagged")
+    failures = Failures(len(sources), "tagged", "channels" if by_channel else "files")
     with Bar(transient=True) as bar:
         advance, size = bar.task("tagging", sum(durations)).advance, batch_size_for(durations, grid)
-        heard = models.tag_all(found, grid, batch_size=size, advance=advance)
+        heard = models.tag_all(sources, grid, batch_size=size, advance=advance)
         for one in failures.reported(heard, bar):
             tags = answers.Tags.of(one, grid.window_s, models.label_names)
             with bar.aside():
-                write(str(one.file), tags)
+                write(str(one.file), tags, one.channel)
             if plots:
                 from ast_jax.inference.timeline import picture
 

@@ -74,7 +74,7 @@ def name_of(source: SoundSource) -> str:
 def load_audio(
     source: SoundSource,
     *,
-    channels: Channels = "mean",
+    channels: Channels | int = "mean",
     sample_rate_hz: int = SAMPLE_RATE,
     longest_s: float = math.inf,
     tell: Tell | None = None,
@@ -82,9 +82,10 @@ def load_audio(
     """Decodes a sound file, given by path or as bytes, to mono at `sample_rate_hz`.
 
     `channels='mean'` mixes all channels down; 'first' keeps the first one, as the AST reference does;
-    'loudest' keeps the one with most energy in the whole file, which is decoded once more for that. Samples
-    are nominally in [-1, 1]; resampling and float files may exceed that, and nothing is clipped. Raises
-    AudioError, for a header that states more than `longest_s` seconds too.
+    'loudest' keeps the one with most energy in the whole file, which is decoded once more for that; a number
+    keeps that one, counted from 0. Samples are nominally in [-1, 1]; resampling and float files may exceed
+    that, and nothing is clipped. Raises AudioError, for a header that states more than `longest_s` seconds
+    too.
 
     `tell` is given what is odd and was heard all the same (more sound than the header states, channels that
     cancel); without it, that is a warning.
@@ -105,7 +106,7 @@ def load_audio(
 def stream_audio(
     source: SoundSource,
     *,
-    channels: Channels = "mean",
+    channels: Channels | int = "mean",
     sample_rate_hz: int = SAMPLE_RATE,
     block_s: float = 30.0,
     longest_s: float = math.inf,
@@ -149,6 +150,11 @@ def duration_s(source: SoundSource) -> float:
     except OSError as error:
         raise _unreadable(name, error) from error
     return sum(sound.frames / sound.samplerate for sound, _ in _opened(source))
+
+
+def num_channels(source: SoundSource) -> int:
+    """Of a file, by its headers; of sounds that are joined in it, the most. Raises AudioError."""
+    return max(sound.channels for sound, _ in _opened(source))
 
 
 def _warn(line: str) -> None:
@@ -259,11 +265,16 @@ def _verdict(error: soundfile.LibsndfileError) -> tuple[str, str]:
     return "not audio", error.error_string
 
 
-def _kept(source: SoundSource, channels: str, longest_s: float) -> int | None:
+def _kept(source: SoundSource, channels: str | int, longest_s: float) -> int | None:
     """Which channel is heard; None for the mean of all.
 
-    Raises InputError for another word.
+    Raises InputError for another word, and for a channel that is not there.
     """
+    if isinstance(channels, int):
+        own = num_channels(source)
+        if not 0 <= channels < own:
+            raise InputError(f"channels is {channels}; {name_of(source)} has {own}, counted from 0")
+        return channels
     if channels not in get_args(Channels):
         raise InputError(f"channels is {channels!r}; wanted 'mean', 'first' or 'loudest'")
     if channels != "loudest":

@@ -74,19 +74,33 @@ class Tags:
         return float(self.ends_s[-1])
 
 
-Writer = Callable[[str, Tags], None]
+# (file, tags, which channel of it they are of, if it is one)
+Writer = Callable[..., None]
 
 
-def writer(form: str, label_names: Sequence[str], top: int, thresholds: Sequence[float]) -> Writer:
-    """A function that prints a file's tags as 'text', 'json' (an object a line) or 'csv' (a row a window)."""
+def writer(
+    form: str,
+    label_names: Sequence[str],
+    top: int,
+    thresholds: Sequence[float],
+    *,
+    by_channel: bool = False,
+) -> Writer:
+    """A function that prints a file's tags as 'text', 'json' (an object a line) or 'csv' (a row a window);
+    with `by_channel` those of one channel of a file, which each row then names.
+    """
     if form == "csv":
-        return _csv_writer(label_names)
+        return _csv_writer(label_names, by_channel)
     tell = json_line if form == "json" else text
 
-    def write(name: str, tags: Tags) -> None:
-        print(tell({"file": printable(name)} | describe(tags, label_names, top, thresholds)), flush=True)
+    def write(name: str, tags: Tags, channel: int | None = None) -> None:
+        print(tell(_whose(name, channel) | describe(tags, label_names, top, thresholds)), flush=True)
 
     return write
+
+
+def _whose(name: str, channel: int | None) -> dict[str, Any]:
+    return {"file": printable(name)} | ({} if channel is None else {"channel": channel})
 
 
 def json_line(row: dict[str, Any]) -> str:
@@ -146,9 +160,8 @@ def spans(tags: Tags, label: int, threshold: float) -> list[list[float]]:
 
 def text(row: dict[str, Any]) -> str:
     """A file's tags as lines, with when each was heard where there are several windows."""
-    lines = [
-        row["file"] if not row["start_s"] else f"{row['file']}  {row['start_s']:g} to {row['end_s']:g} s"
-    ]
+    name = row["file"] + (f"  channel {row['channel']}" if "channel" in row else "")
+    lines = [name if not row["start_s"] else f"{name}  {row['start_s']:g} to {row['end_s']:g} s"]
     width = max(len(tag["label"]) for tag in row["tags"])
     several = len(row["windows"]) > 1
     for tag in row["tags"]:
@@ -163,16 +176,18 @@ def _when(found: Sequence[Sequence[float]], limit: int = 4) -> str:
     return f"{told} s{more}" if told else ""
 
 
-def _csv_writer(label_names: Sequence[str]) -> Writer:
-    """Rows `file, start_s, end_s, <a score for every label>`: each label's timeline is a column."""
+def _csv_writer(label_names: Sequence[str], by_channel: bool) -> Writer:
+    """Rows `file, start_s, end_s, <a score for every label>`: each label's timeline is a column. With
+    `by_channel` there is `channel` after the file.
+    """
     out = csv.writer(sys.stdout, lineterminator="\n")
-    out.writerow(["file", "start_s", "end_s", *label_names])
+    whose = ["file", "channel"] if by_channel else ["file"]
+    out.writerow([*whose, "start_s", "end_s", *label_names])
 
-    def write(name: str, tags: Tags) -> None:
+    def write(name: str, tags: Tags, channel: int | None = None) -> None:
+        own = _whose(name, channel).values()
         for start, end, scores in zip(tags.times_s, tags.ends_s, tags.scores, strict=True):
-            out.writerow(
-                [printable(name), _seconds(start), _seconds(end), *(f"{score:.4f}" for score in scores)]
-            )
+            out.writerow([*own, _seconds(start), _seconds(end), *(f"{score:.4f}" for score in scores)])
         sys.stdout.flush()
 
     return write

@@ -9,7 +9,8 @@ from pathlib import Path
 from ast_jax.datasets.scanning import is_array, is_audio, scan
 from ast_jax.errors import InputError
 from ast_jax.features import REFERENCE, AudioError, FrontEnd
-from ast_jax.inference.windows import BATCH, Grid, Heard, length_s
+from ast_jax.features.audio import num_channels
+from ast_jax.inference.windows import BATCH, Grid, Heard, OneChannel, Source, length_s
 from ast_jax.terminal import Bar
 
 # of files, where sound is wanted and where features are
@@ -39,7 +40,20 @@ def sound_files(paths: Iterable[Path], front_end: FrontEnd = REFERENCE) -> list[
     return found
 
 
-def durations_s(files: Iterable[Path], front_end: FrontEnd = REFERENCE) -> list[float]:
+def each_channel(files: Iterable[Path]) -> list[Path | OneChannel]:
+    """Every channel of every file, file by file; a file that cannot be opened stands for itself, to be
+    reported when its turn comes.
+    """
+    found: list[Path | OneChannel] = []
+    for file in files:
+        try:
+            found += [OneChannel(file, number + 1) for number in range(num_channels(file))]
+        except AudioError:
+            found.append(file)
+    return found
+
+
+def durations_s(files: Iterable[Source], front_end: FrontEnd = REFERENCE) -> list[float]:
     """What the headers say, 0 where a file cannot be opened: its error is reported when its turn comes."""
     found = []
     for file in files:
@@ -65,8 +79,8 @@ class Failures:
     end counts.
     """
 
-    def __init__(self, total: int, outcome: str):
-        self._total, self._outcome, self._failed = total, outcome, 0
+    def __init__(self, total: int, outcome: str, things: str = "files"):
+        self._total, self._outcome, self._things, self._failed = total, outcome, things, 0
 
     def reported(self, found: Iterable[Heard], bar: Bar) -> Iterator[Heard]:
         """The files that were heard; the others are told above the bar."""
@@ -82,5 +96,8 @@ class Failures:
     def exit_if_any(self) -> None:
         """Ends the program with status 1 if a file failed."""
         if self._failed:
-            print(f"{self._failed} of {self._total} files could not be {self._outcome}", file=sys.stderr)
+            print(
+                f"{self._failed} of {self._total} {self._things} could not be {self._outcome}",
+                file=sys.stderr,
+            )
             sys.exit(1)

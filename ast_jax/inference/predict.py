@@ -24,7 +24,7 @@ from ast_jax.events import Event, Rules
 from ast_jax.features.audio import AudioWarning, SoundSource
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.rows import Kind, Rows
-from ast_jax.inference.windows import BATCH, Forward, Grid, Heard, cut, hear
+from ast_jax.inference.windows import BATCH, Forward, Grid, Heard, Source, cut, hear
 from ast_jax.weights import LoadedModel, load_model
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class Tagger:
 
     def tag_all(
         self,
-        files: Iterable[SoundSource],
+        files: Iterable[Source],
         grid: Grid,
         *,
         batch_size: int = BATCH,

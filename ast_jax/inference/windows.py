@@ -22,6 +22,23 @@ from ast_jax.features.given import Given
 from ast_jax.inference.ahead import readers
 
 BATCH = 8  # windows computed at a time
+
+
+class OneChannel(NamedTuple):
+    """A channel of a file, heard by itself; counted from 1, as people do."""
+
+    file: SoundSource
+    number: int
+
+
+Source = SoundSource | OneChannel
+
+
+def parted(source: Source) -> tuple[SoundSource, int | None]:
+    """The file, and which channel of it; None for what is heard of a file otherwise."""
+    return source if isinstance(source, OneChannel) else (source, None)
+
+
 Forward = Callable[[Float[np.ndarray, "B T F"], Int[np.ndarray, " B"]], object]  # features, frames of sound
 
 
@@ -127,19 +144,21 @@ def cut(blocks: Iterable[Float[np.ndarray, "_ ..."]], grid: Grid) -> Iterator[Wi
 
 
 def decoded(
-    file: SoundSource, grid: Grid, tell: Callable[[str], None] | None = None
+    file: Source, grid: Grid, tell: Callable[[str], None] | None = None
 ) -> Iterator[Float[np.ndarray, "_ ..."]]:
     """A file's sound in pieces, as the front end wants it (see `stream_audio`), or the features that it
     holds. Raises AudioError.
     """
+    file, channel = parted(file)
     if isinstance(grid.front_end, Given):
         return iter([arrays.load_features(file, grid.front_end)])
-    rate = grid.front_end.sample_rate_hz
-    return stream_audio(file, channels=grid.channels, sample_rate_hz=rate, tell=tell)
+    rate, channels = grid.front_end.sample_rate_hz, grid.channels if channel is None else channel - 1
+    return stream_audio(file, channels=channels, sample_rate_hz=rate, tell=tell)
 
 
-def length_s(file: SoundSource, front_end: FrontEnd) -> float:
+def length_s(file: Source, front_end: FrontEnd) -> float:
     """A file's seconds by its header. Raises AudioError."""
+    file, _ = parted(file)
     return arrays.duration_s(file, front_end) if isinstance(front_end, Given) else duration_s(file)
 
 
@@ -163,6 +182,8 @@ class Heard:
     notes: list[str] = field(default_factory=list)
     error: AudioError | None = None
     decoded: bool = False
+    # where it is one channel of the file
+    channel: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -170,7 +191,7 @@ class Heard:
 
 
 def hear(
-    files: Iterable[SoundSource],
+    files: Iterable[Source],
     grid: Grid,
     forward: Forward,
     *,
@@ -189,7 +210,8 @@ def hear(
     batches = _Batches(grid, forward, batch_size)
     waiting: deque[Heard] = deque()
     for reader in readers(files, lambda file, tell: cut(decoded(file, grid, tell), grid)):
-        waiting.append(heard := Heard(reader.file, notes=reader.notes))
+        file, channel = parted(reader.file)
+        waiting.append(heard := Heard(file, notes=reader.notes, channel=channel))
         heard.answers = collect(heard)
         try:
             for window in reader:
