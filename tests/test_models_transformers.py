@@ -218,6 +218,16 @@ def test_ceds_hugging_face_directory_is_the_same_model(tmp_path):
     close(loaded.logits(x), model(torch.from_numpy(x).transpose(1, 2)))
 
 
+def test_names_of_another_number_of_classes_are_refused(tmp_path):
+    """As in every other Hugging Face directory."""
+    names = {str(i): f"sound {i}" for i in range(4)}
+    with pytest.raises(InputError, match="id2label names 4 classes, the head has 5"):
+        load_model(hugging_face(tmp_path, ced(), id2label=names))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "id2label"}))
+    assert load_model(tmp_path).label_names == [f"class {i}" for i in range(5)]
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (0, 4), (2, 2, 2, 2)])
 @pytest.mark.parametrize("name", ["passt", "ced", "beats", "eat"])
 def test_arrays_of_another_shape_are_one_line(name, shape, tmp_path):

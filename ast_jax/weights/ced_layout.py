@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ast_jax.models.ced import CEDConfig
 from ast_jax.weights.files import read_json
+from ast_jax.weights.hugging_face import label_names
 from ast_jax.weights.layouts import Row, along, batch_norm, norm, torch_linear, without_counts
 from ast_jax.weights.source import Source, fitted, hold, known, our_source
 from ast_jax.weights.vit_files import timm_shapes
@@ -82,7 +83,5 @@ def read_directory(path: Path, config: dict, arrays: dict) -> Source:
     heads = {key: config[key] for key in ("num_heads",) if isinstance(config.get(key), int)}
     source = read(where, arrays, None, heads)
     source.layout = "Hugging Face CED"
-    names = config.get("id2label") or {}
-    if set(names) == {str(i) for i in range(source.model["num_classes"])}:
-        source.label_names = [str(names[str(i)]) for i in range(len(names))]
+    source.label_names = label_names(where, config, source.model["num_classes"])
     return source

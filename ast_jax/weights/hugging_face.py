@@ -43,7 +43,7 @@ def read_ast(path: Path, config: dict, arrays: dict) -> Source:
     names = None
     if not headless:
         model["num_classes"] = params["head/bias"].size
-        names = _label_names(where, config, model["num_classes"])
+        names = label_names(where, config, model["num_classes"])
     check(where, model, params)
     mean, std, notes = _preprocessor(path, model)
     kinds = {
@@ -156,7 +156,11 @@ def _preprocessor(path: Path, model: dict[str, Any]) -> tuple[float | None, floa
     return stated["mean"], stated["std"], []
 
 
-def _label_names(where: str, config: dict, num_classes: int) -> list[str] | None:
+def label_names(where: str, config: dict, num_classes: int) -> list[str] | None:
+    """The classes that a directory's config names; None where it names none.
+
+    Raises InputError where they are of another number than the head's.
+    """
     names = config.get("id2label")
     if names is None:
         return None
