@@ -7,7 +7,17 @@ import pytest
 import soundfile
 from sound_trees import RATE, noise, write_rows, write_wav
 
-from ast_jax.datasets import crema_d, fsd50k, gtzan, nsynth, openmic, tau_scenes, urbansound8k, vggsound
+from ast_jax.datasets import (
+    birdset,
+    crema_d,
+    fsd50k,
+    gtzan,
+    nsynth,
+    openmic,
+    tau_scenes,
+    urbansound8k,
+    vggsound,
+)
 from ast_jax.errors import InputError
 from ast_jax.recipes import parse
 from ast_jax.training.loop import train
@@ -157,6 +167,58 @@ def test_a_row_that_is_none_of_openmics_is_told(tmp_path, row, said):
         openmic.list_clips(tree)
 
 
+def birdset_tree(root: Path) -> Path:
+    """As archives unpack, into directories of their names; a recording and a segment are missing."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    birds = [birdset.BIRDS[i % 3] for i in range(13)]
+    train = [{"filepath": f"HSN/XC{i}.ogg", "ebird_code_multilabel": [bird]} for i, bird in enumerate(birds)]
+    heard = [["whcspa", "gcrfin"], [], None, ["norfli"], ["amepip"]]
+    test = [
+        {"filepath": f"HSN_001_20150708_061805_{5 * i:03}_{5 * i + 5:03}.ogg", "ebird_code_multilabel": own}
+        for i, own in enumerate(heard)
+    ]
+    root.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train", train), ("test_5s", test)):
+        pq.write_table(pa.Table.from_pylist(rows), root / f"HSN_metadata_{name}.parquet")
+        folder = root / f"HSN_{name.replace('_', '')}_shard_0001"
+        for seed, row in enumerate(rows[:-1]):
+            path = folder / Path(row["filepath"]).name
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, noise(32_000, seed), 32_000)
+    return root
+
+
+def test_birdset_has_recordings_of_one_bird_and_segments_of_any_number(tmp_path):
+    listing = birdset.list_clips(birdset_tree(tmp_path))
+    assert (listing.multi_label, len(listing.label_names)) == (True, 21)
+    splits = found(listing)
+    assert {split: len(clips) for split, clips in splits.items()} == {"train": 9, "valid": 3, "test_5s": 4}
+    assert ("XC4", ["whcspa"]) in splits["train"] + splits["valid"]
+    assert [names for _, names in splits["test_5s"]] == [["gcrfin", "whcspa"], [], [], ["norfli"]]
+    assert listing.notes["coverage"]["test_5s"] == {"listed": 5, "found": 4, "share": 0.8}
+    # one of each bird
+    assert sorted(names[0] for _, names in splits["valid"]) == ["amepip", "gcrfin", "whcspa"]
+
+
+def test_birdset_says_what_is_wrong_with_its_tables_or_archives(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    tree = birdset_tree(tmp_path)
+    table = tree / "HSN_metadata_test_5s.parquet"
+    for column, birds, said in (
+        ("ebird_code_multilabel", ["ostric2"], "'ostric2' is none of HSN's 21 birds"),
+        ("ebird_code_multilabel", [21], "21 is none of HSN's 21 birds"),
+        ("ebird_code_multilabel", [20], "lists 1 sounds, a.ogg .*unpack the archives"),
+        ("ebird_code", "norfli", "no column ebird_code_multilabel: its columns are filepath, ebird_code"),
+    ):
+        rows = [{"filepath": "a.ogg", column: birds}]
+        pq.write_table(pa.Table.from_pylist(rows), table)
+        with pytest.raises(InputError, match=said):
+            birdset.list_clips(tree)
+    table.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="cannot be read as BirdSet's"):
+        birdset.list_clips(tree)
+
+
 def test_crema_d_keeps_an_actor_on_one_side(tmp_path):
     listing = crema_d.list_clips(crema_d_tree(tmp_path))
     splits = found(listing)
@@ -220,6 +282,7 @@ def test_tau_scenes_has_the_published_fold(tmp_path):
         (vggsound, "no vggsound.csv below"),
         (crema_d, "no sound below .* is called as CREMA-D's are"),
         (openmic, "no openmic-2018-aggregated-labels.csv in .*: give the directory openmic-2018"),
+        (birdset, "no HSN_metadata_train.parquet below .*: give the directory HSN"),
         (tau_scenes, "no evaluation_setup/fold1_train.csv in"),
     ],
 )
@@ -236,6 +299,7 @@ def test_what_is_missing_is_named(tmp_path, module, said):
         ("tau_scenes.py:seconds=1", tau_tree, tau_scenes),
         ("crema_d.py:fold=2", crema_d_tree, crema_d),
         ("openmic.py", openmic_tree, openmic),
+        ("birdset.py", birdset_tree, birdset),
     ],
 )
 def test_its_recipe_asks_for_splits_that_are_there(tmp_path, spec, tree, module):
@@ -253,6 +317,7 @@ def test_its_recipe_asks_for_splits_that_are_there(tmp_path, spec, tree, module)
         ("vggsound.py:cpu", vggsound_tree),
         ("crema_d.py:cpu,fold=2", crema_d_tree),
         ("openmic.py:cpu", openmic_tree),
+        ("birdset.py:cpu", birdset_tree),
     ],
 )
 def test_its_recipe_runs_for_a_step(tmp_path, spec, tree):

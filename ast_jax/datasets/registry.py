@@ -30,6 +30,7 @@ DATASETS = {
     "tau_scenes": "ast_jax.datasets.tau_scenes:list_clips",
     "crema_d": "ast_jax.datasets.crema_d:list_clips",
     "openmic": "ast_jax.datasets.openmic:list_clips",
+    "birdset": "ast_jax.datasets.birdset:list_clips",
     "synthetic": "ast_jax.datasets.synthetic:list_clips",
 }
 
