@@ -13,7 +13,8 @@ from sound_trees import write_rows, write_wav
 
 from ast_jax.commands import invoke
 from ast_jax.config import GIVEN, base, given
-from ast_jax.datasets.prepare import prepare
+from ast_jax.datasets.prepare import prepare, summary
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 from ast_jax.features import AudioError
 from ast_jax.features.arrays import duration_s, load_features
@@ -241,6 +242,8 @@ def test_a_set_of_features_is_prepared_trained_and_evaluated(run, features, caps
     with (directory / "skipped.csv").open() as file:
         rows = [(Path(row["path"]).name, row["reason"]) for row in csv.DictReader(file)]
     assert rows == [("counts.npy", "not floats"), ("turned.npy", "transposed"), ("notes.txt", "other file")]
+    (line,) = [line for line in summary(PreparedSet(directory)) if "as the files hold them" in line]
+    assert line.endswith("num_mel_bins=128 axes=ft log=db pad=-100.0")
     card, results = (json.loads((run / f"{name}.json").read_text()) for name in ("model_card", "results"))
     assert card["front_end"]["kind"] == "given"
     held = {path.stem: np.load(path) for path in features.glob("*/*[0-9].npy")}
@@ -267,6 +270,12 @@ def test_predict_and_embed_read_such_files(run, features, tmp_path, capsys):
     }
     assert told["duration_s"] == pytest.approx(37 * 512 / 22_050, abs=1e-3)
     assert (tmp_path / "p.png").stat().st_size > 1000
+    invoke("convert", [str(run), str(tmp_path / "flax"), "--to=flax"])
+    card = (tmp_path / "flax" / "README.md").read_text()
+    assert "predict --model=THIS_DIRECTORY features.npy" in card
+    assert re.search(
+        r"## Input\n\nFeatures that exist already\n\(`kind=given .* axes=ft log=db pad=-100.0`\),", card
+    )
     # the longer model of the same weights hears as the card says
     assert load_model(run, num_frames=96).front_end == loaded.front_end
     with pytest.raises(SystemExit):

@@ -12,7 +12,7 @@ from ast_jax.recipes import Recipe
 from ast_jax.weights.files import read_json
 
 # Words after a recipe's colon, and settings, by which people say themselves what a model starts from.
-CHOSEN_WORDS = ("scratch", "pretrained", "model")
+CHOSEN_WORDS = ("scratch", "pretrained", "model", "mel", "unlabelled")
 CHOSEN_SETTINGS = ("init_from", "teacher", "model.", "dataset.kind")
 
 

@@ -252,6 +252,8 @@ def summary(prepared: PreparedSet, fresh: bool = True) -> list[str]:
     if noted := about.get("num_noted"):
         lines.append(f"{noted} clips were heard though their files say otherwise: see {directory / SKIPPED}")
     lines += about["notes"].get("told", [])
+    if not prepared.front_end.of_sound:
+        lines.append(f"features as the files hold them, taken for {prepared.front_end.identity}")
     if about["num_short"]:
         frame_ms = 1000 * prepared.front_end.frame_length / prepared.front_end.sample_rate_hz
         lines.append(
