@@ -102,7 +102,7 @@ def test_a_mistaken_setting_is_one_line(flags, message):
         (str(CONFIGS), "no recipe at"),
         (
             "zzz",
-            "ablations, audioset, audioset_strong, baseline, crema_d, desed, esc50, events, folder, gtzan, ",
+            "ablations, audioset, audioset_strong, baseline, birdset, crema_d, desed, esc50, events, ",
         ),
         (str(CONFIGS.parent / "README.md"), "is no recipe: wanted a Python file"),
         ("esc50:fold=1.5", "fold=1.5 in the suffix: wanted a value like 1"),
