@@ -87,6 +87,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("what is not known is 0", "jnp.where(batch[\"known\"] > 0, labels, jnp.nan)", "labels"),
     )),
     "ast_jax/objectives.py": ("objectives", (
+        ("views are apart one way", "(towards(logits, others) + towards(others, logits)) / 2",
+         "towards(logits, others)"),
         ("sigmoids smoothed towards 0", "return 0.5 if self.activation", "return 0.0 if self.activation"),
         ("softmax over the batch", "jax.nn.log_softmax(out[\"logits\"])\n",
          "jax.nn.log_softmax(out[\"logits\"], axis=0)\n"),
@@ -349,11 +351,13 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("streams forgotten", "jax.vmap(apply)(stream(keys, row.stream), x)", "jax.vmap(apply)(keys, x)"),
     )),
     "ast_jax/training/step.py": ("training_step training_augment training_patchout", (
+        ("both views are one", '"index": -1 - batch["index"]}', '"index": batch["index"]}'),
+        ("how far views are apart counts once", "+ step.objective.settings.consistency * apart", "+ apart"),
         ("targets move on another stream", "by(augment.stream(keys, row.stream), step", "by(keys, step"),
         ("a device's own count", '_total(batch["mask"].sum(), axis_name)', 'batch["mask"].sum()'),
-        ("forgotten mask", '(losses * part["mask"]).sum() / count', "losses.sum() / count"),
+        ("forgotten mask", '(losses * mask).sum() / count', "losses.sum() / count"),
         ("a mean of means",
-         '(losses * part["mask"]).sum() / count', '(losses * part["mask"]).sum() / part["mask"].sum()'),
+         '(losses * mask).sum() / count', '(losses * mask).sum() / part["mask"].sum()'),
         ("forgotten stop_gradient", "jax.lax.stop_gradient(p) if path in step.frozen else p", "p"),
         ("gradients stay on their device",
          "loss, grads = _total((loss, grads), axis_name)", "loss = _total(loss, axis_name)"),
@@ -898,6 +902,36 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("windows end between frames", "max(1, samples // grid.each) * grid.each", "max(1, samples)"),
         ("frames are samples", "return 1 if self.front_end.of_sound else self.front_end.frame_shift",
          "return 1"),
+    )),
+    "ast_jax/training/together.py": ("training_together", (
+        ("a run gets another's answer", "return dict(zip(names, self.programs[names]",
+         "return dict(zip(names[::-1], self.programs[names]"),
+        ("SIGTERM ends with status 0", "stopped = True\n", "pass\n"),
+        ("a table of rates ends at its last step", "constant_values=never", "constant_values=0"),
+    )),
+    "ast_jax/training/program.py": ("training_together", (
+        ("one seed for all under vmap", 'seed=numbers["seed"], front_end=heard', "front_end=heard"),
+        ("one rate for all under vmap", "optimizer=optim.optimizer_of(settings.optimizer, own_rate, factors)",
+         "optimizer=optimizer"),
+    )),
+    "ast_jax/commands/tune.py": ("commands_tune", (
+        ("the worse half goes on", "sign = -1 if metric.higher_is_better else 1\n        ended",
+         "sign = 1 if metric.higher_is_better else -1\n        ended"),
+        ("trials are judged by what the run is judged by",
+         'return recipe.with_setting("dataset.inside", PARTS)', "return recipe"),
+        ("the recipe's own rate is not tried", "factors[np.abs(np.log(factors)).argmin()] = 1.0", "pass"),
+    )),
+    "ast_jax/datasets/folds.py": ("datasets_folds", (
+        ("a group is on both sides inside", "groups.get(printable(file), file)", "file"),
+    )),
+    "ast_jax/datasets/prepared.py": ("datasets_folds datasets_prepared", (
+        ("a part is read from its set's begin", "else int(self._chosen[i])", "else i"),
+        ("a part has others' lengths", "/{column}\"] = values[positions]",
+         "/{column}\"] = values[: len(positions)]"),
+    )),
+    "ast_jax/commands/starting.py": ("commands_starting", (
+        ("a run goes on from other weights", "return other if known.get", "return recipe if known.get"),
+        ("a teacher's student hears otherwise", '("init_from", "teacher", ', '("init_from", '),
     )),
 }
 # fmt: on

@@ -45,9 +45,11 @@ def train(
     Exit status: 0 done, 2 bad input, 3 the loss diverged, 70 a fault of the program, 130 interrupted by
     Ctrl-C, 143 stopped by SIGTERM after saving.
     """
-    recipe.config()
+    seed = recipe.config().seed
     workdir = workdir or default_workdir(recipe.spec)
     check_mounted(workdir)
+    if tune and (seeds or coordinator_address):
+        raise InputError("--tune is for one run on one host: tune first, then run its settings")
 
     from ast_jax.training import hosts
 
@@ -57,13 +59,11 @@ def train(
         process_id=process_id,
         heartbeat_timeout_seconds=heartbeat_timeout_seconds,
     )
-    # several hosts would each have to find the same
-    recipe = recipe if hosts.joined() else started(recipe, workdir if not seeds else None)
+    if not hosts.joined():  # several hosts would each have to find the same
+        recipe = started(recipe, workdir / f"seed{seed}" if seeds else workdir)
     if tune:
         from ast_jax.commands.tune import tuned
 
-        if seeds or hosts.joined():
-            raise InputError("--tune is for one run on one host: tune first, then run its settings")
         recipe = tuned(recipe, workdir, tune, together=together)
     if seeds:
         from ast_jax.commands.seeds import table, train_seeds
