@@ -43,6 +43,7 @@ def sent(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr(hub, "_answers", lambda url: True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "secret")
     return asked
 

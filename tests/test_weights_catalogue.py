@@ -250,6 +250,7 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     name = "MIT/ast-finetuned-speech-commands-v2"
     with pytest.raises(
         InputError, match=f"https://huggingface.co/{name} cannot be reached.*give its directory"
