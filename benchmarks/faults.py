@@ -908,11 +908,9 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "return dict(zip(names[::-1], self.programs[names]"),
         ("SIGTERM ends with status 0", "stopped = True\n", "pass\n"),
         ("a table of rates ends at its last step", "constant_values=never", "constant_values=0"),
-    )),
-    "ast_jax/training/program.py": ("training_together", (
         ("one seed for all under vmap", 'seed=numbers["seed"], front_end=heard', "front_end=heard"),
-        ("one rate for all under vmap", "optimizer=optim.optimizer_of(settings.optimizer, own_rate, factors)",
-         "optimizer=optimizer"),
+        ("one rate for all under vmap", "optimizer=optim.optimizer_of(settings, rate, factors)",
+         "optimizer=program.optimizer"),
     )),
     "ast_jax/commands/tune.py": ("commands_tune", (
         ("the worse half goes on", "sign = -1 if metric.higher_is_better else 1\n        ended",

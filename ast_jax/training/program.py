@@ -7,7 +7,7 @@ devices that are not there.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import abstract, settled, split
 from ast_jax.models.base import config_from
 from ast_jax.objectives import Objective, objective
+from ast_jax.settings import Optimizer as OptimizerSettings
 from ast_jax.settings import Settings
 from ast_jax.sharding import Layout, make_layout
 from ast_jax.training import augment, optim
@@ -44,11 +45,10 @@ class Program:
     step: Callable
     # the same, to be made a part of a larger program: not compiled, and on one device
     pure: Callable
-    # the same of (state, rows, numbers), of programs that are `alike` but for their numbers
-    by_numbers: Callable
-    # seed, learning rates, mean and deviation of the features
-    numbers: dict[str, Any]
-    alike: Any
+    # what `optimizer` was made of: the rates as `optim.schedule` takes them, and the recipe's settings with
+    # what multiplies the rate by parameter path
+    rates: tuple[np.ndarray, np.ndarray]
+    optimized_by: tuple[OptimizerSettings, dict[str, float]]
     # shapes, types and placement of the state
     state: Any
     # the same of a batch, over all hosts
@@ -110,18 +110,6 @@ def train_program(
     step = functools.partial(
         train_step, graphdef=graphdef, optimizer=optimizer, step=what, forms=layout.kernels
     )
-    rows = batch_shapes(settings, num_classes, layout, what.front_end, grid, partly)
-
-    def by_numbers(state: State, batch: Any, numbers: Mapping[str, Any]) -> Any:
-        heard = dataclasses.replace(what.front_end, mean=numbers["mean"], std=numbers["std"])
-        own_rate = optim.schedule(numbers["starts"], numbers["rates"])
-        return step(
-            state,
-            batch,
-            optimizer=optim.optimizer_of(settings.optimizer, own_rate, factors),
-            step=dataclasses.replace(what, seed=numbers["seed"], front_end=heard),
-        )
-
     return Program(
         layout=layout,
         model=model,
@@ -131,24 +119,11 @@ def train_program(
         what=what,
         step=layout.train(step, state),
         state=placed_shapes(state, layout.shardings(state)),
-        rows=layout.abstract_rows(rows),
+        rows=layout.abstract_rows(batch_shapes(settings, num_classes, layout, what.front_end, grid, partly)),
         grid=grid,
         pure=step,
-        by_numbers=by_numbers,
-        numbers={
-            "seed": np.int32(run.seed),
-            "starts": rates[0],
-            "rates": rates[1],
-            "mean": np.float32(what.front_end.mean),
-            "std": np.float32(what.front_end.std),
-        },
-        alike=(
-            graphdef,
-            dataclasses.replace(what, seed=0, front_end=what.front_end.with_statistics(0.0, 1.0)),
-            tuple((key, v) for key, v in vars(settings.optimizer).items() if not key.startswith("lr")),
-            tuple(factors.items()),
-            tuple((key, value.shape) for key, value in rows.items()),
-        ),
+        rates=rates,
+        optimized_by=(settings.optimizer, factors),
     )
 
 

@@ -5,6 +5,7 @@ checkpoints, and asks for its steps; here those that all of them wait for are ta
 """
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -19,8 +20,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ast_jax.errors import Diverged, InputError
 from ast_jax.sharding import AXES
 from ast_jax.terminal import Bar
+from ast_jax.training import optim
 from ast_jax.training.loop import STATUS_TERMINATED, Answer, Request, training
 from ast_jax.training.program import Program
+from ast_jax.training.step import State
 
 # Runs that are alike become one vmapped step there: many small products in one call. On CPUs the steps stay
 # apart within the program, which computes them side by side on the cores, bit for bit as alone
@@ -99,15 +102,16 @@ def as_one(programs: Sequence[Program], *, vmapped: bool) -> Callable:
     """
     groups: dict[Any, list[int]] = {}
     for place, program in enumerate(programs):
-        groups.setdefault(program.alike if vmapped else place, []).append(place)
+        groups.setdefault(_alike(program) if vmapped else place, []).append(place)
     together = [places for places in groups.values() if len(places) > 1]
 
     def steps(states: Sequence[Any], batches: Sequence[Any]) -> tuple[Answer, ...]:
         found: dict[int, Answer] = {}
         for places in together:
-            stacked = (_stack([of[place] for place in places]) for of in (states, batches))
-            numbers = _stack(_padded([programs[place].numbers for place in places]))
-            new = jax.vmap(programs[places[0]].by_numbers)(*stacked, numbers)
+            one = functools.partial(_step, programs[places[0]])
+            own_states, own_batches = (_stack([of[place] for place in places]) for of in (states, batches))
+            numbers = _stack(_numbers([programs[place] for place in places]))
+            new = jax.vmap(one)(own_states, own_batches, numbers)
             found |= {place: jax.tree.map(lambda x, i=i: x[i], new) for i, place in enumerate(places)}
         alone = [place for place in range(len(programs)) if place not in found]
         found |= {place: programs[place].pure(states[place], batches[place]) for place in alone}
@@ -128,16 +132,48 @@ def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _padded(numbers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with tables of rates of one length: the last rate stands for ever."""
-    most = max(len(own["starts"]) for own in numbers)
-    fill = functools.partial(np.pad, mode="edge")
-    never = np.iinfo(np.int32).max
-    return [
-        own
-        | {
-            "starts": np.pad(own["starts"], (0, most - len(own["starts"])), constant_values=never),
-            "rates": fill(own["rates"], (0, most - len(own["rates"]))),
-        }
-        for own in numbers
-    ]
+def _alike(program: Program) -> Any:
+    """What programs have in common that differ in their numbers alone."""
+    settings, factors = program.optimized_by
+    front_end = program.what.front_end.with_statistics(0.0, 1.0)
+    return (
+        program.graphdef,
+        dataclasses.replace(program.what, seed=0, front_end=front_end),
+        tuple((key, value) for key, value in vars(settings).items() if not key.startswith("lr")),
+        tuple(factors.items()),
+        tuple((key, value.shape) for key, value in program.rows.items()),
+    )
+
+
+def _numbers(programs: Sequence[Program]) -> list[dict[str, Any]]:
+    """Seed, rates, mean and deviation of the features of each; tables of rates are of one length, and the
+    last rate stands for ever.
+    """
+    most, never = max(len(program.rates[0]) for program in programs), np.iinfo(np.int32).max
+    found = []
+    for program in programs:
+        starts, rates = program.rates
+        more = (0, most - len(starts))
+        found.append(
+            {
+                "seed": np.int32(program.what.seed),
+                "mean": np.float32(program.what.front_end.mean),
+                "std": np.float32(program.what.front_end.std),
+                "starts": np.pad(starts, more, constant_values=never),
+                "rates": np.pad(rates, more, mode="edge"),
+            }
+        )
+    return found
+
+
+def _step(program: Program, state: State, batch: Any, numbers: Mapping[str, Any]) -> Answer:
+    """The program's step with other numbers."""
+    settings, factors = program.optimized_by
+    heard = dataclasses.replace(program.what.front_end, mean=numbers["mean"], std=numbers["std"])
+    rate = optim.schedule(numbers["starts"], numbers["rates"])
+    return program.pure(
+        state,
+        batch,
+        optimizer=optim.optimizer_of(settings, rate, factors),
+        step=dataclasses.replace(program.what, seed=numbers["seed"], front_end=heard),
+    )
