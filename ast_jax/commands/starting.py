@@ -23,13 +23,13 @@ def started(recipe: Recipe, workdir: Path | None = None) -> Recipe:
     A run that is there goes on from what it began with. Weights that cannot be had, for want of a network for
     instance, are told in a line, and the recipe stands as it is: from scratch.
     """
+    recipe.config()  # a mistake in it is told before anything else
     table: dict[str, tuple[str, str]] = runpy.run_path(str(recipe.path)).get("PRETRAINED", {})
     words = [word.partition("=")[0] for word in recipe.spec.partition(":")[2].split(",")]
     chosen = [word for word in words if word in CHOSEN_WORDS]
     chosen += [key for key, _ in recipe.changes if key.startswith(CHOSEN_SETTINGS)]
     if not table or chosen:
         return recipe
-    recipe.config()  # a mistake in it is told before anything is fetched
 
     import jax
 
