@@ -927,6 +927,10 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a part has others' lengths", "/{column}\"] = values[positions]",
          "/{column}\"] = values[: len(positions)]"),
     )),
+    "ast_jax/datasets/audiofolder.py": ("datasets_layouts", (
+        ("a table without labels is taken", "if all(not _lacking(_read(table)[0])", "if all(_read(table)[0]"),
+        ("one label for several", 'return ";".join(map(_text, value))', "return _text(value[0])"),
+    )),
     "ast_jax/commands/starting.py": ("commands_starting", (
         ("a run goes on from other weights", "return other if known.get", "return recipe if known.get"),
         ("a teacher's student hears otherwise", '("init_from", "teacher", ', '("init_from", '),

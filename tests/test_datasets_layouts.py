@@ -339,7 +339,7 @@ def test_one_json_list_and_a_class_table_of_another_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", "path,label\n1.wav,a\n", "needs the column file, labels: its columns are path, label"),
+        ("t.csv", "path,label\n1.wav,a\n", "needs the column file: its columns are path, label"),
         ("t.csv", "file,labels\n", "t.csv has no rows"),
         ("t.csv", "file,labels\n,a\n", "line 2: no file"),
         (
@@ -371,7 +371,7 @@ def test_one_json_list_and_a_class_table_of_another_name(tmp_path):
         ("t.json", '{"data": [{"wav": "1.wav"}]}', "got KeyError"),
         ("t.json", '{"data"', "got JSONDecodeError"),
         ("t.json", '{"data": []}', "lists no files"),
-        ("t.xlsx", "", "a table of sound files is a .csv or a .json file"),
+        ("t.xlsx", "", "a table of sound files is a .csv, a .json or a .jsonl file"),
     ],
 )
 def test_a_wrong_table_is_told_in_a_sentence(tmp_path, name, content, message):
@@ -480,3 +480,65 @@ def test_numbers_with_sounds_in_them_are_classes(tmp_path):
     assert folder.list_clips(sounds_in(tmp_path, "0", "1", "2")).label_names == ("0", "1", "2")
     with pytest.raises(InputError, match="layout 'folds': choose class or split/class"):
         folder.list_clips(tmp_path, layout="folds")
+
+
+# Hugging Face's audiofolder
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_table_beside_the_sounds_says_what_is_heard(tmp_path, form):
+    """In one directory a split; in the directory itself, by the directories in its paths; by a column."""
+    heard = {"a.wav": "dog", "b.wav": "cat", "more/c.wav": "dog"}
+
+    def write(table: Path, rows: list[dict]) -> None:
+        if form == "jsonl":
+            table.with_suffix(".jsonl").write_text("\n".join(map(json.dumps, rows)))
+        else:
+            write_rows(table, [list(rows[0]), *(list(row.values()) for row in rows)])
+
+    for split in ("train", "test"):
+        touch(tmp_path / "apart" / split, *heard)
+        rows = [{"file_name": name, "label": label} for name, label in heard.items()]
+        write(tmp_path / "apart" / split / "metadata.csv", rows)
+    want = {
+        split: [(f"{split}/a", ("dog",)), (f"{split}/b", ("cat",)), (f"{split}/more/c", ("dog",))]
+        for split in ("test", "train")
+    }
+    assert told(folder.list_clips(tmp_path / "apart")) == want
+    touch(tmp_path / "whole", *(f"{split}/{name}" for split in want for name in heard))
+    rows = [
+        {"file_name": f"{split}/{name}", "label": label} for split in want for name, label in heard.items()
+    ]
+    write(tmp_path / "whole/metadata.csv", rows)
+    assert told(folder.list_clips(tmp_path / "whole")) == want
+    write(tmp_path / "whole/metadata.csv", [row | {"split": "held"} for row in rows[1:]])
+    listing = folder.list_clips(tmp_path / "whole")
+    assert list(listing.splits) == ["held"]
+    lost = str(tmp_path / "whole/test/a.wav")
+    assert listing.notes["told"] == [f"1 sound without a row in the table beside the sounds: {lost}"]
+    assert [(path, why) for path, why, _ in listing.left_out] == [(lost, "no row")]
+
+
+def test_a_table_that_says_nothing_of_classes_leaves_them_to_directories(tmp_path):
+    touch(tmp_path, "dog/a.wav", "cat/b.wav")
+    write_rows(tmp_path / "metadata.csv", [["file_name", "recorder"], ["dog/a.wav", "x"], ["cat/b.wav", "y"]])
+    assert folder.list_clips(tmp_path).label_names == ("cat", "dog")
+
+
+def test_json_lines_may_list_several_labels_and_mistakes_are_told_by_line(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = tmp_path / "metadata.jsonl"
+    table.write_text(
+        '{"file_name": "a.wav", "labels": ["dog", "cat"]}\n\n{"file_name": "b.wav", "labels": null}'
+    )
+    splits = told(folder.list_clips(table))
+    heard = {id: set(labels) for clips in splits.values() for id, labels in clips}
+    assert heard == {"a": {"cat", "dog"}, "b": set()}
+    for line, said in (
+        ("{", "line 2: no JSON"),
+        ("[1]", "line 2: got .1., wanted an object"),
+        ('{"file_name": "b.wav"}', "line 2 needs the column labels: its columns are file_name"),
+    ):
+        table.write_text('{"file_name": "a.wav", "labels": ["dog"]}\n' + line)
+        with pytest.raises(InputError, match=said):
+            folder.list_clips(tmp_path)

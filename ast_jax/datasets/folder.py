@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ast_jax.datasets import audiofolder
 from ast_jax.datasets.folds import folded, group_called, held_out
 from ast_jax.datasets.listing import Clip, Listing, relative_to, source_root
 from ast_jax.datasets.scanning import (
@@ -19,7 +20,7 @@ from ast_jax.datasets.scanning import (
     subdirectories,
 )
 from ast_jax.errors import InputError, printable
-from ast_jax.text_tables import Row, composed, labels_in, read_table, read_text
+from ast_jax.text_tables import Row, composed, labels_in, read_text
 
 SPLIT_NAME = re.compile(
     r"train(ing)?|valid(ation)?|val|dev(elopment)?|test(ing)?|eval(uation)?|hold[ _-]?out|fold[ _-]?\d+"
@@ -69,7 +70,8 @@ def list_clips(
       test, holdout, fold1 or the like (or is a number, and the same classes are in several of them); what may
       be read in two ways is refused until `layout` says 'class' or 'split/class';
     - a CSV table with the columns file, labels (several separated by `;`) and, if you like, split;
-      `source_dir` is the table itself;
+      `source_dir` is the table itself; file_name and label are other names for them, and .jsonl another form;
+    - DIR/metadata.csv (or .jsonl), or DIR/split/metadata.csv, of that kind, as Hugging Face's audiofolder;
     - the reference's JSON, {"data": [{"wav": path, "labels": "mid,mid"}]}, with its class_labels_indices.csv
       beside it (or `class_labels`);
     - `tables`, such as {"train": "train.json", "test": "eval.json"}: CSV or JSON files in `source_dir`, each
@@ -100,6 +102,14 @@ def list_clips(
             row._replace(split=split)
             for split, table in tables.items()
             for row in _read(root / table, classes)
+        ]
+    elif source.is_dir() and not layout and (found := audiofolder.tables(source)):
+        rows = [_in_split(row, table, source) for table in found for row in _read(table, classes)]
+        listed = {row.path for row in rows}
+        left_out = [
+            _LeftOut(path, "no row", f"is in no {found[0].name}")
+            for path in scan(source).sounds
+            if path not in listed
         ]
     elif source.is_dir():
         rows, left_out = _directories(source, layout, is_array if arrays else is_audio)
@@ -230,10 +240,11 @@ def _told(left_out: Sequence[_LeftOut]) -> list[str]:
     said = {
         "unreadable": "{} could not be opened",
         "link": "{} to what is read anyway: not followed",
+        "no row": "{} without a row in the table beside the sounds",
         "no class": "{} beside the directories of classes, in none of them",
         "empty": "{} without sounds: no class",
     }
-    things = {"no class": "sound", "link": "link"}
+    things = {"no class": "sound", "no row": "sound", "link": "link"}
     lines = []
     for reason, sentence in said.items():
         if paths := [each.path for each in left_out if each.reason == reason]:
@@ -304,10 +315,10 @@ def _class_table(root: Path, path: str | os.PathLike | None) -> Classes:
 
 
 def _read(table: Path, classes: Classes) -> list[_Row]:
-    readers: dict[str, Callable] = {".csv": _read_csv, ".json": _read_json}
+    readers: dict[str, Callable] = {".csv": _read_csv, ".jsonl": _read_csv, ".json": _read_json}
     if table.suffix.lower() not in readers:
         raise InputError(
-            f"{table}: a table of sound files is a .csv or a .json file; "
+            f"{table}: a table of sound files is a .csv, a .json or a .jsonl file; "
             "or give a directory with one directory per class"
         )
     rows = readers[table.suffix.lower()](table, classes)
@@ -319,13 +330,22 @@ def _read(table: Path, classes: Classes) -> list[_Row]:
 def _read_csv(table: Path, classes: Classes) -> list[_Row]:
     name_of = _mid_names(classes)
     rows = []
-    for row in read_table(table, ("file", "labels")):
+    for row in audiofolder.rows(table):
         if not row["file"]:
             raise InputError(f"{row.where}: no file")
         labels = tuple(name_of.get(label, label) for label in labels_in(row, "labels"))
         path = os.path.normpath(table.parent / row["file"])
         rows.append(_Row(path, labels, row.get("split") or None, row.where, row.get("group", "")))
     return rows
+
+
+def _in_split(row: _Row, table: Path, source: Path) -> _Row:
+    """With the split that its table's directory is called, or else its own below the source."""
+    inside = Path(os.path.relpath(row.path, source)).parts
+    called = table.parent.name if table.parent != source else inside[0] if len(inside) > 1 else ""
+    if row.split or not SPLIT_NAME.fullmatch(called.lower()):
+        return row
+    return row._replace(split=_split_called(called))
 
 
 def _read_json(table: Path, classes: Classes) -> list[_Row]:
