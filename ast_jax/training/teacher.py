@@ -88,8 +88,7 @@ def _columns(name: str, loaded: LoadedModel, front_end: FrontEnd, label_names: S
     if loaded.front_end.identity != front_end.identity:
         raise InputError(
             f"config.teacher {name} hears {loaded.front_end.identity}, and the student "
-            f"{front_end.identity}: take one that hears the same, or write its scores of the training clips "
-            "to a table and give that as config.dataset.labels with config.loss=soft_bce or soft_ce"
+            f"{front_end.identity}: take a teacher that hears what the student does"
         )
     place = {label: column for column, label in enumerate(loaded.label_names or ())}
     if missing := [label for label in label_names if label not in place]:
