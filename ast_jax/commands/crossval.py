@@ -38,7 +38,8 @@ def crossval(
     train faster so, and figures stay as they are. With --tune=N each run has rate, freezing and epochs of the
     best of N trials inside its own training folds.
     """
-    config = recipe.with_word("fold", folds[0]).config()
+    recipe = recipe.with_word("fold", folds[0])
+    config = recipe.config()
     recipe = started(recipe, workdir / f"fold{folds[0]}-seed{config.seed}")
     members = {
         (fold, seed): recipe.with_word("fold", fold).with_setting("seed", seed)

@@ -24,7 +24,8 @@ def tables(directory: str | os.PathLike) -> list[Path]:
     """
     root = Path(directory)
     places = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    found = [place / name for place in places for name in NAMES if (place / name).is_file()]
+    # isfile: a directory that may not be opened is told by whoever reads it
+    found = [place / name for place in places for name in NAMES if os.path.isfile(place / name)]
     return found if all(not _lacking(_read(table)[0]) for table in found) else []
 
 
