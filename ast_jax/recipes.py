@@ -77,6 +77,10 @@ class Recipe:
             f"no recipe at {name!r}: name a file, or an installed one by its name: {', '.join(close)}"
         )
 
+    def table(self, name: str) -> dict[str, Any]:
+        """What the recipe's file says beside `get_config`, under this name; {} where it says nothing."""
+        return runpy.run_path(str(self.path)).get(name, {})
+
     def config(self) -> ConfigDict:
         """The locked settings. Raises InputError: no such file or setting, a mistake in it, another type."""
         path, words = self.path, self.spec.partition(":")[2].split(",")

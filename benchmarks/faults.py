@@ -913,8 +913,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "optimizer=program.optimizer"),
     )),
     "ast_jax/commands/tune.py": ("commands_tune", (
-        ("the worse half goes on", "sign = -1 if metric.higher_is_better else 1\n        ended",
-         "sign = 1 if metric.higher_is_better else -1\n        ended"),
+        ("the worse half goes on",
+         'return -row["epochs"], -row["value"] if', 'return -row["epochs"], row["value"] if'),
         ("trials are judged by what the run is judged by",
          'return recipe.with_setting("dataset.inside", PARTS)', "return recipe"),
         ("the recipe's own rate is not tried", "factors[np.abs(np.log(factors)).argmin()] = 1.0", "pass"),

@@ -1,7 +1,6 @@
 """`ablate`: runs that differ in one choice, each beside the published figure."""
 
 import json
-import runpy
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +56,7 @@ def rows_of(recipe: Recipe) -> tuple[str, dict[str, float | None]]:
     Raises InputError for a recipe without tables, or a suffix that names none of them.
     """
     recipe.config()
-    tables = runpy.run_path(str(recipe.path)).get("TABLES", {})
+    tables = recipe.table("TABLES")
     words = recipe.spec.partition(":")[2].split(",")
     named = [name for name in tables if name in words]
     if len(named) != 1:

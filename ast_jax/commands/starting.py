@@ -2,7 +2,6 @@
 can be had.
 """
 
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ def started(recipe: Recipe, workdir: Path | None = None) -> Recipe:
     instance, are told in a line, and the recipe stands as it is: from scratch.
     """
     recipe.config()  # a mistake in it is told before anything else
-    table: dict[str, tuple[str, str]] = runpy.run_path(str(recipe.path)).get("PRETRAINED", {})
+    table: dict[str, tuple[str, str]] = recipe.table("PRETRAINED")
     words = [word.partition("=")[0] for word in recipe.spec.partition(":")[2].split(",")]
     chosen = [word for word in words if word in CHOSEN_WORDS]
     chosen += [key for key, _ in recipe.changes if key.startswith(CHOSEN_SETTINGS)]

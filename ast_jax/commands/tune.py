@@ -6,7 +6,6 @@ them for a quarter, ..., the best one for all of them. A trial is a run of its o
 costs two to three trainings, and the same command goes on where it stopped.
 """
 
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -19,11 +18,14 @@ from ast_jax.commands.sweep import DIVERGED, markdown, outcomes, write
 from ast_jax.errors import InputError
 from ast_jax.evaluation.metrics import metric_called
 from ast_jax.recipes import Recipe
+from ast_jax.weights.files import read_json
 
 # Of the recipe's rate, at most; and how much larger it is where only the head learns.
 WIDEST, HEAD_ALONE = 10.0, 10.0
 # One of so many parts of the training clips is what trials are judged by.
 PARTS = 5
+# In the table: epochs, figure and its epoch of a trial that broke.
+DIVERGING = ["-", "diverged", "-"]
 
 
 def tuned(recipe: Recipe, workdir: Path, trials: int, *, together: int = 1) -> Recipe:
@@ -36,9 +38,9 @@ def tuned(recipe: Recipe, workdir: Path, trials: int, *, together: int = 1) -> R
     if trials < 2:
         raise InputError(f"--tune={trials}: wanted at least 2 trials")
     config, place = recipe.config(), workdir / "tune"
-    if not (place / "tune.json").exists() and (workdir / "config.json").exists():
+    known: Any = read_json(place / "tune.json") if (place / "tune.json").exists() else {}
+    if not known and (workdir / "config.json").exists():
         raise InputError(f"{workdir} holds a run that was not tuned: give another --workdir")
-    known = json.loads((place / "tune.json").read_text()) if (place / "tune.json").exists() else {}
     asked = {"trials": trials, "recipe": recipe.flags()}
     if known and known["asked"] != asked:
         raise InputError(
@@ -62,7 +64,6 @@ def tuned(recipe: Recipe, workdir: Path, trials: int, *, together: int = 1) -> R
 def search(recipe: Recipe, place: Path, trials: int, *, together: int) -> dict[str, Any]:
     """{metric, rows: what each trial was and had, best: that of the best, own: the recipe's own figure}."""
     config = recipe.config()
-    metric = metric_called(config.metric)
     rows = [dict(row, epochs=0, value=None) for row in candidates(config, trials)]
     inside, left = judged_inside(recipe), list(range(trials))
     rounds = math.ceil(math.log2(trials))
@@ -81,8 +82,7 @@ def search(recipe: Recipe, place: Path, trials: int, *, together: int) -> dict[s
                 raise InputError(f"{name} failed: {outcome[1]}")
         if not ended:
             raise InputError("no trial of --tune ended with a finite loss: lower config.lr")
-        sign = -1 if metric.higher_is_better else 1
-        ended.sort(key=lambda row: sign * row["value"])
+        ended.sort(key=lambda row: _rank(row, config.metric))
         left = sorted(rows.index(row) for row in ended[: max(1, len(left) // 2)])
     best = {**ended[0], "epochs": ended[0]["best_epoch"]}
     own = "diverged" if rows[0]["value"] is None else f"{rows[0]['value']:.4f} in {rows[0]['epochs']} epochs"
@@ -122,20 +122,17 @@ def changed(recipe: Recipe, row: Mapping[str, Any]) -> Recipe:
 
 def table(found: Mapping[str, Any]) -> str:
     """Markdown: a row a trial, the best first."""
-    metric = metric_called(found["metric"])
-    ended = [row for row in found["rows"] if row["value"] is not None]
-    sign = -1 if metric.higher_is_better else 1
-    ended.sort(key=lambda row: (-row["epochs"], sign * row["value"]))
-    lost = [row for row in found["rows"] if row["value"] is None]
-    rows = [
-        [
-            f"{row['lr']:.3g}",
-            row["freeze"] or "nothing",
-            row["epochs"],
-            f"{row['value']:.4f}",
-            row["best_epoch"],
-        ]
-        for row in ended
-    ] + [[f"{row['lr']:.3g}", row["freeze"] or "nothing", "-", "diverged", "-"] for row in lost]
+    rows = []
+    for row in sorted(found["rows"], key=lambda row: _rank(row, found["metric"])):
+        ended = row["value"] is not None
+        had = [str(row["epochs"]), f"{row['value']:.4f}", str(row["best_epoch"])] if ended else DIVERGING
+        rows.append([f"{row['lr']:.3g}", row["freeze"] or "nothing", *had])
     head = ["rate", "frozen", "epochs", f"best {found['metric']} inside", "at epoch"]
-    return markdown(head, [list(map(str, row)) for row in rows])
+    return markdown(head, rows)
+
+
+def _rank(row: Mapping[str, Any], metric: str) -> tuple[int, float]:
+    """Of a trial: who went on longest comes first, of these the best; last who broke."""
+    if row["value"] is None:
+        return 1, 0.0
+    return -row["epochs"], -row["value"] if metric_called(metric).higher_is_better else row["value"]

@@ -97,6 +97,7 @@ def list_clips(
     root = source if source.is_dir() else source.parent
     classes = _class_table(root, class_labels)
     left_out: list[_LeftOut] = []
+    wanted = is_array if arrays else is_audio
     if tables:
         rows = [
             row._replace(split=split)
@@ -104,15 +105,9 @@ def list_clips(
             for row in _read(root / table, classes)
         ]
     elif source.is_dir() and not layout and (found := audiofolder.tables(source)):
-        rows = [_in_split(row, table, source) for table in found for row in _read(table, classes)]
-        listed = {row.path for row in rows}
-        left_out = [
-            _LeftOut(path, "no row", f"is in no {found[0].name}")
-            for path in scan(source).sounds
-            if path not in listed
-        ]
+        rows, left_out = _audiofolder(source, found, classes, wanted)
     elif source.is_dir():
-        rows, left_out = _directories(source, layout, is_array if arrays else is_audio)
+        rows, left_out = _directories(source, layout, wanted)
     else:
         rows = _read(source, classes)
     _check_once(rows)
@@ -131,15 +126,11 @@ def list_clips(
         multi_label = any(len(row.labels) != 1 for row in rows)
     told, known = _told(left_out), None
     if unlabelled:
-        bare, besides = _without_labels(Path(unlabelled), {row.path for row in rows})
         if UNLABELLED in splits:
             raise InputError(f"{source} has a split {UNLABELLED} of its own: call it otherwise")
+        bare, besides, more = _without_labels(Path(unlabelled), {row.path for row in rows})
         splits[UNLABELLED], known = bare, {clip.id: () for clip in bare}
-        told += [
-            f"{len(bare)} sounds of {printable(os.fspath(unlabelled))} without labels, split {UNLABELLED}"
-        ]
-        told += [f"{len(besides)} sounds of it left out, for they are clips with labels"] * bool(besides)
-        left_out += besides
+        left_out, told = left_out + besides, told + more
     notes: dict[str, Any] = {"told": told} if told else {}
     if group or all(row.group for row in rows):
         base = source_root(source_dir)
@@ -148,7 +139,8 @@ def list_clips(
     return Listing("folder", names, multi_label, splits, notes, left_out=[*left_out], known=known)
 
 
-def _without_labels(directory: Path, labelled: set[str]) -> tuple[list[Clip], list[_LeftOut]]:
+def _without_labels(directory: Path, labelled: set[str]) -> tuple[list[Clip], list[_LeftOut], list[str]]:
+    """The clips of which nothing is known, what is none of them, and what to say of both."""
     if not directory.is_dir():
         raise InputError(f"unlabelled: no directory {directory}: give one that holds sounds")
     found, taken = scan(directory), {os.path.realpath(path) for path in labelled}
@@ -158,7 +150,9 @@ def _without_labels(directory: Path, labelled: set[str]) -> tuple[list[Clip], li
     ids = [f"{UNLABELLED}/{id}" for id in short_ids(paths, directory)]
     clips = [Clip(id, path, ()) for id, path in zip(ids, paths, strict=True)]
     twice = sorted({*found.sounds} - {*paths})
-    return clips, [_LeftOut(path, "labelled", "a clip with labels by itself") for path in twice]
+    told = [f"{len(clips)} sounds of {printable(os.fspath(directory))} without labels, split {UNLABELLED}"]
+    told += [f"{len(twice)} sounds of it left out, for they are clips with labels"] * bool(twice)
+    return clips, [_LeftOut(path, "labelled", "a clip with labels by itself") for path in twice], told
 
 
 def _directories(source: Path, layout: str | None, wanted: Wanted) -> tuple[list[_Row], list[_LeftOut]]:
@@ -337,6 +331,20 @@ def _read_csv(table: Path, classes: Classes) -> list[_Row]:
         path = os.path.normpath(table.parent / row["file"])
         rows.append(_Row(path, labels, row.get("split") or None, row.where, row.get("group", "")))
     return rows
+
+
+def _audiofolder(
+    source: Path, tables: Sequence[Path], classes: Classes, wanted: Wanted
+) -> tuple[list[_Row], list[_LeftOut]]:
+    """The rows of the tables beside the sounds, and the sounds that none of them lists."""
+    rows = [_in_split(row, table, source) for table in tables for row in _read(table, classes)]
+    listed = {row.path for row in rows}
+    return rows, [
+        _LeftOut(path, "no row", f"is in no {tables[0].name}")
+        for path in scan(source, wanted=wanted).sounds
+        # as rows have it
+        if os.path.normpath(path) not in listed
+    ]
 
 
 def _in_split(row: _Row, table: Path, source: Path) -> _Row:

@@ -324,28 +324,18 @@ def _pad(
 def batches(
     stream: Examples,
     *,
-    kind: str,
     batch_size: int,
-    num_frames: int,
-    num_classes: int,
-    front_end: FrontEnd = REFERENCE,
-    grid: FrameGrid | None = None,
-    partly: bool = False,
     start_step: int = 0,
     num_threads: int = 4,
+    **shape: Any,
 ) -> Generator[Batch, None, None]:
-    """Batches of `stream` from number `start_step` on, read ahead by `num_threads` threads, in order."""
+    """Batches of `stream` from number `start_step` on, read ahead by `num_threads` threads, in order.
+
+    `shape` is what `fit` brings each example to.
+    """
     import grain
 
-    fitted = functools.partial(
-        fit,
-        kind=kind,
-        num_frames=num_frames,
-        num_classes=num_classes,
-        front_end=front_end,
-        grid=grid,
-        partly=partly,
-    )
+    fitted = functools.partial(fit, **shape)
     dataset = grain.MapDataset.source(stream).map(fitted).batch(batch_size, drop_remainder=False)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     rows = iter(dataset[start_step:].to_iter_dataset(options))
