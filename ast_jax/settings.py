@@ -116,7 +116,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The model's shape. Keys from `variant` to `drop_path` are the AST's; another family has `options`."""
+    """The model's shape. Keys from `variant` to `mask_even` are the AST's; another family has `options`."""
 
     # ast, or module:Class of your own
     family: str = "ast"
@@ -135,6 +135,9 @@ class Model:
     distilled: bool = True
     # how often the last block is left out for a training clip, those before it less (stochastic depth)
     drop_path: float = setting(0.0, least=0, most=1 - 1e-9)
+    # patches whose cells are all the same (padding, digital silence, whole masks) are not attended to; the
+    # reference hears them. On GPUs and TPUs without a fused kernel
+    mask_even: bool = False
     # what is judged: clip, or frames (steps of time, which labels of clips teach too)
     head: str = "clip"
     # of frames to a clip: linear_softmax, attention, max, mean or noisy_or

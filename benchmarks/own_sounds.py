@@ -1,7 +1,8 @@
 r"""The recipe for one's own sounds on small unlike sets (benchmarks/own_sets.py makes them), from scratch and
 from pretrained weights, beside what is easy.
 
-  python -m benchmarks.own_sounds --sets=sets [--only=digits,drums] [--how=scratch,pretrained] [--work=DIR]
+  python -m benchmarks.own_sounds --sets=sets [--only=digits,drums] [--how=scratch,masked,pretrained]
+      [--work=DIR]
 
 Each is one plain `train --config=folder...`; docs/proofs/own_sounds.json has accuracy at the last epoch, that
 of the majority class and of logistic regression, clips, seconds. A stopped run goes on.
@@ -17,6 +18,8 @@ from benchmarks.prove import DINO, DOCS, ROOT, about, train
 SECONDS = {"digits": 1, "drums": 2, "instruments": 2, "lengths": 5, "esc10_8": 5, "esc10_32": 5}
 HOW = {
     "scratch": ("folder:scratch,seconds={seconds}", ()),
+    # with padding and digital silence left out of attention
+    "masked": ("folder:scratch,seconds={seconds}", ("--config.model.mask_even=True",)),
     "pretrained": (
         "folder:pretrained,cpu,seconds={seconds}",
         ("--config.model.variant=small", f"--config.init_from={DINO}", "--config.epochs=10"),

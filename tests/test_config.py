@@ -1,5 +1,6 @@
 """Recipes and the ways to change them: mistakes are one line that says what would have been right."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from ast_jax.config import base, flatten, suffix_options
 from ast_jax.errors import InputError
 from ast_jax.models.base import config_from
 from ast_jax.recipes import parse
-from ast_jax.settings import Settings
+from ast_jax.settings import Augment, Model, Run, Settings
+from ast_jax.training.program import train_program
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -264,6 +266,15 @@ def test_what_leaves_no_patch_or_is_not_offered_is_refused(flag):
     config, _, _ = parse([f"--config={CONFIGS / 'audioset.py'}", f"--config.{flag}"])
     with pytest.raises(InputError, match=r"config\.patchout|remat"):
         config_from(Settings.of(config), 527)
+
+
+def test_noise_would_hide_the_padding_that_is_to_be_left_out():
+    wanted = Settings(Run(num_frames=32, batch_size=2), model=Model(variant="tiny", depth=1, mask_even=True))
+    assert train_program(wanted, 2).model.config.mask_even
+    with pytest.raises(
+        InputError, match=r"config.noise makes padding uneven, by which config.model.mask_even"
+    ):
+        train_program(dataclasses.replace(wanted, augment=Augment(noise=True)), 2)
 
 
 def test_the_settings_of_passt_leave_474_tokens():

@@ -26,6 +26,8 @@ from ast_jax.models import (
 from ast_jax.models.ast import patchout
 from ast_jax.models.attention import attend
 from ast_jax.models.base import level_of
+from ast_jax.models.ced import CED
+from ast_jax.models.eat import EAT
 from ast_jax.models.kernels import Kernels
 from ast_jax.settings import Model, Run, Settings
 
@@ -353,6 +355,70 @@ def test_drop_path_leaves_each_half_of_a_block_out_and_makes_up_for_it(x):
         np.testing.assert_allclose(again(x, key=keys)[0], model(x, key=keys)[0], rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match="drop_path 1"):
         dataclasses.replace(TINY, drop_path=1.0)
+
+
+def padded(x, frames):
+    """Clips that end after so many frames; the rest is one value."""
+    return x.at[:, frames:].set(0.3)
+
+
+def without(model, x, heard):
+    """The same blocks over the tokens that are heard alone, clip by clip."""
+    tokens, found = model._embed(x), []
+    for clip, own in zip(tokens, heard, strict=True):
+        y = clip[own][None]
+        for block in model.blocks:
+            y = block(y)
+        found.append(y[:, : model.config.num_prefix_tokens or None])
+    return jnp.stack([model.norm(y).mean(axis=1)[0] for y in found])
+
+
+@pytest.mark.parametrize("kind", [AST, CED, EAT], ids=["ast", "ced", "eat"])
+def test_patches_whose_cells_are_all_the_same_are_left_out_of_attention_and_means(x, kind):
+    fields = {field.name: getattr(TINY, field.name) for field in dataclasses.fields(TINY)}
+    config = kind.Config(**fields | {"mask_even": True, "distilled": kind is AST})
+    model = kind(config, rngs=nnx.Rngs(0))
+    short = padded(x, 22)
+    # columns of 8 frames, 7 apart: those from frame 28 on hold nothing, and the fourth begins at 21
+    heard = np.ones((len(x), *config.grid), bool)
+    heard[:, :, 4:] = False
+    prefix = np.ones((len(x), config.num_prefix_tokens), bool)
+    heard = np.concatenate([prefix, heard.reshape(len(x), -1)], axis=1)
+    # CED's norm of each band is an identity as it is made, up to its epsilon
+    logits, out = model(short, attention=True)
+    seen = short / jnp.sqrt(1 + 1e-5) if kind is CED else short
+    np.testing.assert_allclose(out["embedding"], without(model, seen, heard), rtol=2e-5, atol=2e-6)
+    assert not out["attention"][:, :, :, :, ~heard[0]].any()
+    np.testing.assert_allclose(out["attention"].sum(axis=-1), 1, rtol=1e-5)
+    plain = kind(dataclasses.replace(config, mask_even=False), rngs=nnx.Rngs(0))
+    assert np.abs(plain(short)[0] - logits).max() > 1e-3
+    # nothing to leave out, and nothing else than that
+    for same in (x, jnp.zeros_like(x)):
+        np.testing.assert_allclose(model(same)[0], plain(same)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model(same)[1]["sequence"], plain(same)[1]["sequence"], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_heard_is_left_out_beside_patchout_and_when_blocks_are_computed_again(x):
+    config, keys = (
+        dataclasses.replace(TINY, patchout=(1, 2, 3), mask_even=True),
+        jax.random.split(jax.random.key(0), len(x)),
+    )
+    model, short = AST(config, rngs=nnx.Rngs(0)), padded(x, 22)
+    drawn = jax.vmap(lambda key: patchout(key, grid=config.grid, out=config.patchout))(keys) + 2
+    kept = np.zeros((len(x), config.num_tokens), bool)
+    kept[:, :2] = True
+    np.put_along_axis(kept, np.asarray(drawn), True, axis=1)
+    heard = np.asarray(model._heard(short)) & kept
+    assert heard.sum() < kept.sum()
+    np.testing.assert_allclose(
+        model(short, key=keys)[1]["embedding"], without(model, short, heard), rtol=2e-5, atol=2e-6
+    )
+    graphdef, params, _ = split(model)
+    slopes = jax.grad(lambda params: (merge(graphdef, params)(short, key=keys)[0] ** 2).sum())(params)
+    assert all(np.isfinite(value).all() for value in jax.tree.leaves(slopes))
+    for remat in ("dots", "blocks"):
+        again = AST(dataclasses.replace(config, remat=remat), rngs=nnx.Rngs(0))
+        np.testing.assert_allclose(again(short, key=keys)[0], model(short, key=keys)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_initial_weights_are_the_references():

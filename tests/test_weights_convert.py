@@ -97,6 +97,8 @@ def test_a_chain_through_every_layout_ends_where_it_began(tmp_path):
     [
         ("reference", {"patch_shape": (16, 8)}, "16 x 16 patches only"),
         ("reference", {"distilled": False}, "always has a distillation token"),
+        ("reference", {"mask_even": True}, "attends to padding"),
+        ("huggingface", {"mask_even": True}, "attends to padding"),
         ("huggingface", {"patch_shape": (16, 8)}, "square patches only"),
         ("huggingface", {"distilled": False}, "always has a distillation token"),
     ],

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd, Kaldi
+from ast_jax.models.attention import attend, masked
 from ast_jax.models.base import check_dtype, check_shape
 from ast_jax.models.kernels import current
 from ast_jax.models.layers import dropped, folded, linear, uniform_fan_in
@@ -87,6 +88,9 @@ class ASTConfig:
     # what is judged: the clip, or its frames, which `pooling` (a key of POOLINGS) makes a clip's logits of
     head: str = "clip"
     pooling: str = "linear_softmax"
+    # patches whose cells are all the same (padding, digital silence, whole masks) are not attended to; the
+    # published models hear them
+    mask_even: bool = False
 
     # fields that a recipe sets by `config.model.options`
     options: ClassVar[tuple[str, ...]] = ()
@@ -154,7 +158,8 @@ class ASTConfig:
                 f"config.model.options {', '.join(sorted(unknown))}: the family {model.family} has {known}"
             )
         own = {key: getattr(model, key) for key in ("width", "depth", "num_heads")}
-        same = ("patch_shape", "strides", "distilled", "drop_path", "dtype", "remat", "head", "pooling")
+        same: tuple[str, ...] = ("patch_shape", "strides", "distilled", "drop_path", "mask_even")
+        same += ("dtype", "remat", "head", "pooling")
         return cls.variant(
             model.variant,
             num_classes=num_classes,
@@ -259,23 +264,28 @@ class AST(nnx.Module):
         `out["frames"]` [B, t, C], in log-odds, pooled to the clip's. The class and distillation tokens, which
         know the whole clip, are not added to it: with them labels of clips teach what and not when
         (docs/events.md has figures).
+
+        With `mask_even` patches whose cells are all the same are no key of any attention and count in no
+        mean over patches; a clip that is all the same is heard as without. Their tokens are still there, in
+        `tokens` and where steps of time are pooled.
         """
         del mask
+        heard = self._heard(x) if self.config.mask_even else None
         x = self._embed(x)
         if key is not None and any(self.config.patchout):
-            x = self._keep(x, key)
+            x, heard = self._keep(x, heard, key)
         layers, weights = [x], []
         drawn = key if self.config.drop_path else None
         keys = [folded(drawn, DROP_STREAM + number) for number in range(len(self.blocks))]
         for block, own in zip(self.blocks, keys, strict=True):
             if attention:
-                weights.append(block.attention.weights(block.attended(layers[-1])))
-            layers.append(self._run(block, layers[-1], None, own))
+                weights.append(block.attention.weights(block.attended(layers[-1]), heard))
+            layers.append(self._run(block, layers[-1], None, own, heard))
         prefix = self.config.num_prefix_tokens
-        read = self._run(self.blocks[-1], layers[-2], prefix, keys[-1]) if prefix else layers[-1]
-        embedding = self.norm(read.astype(jnp.float32)).mean(axis=1)
+        read = self._run(self.blocks[-1], layers[-2], prefix, keys[-1], heard) if prefix else layers[-1]
+        embedding = self._mean(self.norm(read.astype(jnp.float32)), None if prefix else heard)
         tokens = self.norm(layers[-1].astype(jnp.float32))
-        steps = [self._pooled(y.astype(jnp.float32)) for y in layers[:-1]] + [self._pooled(tokens)]
+        steps = [self._pooled(y, heard) for y in (*(y.astype(jnp.float32) for y in layers[:-1]), tokens)]
         out = {"embedding": embedding, "tokens": tokens, "sequence": steps[-1]["sequence"], "layers": steps}
         if attention:
             out["attention"] = jnp.stack(weights, axis=1)
@@ -371,30 +381,53 @@ class AST(nnx.Module):
         prefix = self.config.num_prefix_tokens
         return prefix, prefix or None
 
-    def _keep(self, tokens: Float[Array, "B N D"], key: Key[Array, " B"]) -> Float[Array, "B M D"]:
+    def _heard(self, x: Float[Array, "B T F"]) -> Bool[Array, "B N"]:
+        """False for patches whose cells are all the same, but where all of a clip's are."""
+        size, strides = self.config.patch_shape[::-1], self.config.strides[::-1]
+        largest = functools.partial(nnx.max_pool, window_shape=size, strides=strides)
+        image = x[..., None]
+        uneven = (largest(image) + largest(-image))[..., 0] > 0
+        patches = uneven.swapaxes(1, 2).reshape(x.shape[0], -1)
+        patches = patches | ~patches.any(axis=1, keepdims=True)
+        prefix = jnp.ones((x.shape[0], self.config.num_prefix_tokens), bool)
+        return jnp.concatenate([prefix, patches], axis=1)
+
+    def _keep(
+        self, tokens: Float[Array, "B N D"], heard: Bool[Array, "B N"] | None, key: Key[Array, " B"]
+    ) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"] | None]:
         """The prefix tokens and the patches that patchout leaves of each clip."""
         prefix = self.config.num_prefix_tokens
         draw = functools.partial(patchout, grid=self.config.grid, out=self.config.patchout)
-        kept = jnp.take_along_axis(tokens, jax.vmap(draw)(key)[..., None] + prefix, axis=1)
-        return jnp.concatenate([tokens[:, :prefix], kept], axis=1)
+        kept = jax.vmap(draw)(key) + prefix
+        take = lambda x, places: jnp.concatenate([x[:, :prefix], jnp.take_along_axis(x, places, 1)], axis=1)
+        return take(tokens, kept[..., None]), None if heard is None else take(heard, kept)
 
-    def _pooled(self, tokens: Float[Array, "B N D"]) -> dict[str, Array]:
+    def _pooled(self, tokens: Float[Array, "B N D"], heard: Bool[Array, "B N"] | None) -> dict[str, Array]:
         """The mean of the prefix tokens, and at each step of time the mean over frequency (but after
         patchout).
         """
         (prefix, read), grid = self._prefix(), self.config.grid
-        pooled = {"embedding": tokens[:, :read].mean(axis=1)}
+        pooled = {"embedding": self._mean(tokens[:, :read], None if prefix else heard)}
         patches = tokens[:, prefix:]
         if patches.shape[1] != math.prod(grid):
             return pooled | {"sequence": patches}
-        return pooled | {"sequence": patches.reshape(tokens.shape[0], *grid, -1).mean(axis=1)}
+        by_place = lambda x: x[:, prefix:].reshape(x.shape[0], *grid, *x.shape[2:])
+        return pooled | {"sequence": self._mean(by_place(tokens), None if heard is None else by_place(heard))}
 
-    def _run(self, block: Any, x: Array, num_queries: int | None, keys: Any) -> Array:
+    @staticmethod
+    def _mean(tokens: Float[Array, "B N *rest D"], heard: Bool[Array, "B N *rest"] | None) -> Array:
+        """Over the tokens that are heard, or over all where none is."""
+        if heard is None:
+            return tokens.mean(axis=1)
+        heard = (heard | ~heard.any(axis=1, keepdims=True))[..., None]
+        return (tokens * heard).sum(axis=1) / heard.sum(axis=1)
+
+    def _run(self, block: Any, x: Array, num_queries: int | None, keys: Any, heard: Any) -> Array:
         policy = REMAT[self.config.remat]
         if policy is None:
-            return block(x, num_queries, keys)
+            return block(x, num_queries, keys, heard)
         call = type(block).__call__
-        return nnx.remat(call, static_argnums=(2,), policy=policy)(block, x, num_queries, keys)
+        return nnx.remat(call, static_argnums=(2,), policy=policy)(block, x, num_queries, keys, heard)
 
 
 def patchout(key: Key[Array, ""], *, grid: tuple[int, int], out: tuple[int, int, int]) -> Int[Array, " K"]:
@@ -456,13 +489,19 @@ class Block(nnx.Module):
         self.mlp = MLP(config.width, config.hidden_width, config.dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B N D"], num_queries: int | None = None, keys: Key[Array, " B"] | None = None
+        self,
+        x: Float[Array, "B N D"],
+        num_queries: int | None = None,
+        keys: Key[Array, " B"] | None = None,
+        heard: Bool[Array, "B N"] | None = None,
     ) -> Float[Array, "B Q D"]:
-        """Returns the first `num_queries` tokens, or all of them; `keys` in training alone."""
+        """Returns the first `num_queries` tokens, or all of them; `keys` in training alone. Where `heard` is
+        given, tokens that it is false for are not attended to.
+        """
         residual, norm = current().residual, current().norm
         left = functools.partial(dropped, rate=self.drop_path, whole=True)
-        heard = left(self.attention(norm(self.norm1, x), num_queries), folded(keys, 0))
-        x = residual(x[:, :num_queries] + heard)
+        added = left(self.attention(norm(self.norm1, x), num_queries, heard), folded(keys, 0))
+        x = residual(x[:, :num_queries] + added)
         return residual(x + left(self.mlp(norm(self.norm2, x)), folded(keys, 1)))
 
     def attended(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
@@ -478,15 +517,24 @@ class Attention(nnx.Module):
         self.qkv = linear(config.width, 3 * config.width, config.dtype, rngs)
         self.proj = linear(config.width, config.width, config.dtype, rngs)
 
-    def __call__(self, x: Float[Array, "B N D"], num_queries: int | None = None) -> Float[Array, "B Q D"]:
-        y = current().attend(*self._heads(x, num_queries))
+    def __call__(
+        self,
+        x: Float[Array, "B N D"],
+        num_queries: int | None = None,
+        heard: Bool[Array, "B N"] | None = None,
+    ) -> Float[Array, "B Q D"]:
+        q, k, v = self._heads(x, num_queries)
+        # fused kernels know no mask by token
+        y = current().attend(q, k, v) if heard is None else attend(q, k, v, heard)
         return self.proj(y.reshape(*y.shape[:2], -1))
 
-    def weights(self, x: Float[Array, "B N D"]) -> Float[Array, "B H N N"]:
+    def weights(
+        self, x: Float[Array, "B N D"], heard: Bool[Array, "B N"] | None = None
+    ) -> Float[Array, "B H N N"]:
         """The softmax weights alone, float32, query by key."""
         q, k, _ = self._heads(x)
         scores = jnp.einsum("bqhk,bnhk->bhqn", q, k, preferred_element_type=jnp.float32)
-        return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)
+        return jax.nn.softmax(masked(scores * q.shape[-1] ** -0.5, heard), axis=-1)
 
     def _heads(
         self, x: Float[Array, "B N D"], num_queries: int | None = None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Bool, Float, Float32, Key
 
 from ast_jax.models.ast import AST, MLP, ASTConfig, Attention, Undistilled
 from ast_jax.models.base import check_shape
@@ -70,12 +70,16 @@ class Block(nnx.Module):
         self.norm2 = _norm(config, rngs)
 
     def __call__(
-        self, x: Float[Array, "B N D"], num_queries: int | None = None, keys: Key[Array, " B"] | None = None
+        self,
+        x: Float[Array, "B N D"],
+        num_queries: int | None = None,
+        keys: Key[Array, " B"] | None = None,
+        heard: Bool[Array, "B N"] | None = None,
     ) -> Float[Array, "B Q D"]:
-        """Returns the first `num_queries` tokens, or all of them; `keys` in training alone."""
+        """As an AST's block has it."""
         left = functools.partial(dropped, rate=self.drop_path, whole=True)
-        heard = left(self.attention(x, num_queries), folded(keys, 0))
-        x = self.norm1(x[:, :num_queries] + heard.astype(jnp.float32))
+        added = left(self.attention(x, num_queries, heard), folded(keys, 0))
+        x = self.norm1(x[:, :num_queries] + added.astype(jnp.float32))
         return self.norm2(x + left(self.mlp(x), folded(keys, 1)).astype(jnp.float32))
 
     def attended(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:

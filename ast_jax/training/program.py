@@ -83,6 +83,11 @@ def train_program(
     layout = make_layout(parallel=run.parallel, fsdp=run.fsdp, devices=devices)
     model = abstract(settings.model.family, config_from(settings, num_classes))
     _refuse_what_only_log_powers_take(settings, front_end or model.front_end)
+    if settings.model.mask_even and settings.augment.noise:
+        raise InputError(
+            "config.noise makes padding uneven, by which config.model.mask_even knows it: set one of them to "
+            "False"
+        )
     graphdef, params, statistics = split(model)
     start = settings.start
     factors = optim.layer_factors(

@@ -23,7 +23,7 @@ _UNUSED_CLASSES = 1000
 def reference(loaded: LoadedModel, path: Path) -> list[str]:
     """As published, `module.` names and all, with our card inside. Raises InputError."""
     config = loaded.model.config
-    _judges_clips(config)
+    _check_offered(config)
     if tuple(config.patch_shape) != (16, 16):
         raise InputError(f"the reference's class has 16 x 16 patches only, the model {config.patch_shape}")
     if not config.distilled:
@@ -50,7 +50,7 @@ def hugging_face(loaded: LoadedModel, path: Path) -> list[str]:
     from safetensors.numpy import save_file
 
     config = loaded.model.config
-    _judges_clips(config)
+    _check_offered(config)
     if config.patch_shape[0] != config.patch_shape[1]:
         raise InputError(f"Hugging Face's AST has square patches only, the model {tuple(config.patch_shape)}")
     if not config.distilled:
@@ -70,10 +70,15 @@ def hugging_face(loaded: LoadedModel, path: Path) -> list[str]:
     return [*lines, parity.with_transformers(loaded, path)]
 
 
-def _judges_clips(config: Any) -> None:
+def _check_offered(config: Any) -> None:
     if config.head != "clip":
         raise InputError(
             "this form has no head for frames, the model has: choose onnx or stablehlo, or keep it as it is"
+        )
+    if config.mask_even:
+        raise InputError(
+            "this form attends to padding, and the model does not (config.model.mask_even): choose onnx or "
+            "stablehlo, or keep it as it is"
         )
 
 
