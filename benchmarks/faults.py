@@ -462,7 +462,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "ast_jax/models/attention.py": ("models_attention", (
         ("missing scale", "by_head(q * q.shape[-1] ** -0.5), by_head(k)", "by_head(q), by_head(k)"),
         ("softmax over the queries",
-         "jax.nn.softmax(scores, axis=-1).astype", "jax.nn.softmax(scores, axis=-2).astype"),
+         "softmax(masked(scores, heard), axis=-1).astype", "softmax(masked(scores, heard), axis=-2).astype"),
         ("softmax in the compute type",
          "k.swapaxes(2, 3), preferred_element_type=jnp.float32)", "k.swapaxes(2, 3))"),
         ("heads of 128 are left out", "head_size > 128", "head_size >= 128"),
@@ -520,8 +520,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "ast_jax/models/eat.py": ("models_transformers", (
         ("time for frequency",
          "made = np.concatenate(found, axis=-1)", "made = np.concatenate(found[::-1], axis=-1)"),
-        ("pre-norm", "heard = left(self.attention(x, num_queries)",
-         "heard = left(self.attention(self.norm1(x), num_queries)"),
+        ("pre-norm", "added = left(self.attention(x, num_queries, heard)",
+         "added = left(self.attention(self.norm1(x), num_queries, heard)"),
         ("no norm before the blocks", "return self.pre_norm(tokens)", "return tokens"),
     )),
     "ast_jax/models/beats.py": ("models_transformers", (
