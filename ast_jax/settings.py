@@ -189,6 +189,12 @@ class Objective:
     consistency: float = setting(0.0, least=0)
     # how much of the loss is to the teacher's scores; 1: labels are left aside
     teacher_weight: float = setting(0.9, least=0, most=1)
+    # so many epochs see each clip in other ways, and then the same ones come again: what teachers say of
+    # them is kept, and asked once. 0: every epoch has ways of its own, and teachers are asked in every step
+    teacher_views: int = setting(0, least=0)
+    # the directory in which it is kept, which students of the same views may share; empty: in the work
+    # directory
+    teacher_scores: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

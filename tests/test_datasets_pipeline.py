@@ -329,6 +329,24 @@ def test_no_two_uses_share_a_stream_of_random_numbers(monkeypatch):
     assert {name for names in uses.values() for name in names} == {"__getitem__", "_rng", "_class_order"}
 
 
+def test_after_so_many_views_the_same_ones_come_again():
+    """Clips, partners, shares and positions, which everything random goes by."""
+    make = lambda views: TrainStream(
+        Clips(), Draws(SIZE, seed=3), batch_size=BATCH, epochs=5, mixup=Mixup(0.5), views=views
+    )
+    again, ever = make(2), make(0)
+    assert len(again) == len(ever) == 60
+    rows = [again[position] for position in range(60)]
+    for position, row in enumerate(rows):
+        first = ever[position % 24]
+        assert row.keys() == first.keys()
+        assert row["index"] == position % 24
+        assert (row.get("id"), row["share"]) == (first.get("id"), first["share"])
+        assert row.get("partner", {}).get("id") == first.get("partner", {}).get("id")
+    assert [row.get("id") for row in rows[:12]] != [row.get("id") for row in rows[12:24]]
+    assert again.ids(24, 4) == again.ids(0, 4)
+
+
 def test_ids_name_the_clips_mixed_in_and_no_empty_row():
     stream = stream_of(Clips(), batch_size=BATCH, epochs=1, seed=5, mixup=0.5)
     examples = [stream[position] for position in range(len(stream))]

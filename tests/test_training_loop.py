@@ -26,6 +26,7 @@ from ast_jax.evaluation.predictions import Predictions
 from ast_jax.recipes import parse
 from ast_jax.training import hosts
 from ast_jax.training.loop import train
+from ast_jax.training.taught import Taught
 from benchmarks.prove_crashes import compare, survive
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -428,6 +429,27 @@ def test_a_student_learns_from_sounds_without_labels(whole, sounds, tmp_path, ca
     said = capfd.readouterr().err
     assert "19 to train (train + unlabelled), 5 to eval (test)" in said
     assert "6 sounds of" in said
+
+
+def test_a_student_of_views_that_come_again_is_the_same_whoever_asked_and_after_a_stop(
+    whole, sounds, data_dir, tmp_path
+):
+    """Two epochs' views in four epochs; a second student finds all that was said, a third goes on."""
+    said = {"teacher": str(whole), "teacher_views": 2, "teacher_scores": str(tmp_path / "said"), "mixup": 0.5}
+    own = settings(sounds, data_dir, **said, epochs=4)
+    first = train(own, tmp_path / "first")
+    kept = (tmp_path / "said" / "scores.bin").read_bytes()
+    assert len(kept) == 2 * STEPS * 4 * Taught(tmp_path / "other", {}, rows=1, num_classes=2).row.itemsize
+    train(settings(sounds, data_dir, **said, epochs=2), tmp_path / "third")
+    second, third = train(own, tmp_path / "second"), train(own, tmp_path / "third")
+    assert (tmp_path / "said" / "scores.bin").read_bytes() == kept
+    states = [load_variables(tmp_path / name, "last") for name in ("first", "second", "third")]
+    for other in states[1:]:
+        for path, value in states[0].items():
+            np.testing.assert_array_equal(other[path], value)
+    assert first["metrics"] == second["metrics"] == third["metrics"]
+    with pytest.raises(InputError, match=r"other views \(freq_mask differ\)|other views \(augment differ\)"):
+        train(settings(sounds, data_dir, **said, epochs=4, freq_mask=4), tmp_path / "fourth")
 
 
 def test_a_student_learns_from_a_run_and_stops_early(whole, sounds, data_dir, tmp_path, capfd):

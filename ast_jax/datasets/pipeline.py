@@ -51,20 +51,30 @@ class TrainStream:
 
     An epoch is what `draws` says, filled up to whole batches with empty rows: epochs begin at batch
     boundaries, the last, partial batch is trained on, and the position is all a resumed run needs. With
-    mixup, an example brings its share and, below 1, its partner, both from (seed, position).
+    mixup, an example brings its share and, below 1, its partner, both from (seed, position). After `views`
+    epochs, if that is not 0, the first ones come again, position by position.
     """
 
     def __init__(
-        self, source: Examples, draws: "Draws", *, batch_size: int, epochs: int, mixup: Mixup = Mixup()
+        self,
+        source: Examples,
+        draws: "Draws",
+        *,
+        batch_size: int,
+        epochs: int,
+        mixup: Mixup = Mixup(),
+        views: int = 0,
     ):
         self.source, self.draws, self.epochs, self.mixup = source, draws, epochs, mixup
         self.batch_size = batch_size
         self.slots = steps_per_epoch(draws.size, batch_size) * batch_size
+        self.period = (views or epochs) * self.slots
 
     def __len__(self) -> int:
         return self.epochs * self.slots
 
     def __getitem__(self, position: int) -> dict[str, Any]:
+        position %= self.period
         epoch, slot = divmod(position, self.slots)
         if slot >= self.draws.size:
             return self.empty(position)

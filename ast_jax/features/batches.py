@@ -3,9 +3,13 @@
 B batch, S samples, T frames, F mel bins.
 """
 
+import functools
+import math
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ast_jax.features.front_end import FrontEnd
@@ -35,3 +39,34 @@ def waveform(batch: Mapping[str, Array], key: str = "waveform") -> Float[Array, 
     """Samples in [-1, 1]; 16-bit as they are stored, or floats that were mixed already."""
     stored = batch[key]
     return stored if jnp.issubdtype(stored.dtype, jnp.floating) else stored.astype(jnp.float32) / 32768
+
+
+def resampled(
+    waveform: Float[Array, "B S"], num_samples: Int[Array, " B"], rates_hz: tuple[int, int]
+) -> tuple[Float[Array, "B U"], Int[Array, " B"]]:
+    """Sounds and their lengths from one rate to the other, on the device: scipy.signal.resample_poly's filter
+    and places. U = ceil(S up / down).
+    """
+    up, down = (rate // math.gcd(*rates_hz) for rate in reversed(rates_hz))
+    if up == down:
+        return waveform, num_samples
+    taps, samples = _low_pass(up, down), waveform.shape[1]
+    half, length = len(taps) // 2, -(-samples * up // down)
+    after = (length - 1) * down + half - (samples - 1) * up
+    found = jax.lax.conv_general_dilated(
+        waveform[:, None],
+        jnp.asarray(taps, waveform.dtype)[None, None],
+        window_strides=(down,),
+        padding=[(half, after)],
+        lhs_dilation=(up,),
+        precision="highest",
+    )
+    return found[:, 0], -(-num_samples * up // down)
+
+
+@functools.lru_cache(maxsize=8)
+def _low_pass(up: int, down: int) -> np.ndarray:
+    import scipy.signal
+
+    most = max(up, down)
+    return up * scipy.signal.firwin(20 * most + 1, 1 / most, window=("kaiser", 5.0))

@@ -162,6 +162,7 @@ def train_stream(settings: Settings, prepared: PreparedSet) -> TrainStream:
         batch_size=run.batch_size,
         epochs=run.epochs,
         mixup=Mixup(run.mixup, run.mixup_alpha, sampled=run.mixup_of == "features"),
+        views=settings.objective.teacher_views,
     )
 
 

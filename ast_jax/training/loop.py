@@ -128,7 +128,7 @@ def training(
             partly=prepared.known(splits.train) is not None,
         )
         layout = program.layout
-        teach = teacher_of(settings, program.what, layout, prepared.label_names)
+        teach = teacher_of(settings, program.what, layout, prepared, root)
         score = Scorer(
             program.graphdef,
             layout,

@@ -109,6 +109,7 @@ def train_program(
         frozen=frozenset(path for path, factor in factors.items() if factor == 0),
         mixes_features=run.mixup > 0 and run.mixup_of == "features",
         grid=grid,
+        period=settings.objective.teacher_views * epoch_steps,
     )
     initial = functools.partial(init_state, optimizer=optimizer, ema=what.ema > 0)
     state = jax.eval_shape(lambda *arrays: initial(*arrays), params, statistics)

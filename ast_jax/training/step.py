@@ -46,6 +46,12 @@ class Step:
     mixes_features: bool = False
     # where the steps of time lie that targets are of, if there are such
     grid: FrameGrid | None = None
+    # steps after which the same clips come again in the same ways; 0: never
+    period: int = 0
+
+    def view(self, number: Any) -> Any:
+        """The step whose clips step `number` shows, as that one showed them."""
+        return number % self.period if self.period else number
 
 
 def init_state(
@@ -97,18 +103,19 @@ def train_step(
 
     def loss_fn(params, statistics, part):
         mask, views = part["mask"], step.objective.settings.consistency > 0
+        number = step.view(state["step"])
         part = beside_second_views(part) if views else part
         params = {path: jax.lax.stop_gradient(p) if path in step.frozen else p for path, p in params.items()}
         model = merge(graphdef, gather(params), gather(statistics))
         keys = augment.example_keys(step.seed, state["step"], part["index"])
         given = {"key": augment.stream(keys, augment.MODEL_STREAM), "mask": part["mask"]}
         if getattr(model, "normalises", False):
-            between = between_layers(part, state["step"], step)
-            logits, out = model(features(part, state["step"], step), between=between, **given)
+            between = between_layers(part, number, step)
+            logits, out = model(features(part, number, step), between=between, **given)
         else:
-            logits, out = model(inputs(part, state["step"], step), **given)
+            logits, out = model(inputs(part, number, step), **given)
         if step.grid is not None:
-            part = moved(part, state["step"], step, step.grid, frames=model.config.num_frames)
+            part = moved(part, number, step, step.grid, frames=model.config.num_frames)
         losses = step.objective.training({**out, "logits": logits}, part)
         if views:
             apart = step.objective.apart(logits[::2], logits[1::2])

@@ -2,56 +2,117 @@
 
 A program of its own before the step, which adds `taught` [B, C] to the batch: the teacher hears the same
 mixed, masked, moved sound as the student ("consistent teaching", Beyer et al. 2022; CED, Dinkel et al. 2024),
-normalised in its own way and padded or cut to its own length. B batch, T frames, F mel bins, C classes.
+normalised in its own way and padded or cut to its own length. One of another front end hears the same mixed
+waveform through its own, without what is done to features. B batch, T frames, F mel bins, C classes.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float
 
+from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
+from ast_jax.features.batches import resampled, waveform
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.models import kernels, merge
 from ast_jax.objectives import activation
 from ast_jax.settings import Settings
 from ast_jax.sharding import Layout
-from ast_jax.training.step import Step, between_layers, features
+from ast_jax.training.step import Step, beside_partners, between_layers, features, mixed
+from ast_jax.training.taught import Taught
+from ast_jax.training.workdir import identity
 from ast_jax.weights import LoadedModel, load_model
+from ast_jax.weights.program import hear, samples
 
 Teach = Callable[[Mapping[str, Array], int], dict[str, Array]]
+# (batch, step) -> scores in the student's order of classes
+Says = Callable[[Mapping[str, Array], int], Array]
 
 
-def teacher_of(settings: Settings, what: Step, layout: Layout, label_names: Sequence[str]) -> Teach:
+def teacher_of(settings: Settings, what: Step, layout: Layout, prepared: PreparedSet, workdir: Path) -> Teach:
     """(batch, step) -> the batch with what `config.teacher` says of it; as it is where there is none.
 
     Raises:
-        InputError: a teacher that hears otherwise than the student, or lacks one of its classes; pmap.
+        InputError: a teacher that cannot hear what the student hears, or lacks one of its classes; pmap.
     """
-    names = [name for name in settings.objective.teacher.split(",") if name]
+    asked, names = settings.objective, [name for name in settings.objective.teacher.split(",") if name]
     if not names:
+        if asked.teacher_views:
+            raise InputError("config.teacher_views is how often a teacher is asked: set config.teacher, or 0")
         return lambda batch, _: dict(batch)
-    if settings.objective.consistency:
+    if asked.consistency:
         raise InputError("config.teacher hears one view of a clip: set config.consistency=0")
     if settings.run.parallel != "jit":
         raise InputError("config.teacher wants config.parallel=jit")
-    parts, graphdefs, columns = [], [], []
-    for name in names:
-        loaded = load_model(name)
-        columns.append(_columns(name, loaded, what.front_end, label_names))
-        graphdef, arrays = loaded.parts
-        graphdefs.append((graphdef, loaded.front_end, activation(loaded.activation)))
-        parts.append(layout.place({path: np.asarray(value) for path, value in arrays.items()}))
-    says = functools.partial(taught, what=what, graphdefs=graphdefs, columns=columns, forms=layout.kernels)
-    program = layout.rows(says)
+    teachers = [load_model(name) for name in names]
+    for name, loaded in zip(names, teachers, strict=True):
+        _check_hears(name, loaded.front_end, what.front_end, settings.data.kind)
+    pairs = zip(names, teachers, strict=True)
+    columns = [_columns(name, loaded, prepared.label_names) for name, loaded in pairs]
+    says = asking(teachers, columns, what, layout)
+    if not asked.teacher_views:
+        return lambda batch, step: {**batch, "taught": says(batch, step)}
+    if jax.process_count() > 1:
+        raise InputError("config.teacher_views keeps what one process asks: set it to 0 on several hosts")
+    about = views(settings, what, prepared) | {"teachers": [loaded.digest() for loaded in teachers]}
+    place, rows = (
+        Path(asked.teacher_scores or workdir / "teacher_scores"),
+        what.period * settings.run.batch_size,
+    )
+    kept = Taught(place, about, rows=rows, num_classes=len(prepared.label_names))
+    print(f"what teachers say of {rows} views is kept in {place}, and asked once", file=sys.stderr)
 
     def teach(batch: Mapping[str, Array], step: int) -> dict[str, Array]:
-        return {**batch, "taught": program(parts, batch, np.int32(step))}
+        first, count = what.view(step) * settings.run.batch_size, settings.run.batch_size
+        scores = kept.read(first, count)
+        if scores is None:
+            scores = kept.write(first, np.asarray(says(batch, step))[:count])
+        # rows that only fill the devices' share
+        fill = len(batch["index"]) - count
+        placed = layout.place_rows({"taught": np.pad(scores, ((0, fill), (0, 0)))})
+        return {**batch, **placed}
 
     return teach
+
+
+def views(settings: Settings, what: Step, prepared: PreparedSet) -> dict[str, Any]:
+    """What decides how each clip is seen: the same for two students if a teacher says the same to both."""
+    run, data = settings.run, settings.data
+    keys = ("seed", "batch_size", "sampling", "mixup", "mixup_alpha", "mixup_of", "num_frames")
+    return {
+        "data": identity(prepared),
+        "classes": list(prepared.label_names),
+        "labels": data.labels,
+        "inside": data.inside,
+        "splits": list(data.train),
+        "front_end": what.front_end.identity,
+        "statistics": [float(what.front_end.mean), float(what.front_end.std)],
+        "views": settings.objective.teacher_views,
+        **{key: getattr(run, key) for key in keys},
+        "augment": repr(settings.augment),
+    }
+
+
+def asking(
+    teachers: Sequence[LoadedModel], columns: Sequence[np.ndarray], what: Step, layout: Layout
+) -> Says:
+    """Teachers that come onto the devices when they are first asked."""
+    said = functools.partial(taught, what=what, teachers=teachers, columns=columns, forms=layout.kernels)
+    program = layout.rows(said)
+
+    @functools.cache
+    def parts() -> list[Any]:
+        own = [loaded.parts[1] for loaded in teachers]
+        return [layout.place({path: np.asarray(value) for path, value in arrays.items()}) for arrays in own]
+
+    return lambda batch, step: program(parts(), batch, np.int32(what.view(step)))
 
 
 def taught(
@@ -60,7 +121,7 @@ def taught(
     number: Array,
     *,
     what: Step,
-    graphdefs: Sequence[tuple[nnx.GraphDef, FrontEnd, Callable]],
+    teachers: Sequence[LoadedModel],
     columns: Sequence[np.ndarray],
     forms: kernels.Kernels = kernels.PLAIN,
 ) -> Float[Array, "B C"]:
@@ -68,28 +129,50 @@ def taught(
 
     Where the student mixes what its first layer makes, a teacher hears both clips and its scores are mixed.
     """
-    between = between_layers(batch, number, what)
-    seen = between.augment(features(batch, number, what))
-    if not what.mixes_features:
-        seen = between.mix(seen)
-    own = what.front_end
-    sound = seen * (own.spread * own.std) + own.mean
+    between, own = between_layers(batch, number, what), what.front_end
     scores = []
     with kernels.using(forms):
-        for arrays, (graphdef, front_end, to_scores), chosen in zip(parts, graphdefs, columns, strict=True):
-            model = merge(graphdef, arrays)
-            x = front_end.normalise(_fitted(sound, model.config.num_frames, front_end.padding))
-            scores.append(to_scores(model(x)[0].astype(jnp.float32))[:, chosen])
+        for arrays, loaded, chosen in zip(parts, teachers, columns, strict=True):
+            model = merge(loaded.parts[0], arrays)
+            if loaded.front_end.identity == own.identity:
+                seen = between.augment(features(batch, number, what))
+                seen = seen if what.mixes_features else between.mix(seen)
+                sound = seen * (own.spread * own.std) + own.mean
+                sound = _fitted(sound, model.config.num_frames, axis=1, value=loaded.front_end.padding)
+            else:
+                sound = _heard(batch, loaded, what)
+            logits = model(loaded.front_end.normalise(sound))[0].astype(jnp.float32)
+            scores.append(activation(loaded.activation)(logits)[:, chosen])
     mean = jnp.stack(scores).mean(axis=0)
     return between.mix(mean) if what.mixes_features else mean
 
 
-def _columns(name: str, loaded: LoadedModel, front_end: FrontEnd, label_names: Sequence[str]) -> np.ndarray:
-    if loaded.front_end.identity != front_end.identity:
+def _heard(batch: Mapping[str, Array], loaded: LoadedModel, what: Step) -> Float[Array, "R T F"]:
+    """The batch's sounds, mixed, as a teacher's own front end has them."""
+    rows = beside_partners(batch) if what.mixes_features else mixed(batch, what.front_end)
+    rates = (what.front_end.sample_rate_hz, loaded.front_end.sample_rate_hz)
+    sound, count = resampled(waveform(rows), rows["num_samples"], rates)
+    whole = samples(loaded)
+    return hear(loaded)(_fitted(sound, whole, axis=1), jnp.minimum(count, whole))
+
+
+def _check_hears(name: str, front_end: FrontEnd, own: FrontEnd, kind: str) -> None:
+    if front_end.identity == own.identity:
+        return
+    if not front_end.of_sound or kind != "waveform":
         raise InputError(
-            f"config.teacher {name} hears {loaded.front_end.identity}, and the student "
-            f"{front_end.identity}: take a teacher that hears what the student does"
+            f"config.teacher {name} hears {front_end.identity}, and the student {own.identity}: take a "
+            "teacher that hears what the student does, or set config.dataset.kind=waveform, so that it hears "
+            "the sounds themselves"
         )
+    print(
+        f"config.teacher {name} hears otherwise than the student ({front_end.identity}): it is asked about "
+        "the sounds as they are mixed, without masks, gain and shifts",
+        file=sys.stderr,
+    )
+
+
+def _columns(name: str, loaded: LoadedModel, label_names: Sequence[str]) -> np.ndarray:
     place = {label: column for column, label in enumerate(loaded.label_names or ())}
     if missing := [label for label in label_names if label not in place]:
         raise InputError(
@@ -100,6 +183,7 @@ def _columns(name: str, loaded: LoadedModel, front_end: FrontEnd, label_names: S
     return np.array([place[label] for label in label_names])
 
 
-def _fitted(sound: Float[Array, "B T F"], frames: int, padding: float) -> Float[Array, "B U F"]:
-    missing = max(0, frames - sound.shape[1])
-    return jnp.pad(sound[:, :frames], ((0, 0), (0, missing), (0, 0)), constant_values=padding)
+def _fitted(x: Float[Array, "B S *rest"], size: int, *, axis: int, value: float = 0.0) -> Array:
+    missing = [(0, 0)] * x.ndim
+    missing[axis] = (0, max(0, size - x.shape[axis]))
+    return jnp.pad(x[:, :size], missing, constant_values=value)
