@@ -386,7 +386,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the norm of the updates", "optax.tree.norm(grads)", "optax.tree.norm(updates)"),
         ("the average shares memory", "jax.tree.map(jnp.copy, params | statistics)", "(params | statistics)"),
         ("augmented by the first step's keys",
-         'inputs(part, state["step"], step)', 'inputs(part, 0 * state["step"], step)'),
+         'inputs(part, number, step)', 'inputs(part, 0 * number, step)'),
     )),
     "ast_jax/training/epochs.py": ("training_epochs", (
         ("off by one", "max(0, later + 1)", "max(0, later)"),
@@ -844,7 +844,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("another front end hears the first sound alone",
          "else mixed(batch, what.front_end)\n    rates", "else dict(batch)\n    rates"),
         ("at the student's rate",
-         "rates = (what.front_end.sample_rate_hz, loaded", "rates = (loaded.front_end.sample_rate_hz, loaded"),
+         "rates = (what.front_end.sample_rate_hz, loaded",
+         "rates = (loaded.front_end.sample_rate_hz, loaded"),
         ("a step's scores under its own number",
          "first, count = what.view(step) * settings", "first, count = step * settings"),
         ("other augmentation is the same view", '"augment": repr(settings.augment)', '"augment": ""'),
