@@ -226,10 +226,10 @@ def partly_known(scores, targets, seed: int = 5):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 @pytest.mark.parametrize("kind", ["plain", "rounded", "half"])
 def test_figures_of_a_class_are_scikit_learns_of_the_pairs_that_are_known(kind):
-    scores, targets = drawn(11, 150, 70, kind=kind)
+    scores, targets = drawn(11, 150, 16, kind=kind)
     targets, known = partly_known(scores, targets)
     scored = metrics.Scored(scores, targets)
-    rows = metrics.per_class(scores, targets, [str(c) for c in range(70)])
+    rows = metrics.per_class(scores, targets, [str(c) for c in range(16)])
     decisions = []
     for c, row in enumerate(rows):
         true, own = targets[known[:, c], c] > 0, scores[known[:, c], c]
