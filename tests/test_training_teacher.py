@@ -234,6 +234,8 @@ def test_a_view_is_asked_about_once_by_whichever_student(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match=r"\(seed differ\): give another config.teacher_scores"):
         taught(dataclasses.replace(settings, run=Run(num_frames=FRAMES, batch_size=4, seed=5)), what)
+    with pytest.raises(InputError, match=r"\(augment differ\)"):
+        taught(dataclasses.replace(settings, augment=Augment(freq_mask=40)), what)
     other = saved_model(tmp_path / "b.npz", LABELS, seed=1)
     with pytest.raises(InputError, match=r"\(teachers differ\)"):
         taught(
