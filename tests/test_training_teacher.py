@@ -132,6 +132,8 @@ def test_a_teacher_that_cannot_teach_is_refused(tmp_path):
         taught(asking(other), Step(Slaney(), what.objective))
     with pytest.raises(InputError, match=r"config.teacher_views is how often a teacher is asked: set"):
         taught(Settings(objective=Objective(teacher_views=2)), what)
+    with pytest.raises(InputError, match=r"views that come again: set teacher_views"):
+        taught(Settings(objective=Objective(teacher=str(other), teacher_scores="said")), what)
 
 
 def test_a_teacher_of_another_front_end_hears_the_mixed_sounds_through_its_own(tmp_path, capsys):

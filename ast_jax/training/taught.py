@@ -23,7 +23,7 @@ ABOUT, ROWS = "about.json", "scores.bin"
 
 
 class Taught:
-    """The scores of `rows` views, in `directory`; what they are of is `about`.
+    """The scores of `rows` views, in `directory`, which the first ones make; what they are of is `about`.
 
     Raises InputError for a directory that holds scores of something else.
     """
@@ -34,23 +34,20 @@ class Taught:
         self.row = np.dtype(
             [("classes", "<u2", kept), ("scores", "<f2", kept), ("others", "<f4"), ("checksum", "<u4")]
         )
-        directory.mkdir(parents=True, exist_ok=True)
-        stated = {**about, "rows": rows}
-        if (directory / ABOUT).exists():
-            known: Any = read_json(directory / ABOUT)
-            if differs := [key for key in sorted({*known, *stated}) if known.get(key) != stated.get(key)]:
-                raise InputError(
-                    f"{directory} holds what others said, or of other views ({', '.join(differs)} differ): "
-                    "give another config.teacher_scores, or the same recipe, teachers and data"
-                )
-        else:
-            write_json(directory / ABOUT, stated)
-        self._path = directory / ROWS
-        self._path.touch()
+        self.about, self.directory = {**about, "rows": rows}, directory
+        known: Any = read_json(directory / ABOUT) if (directory / ABOUT).exists() else self.about
+        differs = [key for key in sorted({*known, *self.about}) if known.get(key) != self.about.get(key)]
+        if differs:
+            raise InputError(
+                f"{directory} holds what others said, or of other views ({', '.join(differs)} differ): give "
+                "another config.teacher_scores, or the same recipe, teachers and data"
+            )
 
     def read(self, first: int, count: int) -> Float[np.ndarray, "N C"] | None:
         """Those of `count` views from position `first` on, or None if one of them is not there."""
-        rows = np.fromfile(self._path, self.row, count, offset=first * self.row.itemsize)
+        if not (self.directory / ROWS).exists():
+            return None
+        rows = np.fromfile(self.directory / ROWS, self.row, count, offset=first * self.row.itemsize)
         if len(rows) < count or (rows["checksum"] != _checksums(rows)).any():
             return None
         return self._decoded(rows)
@@ -60,7 +57,11 @@ class Taught:
         mean.
         """
         rows = self._encoded(scores)
-        with self._path.open("r+b") as file:
+        if not (self.directory / ROWS).exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_json(self.directory / ABOUT, self.about)
+            (self.directory / ROWS).touch()
+        with (self.directory / ROWS).open("r+b") as file:
             file.seek(first * self.row.itemsize)
             file.write(rows.tobytes())
         return self._decoded(rows)

@@ -43,6 +43,10 @@ def teacher_of(settings: Settings, what: Step, layout: Layout, prepared: Prepare
         InputError: a teacher that cannot hear what the student hears, or lacks one of its classes; pmap.
     """
     asked, names = settings.objective, [name for name in settings.objective.teacher.split(",") if name]
+    if asked.teacher_scores and not asked.teacher_views:
+        raise InputError(
+            "config.teacher_scores keeps what is said of views that come again: set teacher_views"
+        )
     if not names:
         if asked.teacher_views:
             raise InputError("config.teacher_views is how often a teacher is asked: set config.teacher, or 0")
@@ -62,10 +66,8 @@ def teacher_of(settings: Settings, what: Step, layout: Layout, prepared: Prepare
     if jax.process_count() > 1:
         raise InputError("config.teacher_views keeps what one process asks: set it to 0 on several hosts")
     about = views(settings, what, prepared) | {"teachers": [loaded.digest() for loaded in teachers]}
-    place, rows = (
-        Path(asked.teacher_scores or workdir / "teacher_scores"),
-        what.period * settings.run.batch_size,
-    )
+    rows = what.period * settings.run.batch_size
+    place = Path(asked.teacher_scores or workdir / "teacher_scores")
     kept = Taught(place, about, rows=rows, num_classes=len(prepared.label_names))
     print(f"what teachers say of {rows} views is kept in {place}, and asked once", file=sys.stderr)
 
