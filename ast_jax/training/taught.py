@@ -30,7 +30,7 @@ class Taught:
 
     def __init__(self, directory: Path, about: Mapping[str, Any], *, rows: int, num_classes: int):
         kept = min(TOP, num_classes)
-        self.num_classes, self.rows = num_classes, rows
+        self.num_classes = num_classes
         self.row = np.dtype(
             [("classes", "<u2", kept), ("scores", "<f2", kept), ("others", "<f4"), ("checksum", "<u4")]
         )
