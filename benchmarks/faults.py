@@ -515,7 +515,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "self.freq_positions[...][:, None] + self.time_positions[...][None]",
          "self.freq_positions[...][:, None] * 0 + self.time_positions[...][None]"),
     )),
-    "ast_jax/models/ced.py": ("models_transformers", (
+    "ast_jax/models/ced.py": ("models_transformers models_ast", (
+        ("what is even after the norm alone", "heard = heard & before", "before"),
         ("silence is heard",
          "x = x.clip(x.max(axis=(1, 2), keepdims=True) - RANGE_DB)", "x = x.clip(-100.0)"),
         ("no normalisation",
@@ -637,6 +638,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("patchout forgets what is heard", "take(heard, kept)", "heard[:, : kept.shape[1] + prefix]"),
         ("the mean is over all patches",
          "return (tokens * heard).sum(axis=1) / heard.sum(axis=1)", "return tokens.mean(axis=1)"),
+        ("nothing is asked to be masked", "if not self.config.mask_even:", "if True:"),
         ("the last block hears padding",
          "layers[-2], prefix, keys[-1], heard) if", "layers[-2], prefix, keys[-1], None) if"),
     )),

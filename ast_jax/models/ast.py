@@ -270,7 +270,11 @@ class AST(nnx.Module):
         `tokens` and where steps of time are pooled.
         """
         del mask
-        heard = self._heard(x) if self.config.mask_even else None
+        return self._through(x, self._heard(x), key, attention)
+
+    def _through(
+        self, x: Float[Array, "B T F"], heard: Bool[Array, "B N"] | None, key: Any, attention: bool
+    ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
         x = self._embed(x)
         if key is not None and any(self.config.patchout):
             x, heard = self._keep(x, heard, key)
@@ -381,8 +385,12 @@ class AST(nnx.Module):
         prefix = self.config.num_prefix_tokens
         return prefix, prefix or None
 
-    def _heard(self, x: Float[Array, "B T F"]) -> Bool[Array, "B N"]:
-        """False for patches whose cells are all the same, but where all of a clip's are."""
+    def _heard(self, x: Float[Array, "B T F"]) -> Bool[Array, "B N"] | None:
+        """False for patches whose cells are all the same, but where all of a clip's are; None where the
+        config does not ask.
+        """
+        if not self.config.mask_even:
+            return None
         size, strides = self.config.patch_shape[::-1], self.config.strides[::-1]
         largest = functools.partial(nnx.max_pool, window_shape=size, strides=strides)
         image = x[..., None]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from ast_jax.features.front_end import FrontEnd
 from ast_jax.features.slaney import HTKDecibels
-from ast_jax.models.ast import AST, Undistilled
+from ast_jax.models.ast import Undistilled
 from ast_jax.models.base import Between, check_shape
 from ast_jax.models.layers import BatchNorm, rows_of
 from ast_jax.models.passt import PaSST
@@ -46,7 +46,7 @@ class CED(PaSST):
 
     def __call__(
         self,
-        x: Float[Array, "B T F"],
+        x: Float[Array, "R T F"],
         *,
         key: Key[Array, " B"] | None = None,
         mask: Float[Array, " B"] | None = None,
@@ -54,12 +54,19 @@ class CED(PaSST):
         attention: bool = False,
     ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
         """As `AST` has it. A window is heard from its loudest cell down to 120 dB below, as in training:
-        so padding is as quiet as zeros beside that sound would be.
+        so padding is as quiet as zeros beside that sound would be. R is B, or twice where `between` mixes.
         """
         check_shape(x, self.config.num_frames, self.config.num_mel_bins)
         x = x.clip(x.max(axis=(1, 2), keepdims=True) - RANGE_DB)
+        # before each band is normalised in its own way, which leaves nothing even
+        before = self._heard(x)
         x = self.input_norm(x, training=key is not None, mask=rows_of(mask, x))
-        return AST.__call__(self, between.mix(between.augment(x)), key=key, attention=attention)
+        x = between.mix(between.augment(x))
+        heard = self._heard(x)
+        if before is not None and heard is not None:
+            # of two that are mixed, what either has; whole masks are even since
+            heard = heard & before.reshape(x.shape[0], -1, heard.shape[1]).any(axis=1)
+        return self._through(x, heard, key, attention)
 
     @property
     def front_end(self) -> FrontEnd:
