@@ -438,11 +438,13 @@ def test_a_student_of_views_that_come_again_is_the_same_whoever_asked_and_after_
     said = {"teacher": str(whole), "teacher_views": 2, "teacher_scores": str(tmp_path / "said"), "mixup": 0.5}
     own = settings(sounds, data_dir, **said, epochs=4)
     first = train(own, tmp_path / "first")
-    kept = (tmp_path / "said" / "scores.bin").read_bytes()
-    assert len(kept) == 2 * STEPS * 4 * Taught(tmp_path / "other", {}, rows=1, num_classes=2).row.itemsize
+    (path,) = (tmp_path / "said").glob("*/scores.bin")
+    kept = path.read_bytes()
+    assert len(kept) == 2 * STEPS * 4 * Taught(tmp_path, {}, num_classes=2).row.itemsize
     train(settings(sounds, data_dir, **said, epochs=2), tmp_path / "third")
     second, third = train(own, tmp_path / "second"), train(own, tmp_path / "third")
-    assert (tmp_path / "said" / "scores.bin").read_bytes() == kept
+    assert [*(tmp_path / "said").glob("*/scores.bin")] == [path]
+    assert path.read_bytes() == kept
     states = [load_variables(tmp_path / name, "last") for name in ("first", "second", "third")]
     for other in states[1:]:
         for path, value in states[0].items():

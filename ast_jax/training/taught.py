@@ -5,6 +5,8 @@ of all others, a checksum. A row that is missing or torn fails its checksum, and
 classes.
 """
 
+import hashlib
+import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ast_jax.errors import InputError
 from ast_jax.terminal import write_json
-from ast_jax.weights.files import read_json
 
 # Scores that are kept of each view, the largest; CED keeps as many (Dinkel et al. 2024, section 3).
 TOP = 20
@@ -23,25 +23,18 @@ ABOUT, ROWS = "about.json", "scores.bin"
 
 
 class Taught:
-    """The scores of `rows` views, in `directory`, which the first ones make; what they are of is `about`.
-
-    Raises InputError for a directory that holds scores of something else.
+    """The scores of views that `about` tells from all others, in a directory of their own below `parent`,
+    which the first ones make: runs of other views, teachers or data share the parent and nothing else.
     """
 
-    def __init__(self, directory: Path, about: Mapping[str, Any], *, rows: int, num_classes: int):
+    def __init__(self, parent: Path, about: Mapping[str, Any], *, num_classes: int):
         kept = min(TOP, num_classes)
         self.num_classes = num_classes
         self.row = np.dtype(
             [("classes", "<u2", kept), ("scores", "<f2", kept), ("others", "<f4"), ("checksum", "<u4")]
         )
-        self.about, self.directory = {**about, "rows": rows}, directory
-        known: Any = read_json(directory / ABOUT) if (directory / ABOUT).exists() else self.about
-        differs = [key for key in sorted({*known, *self.about}) if known.get(key) != self.about.get(key)]
-        if differs:
-            raise InputError(
-                f"{directory} holds what others said, or of other views ({', '.join(differs)} differ): give "
-                "another config.teacher_scores, or the same recipe, teachers and data"
-            )
+        said = json.dumps(about, sort_keys=True).encode()
+        self.about, self.directory = about, parent / hashlib.blake2b(said, digest_size=8).hexdigest()
 
     def read(self, first: int, count: int) -> Float[np.ndarray, "N C"] | None:
         """Those of `count` views from position `first` on, or None if one of them is not there."""

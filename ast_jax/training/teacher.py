@@ -66,10 +66,10 @@ def teacher_of(settings: Settings, what: Step, layout: Layout, prepared: Prepare
     if jax.process_count() > 1:
         raise InputError("config.teacher_views keeps what one process asks: set it to 0 on several hosts")
     about = views(settings, what, prepared) | {"teachers": [loaded.digest() for loaded in teachers]}
-    rows = what.period * settings.run.batch_size
     place = Path(asked.teacher_scores or workdir / "teacher_scores")
-    kept = Taught(place, about, rows=rows, num_classes=len(prepared.label_names))
-    print(f"what teachers say of {rows} views is kept in {place}, and asked once", file=sys.stderr)
+    kept = Taught(place, about, num_classes=len(prepared.label_names))
+    rows = what.period * settings.run.batch_size
+    print(f"what teachers say of {rows} views is kept in {kept.directory}, and asked once", file=sys.stderr)
 
     def teach(batch: Mapping[str, Array], step: int) -> dict[str, Array]:
         first, count = what.view(step) * settings.run.batch_size, settings.run.batch_size
@@ -96,7 +96,7 @@ def views(settings: Settings, what: Step, prepared: PreparedSet) -> dict[str, An
         "splits": list(data.train),
         "front_end": what.front_end.identity,
         "statistics": [float(what.front_end.mean), float(what.front_end.std)],
-        "views": settings.objective.teacher_views,
+        "views": [settings.objective.teacher_views, what.period],
         **{key: getattr(run, key) for key in keys},
         "augment": repr(settings.augment),
     }
@@ -129,24 +129,31 @@ def taught(
 ) -> Float[Array, "B C"]:
     """The teachers' mean scores of a batch in training step `number`, in the student's order of classes.
 
-    Where the student mixes what its first layer makes, a teacher hears both clips and its scores are mixed.
+    Where the student mixes what its first layer makes, a teacher of such a first layer does too, and another
+    one hears both clips and its scores are mixed.
     """
     between, own = between_layers(batch, number, what), what.front_end
     scores = []
     with kernels.using(forms):
         for arrays, loaded, chosen in zip(parts, teachers, columns, strict=True):
             model = merge(loaded.parts[0], arrays)
-            if loaded.front_end.identity == own.identity:
-                seen = between.augment(features(batch, number, what))
-                seen = seen if what.mixes_features else between.mix(seen)
+            same = loaded.front_end.identity == own.identity
+            # what follows normalisation follows the teacher's own, where that is its first layer
+            inside = same and getattr(model, "normalises", False)
+            if same:
+                seen = features(batch, number, what)
+                if not inside:
+                    seen = between.augment(seen)
+                    seen = seen if what.mixes_features else between.mix(seen)
                 sound = seen * (own.spread * own.std) + own.mean
                 sound = _fitted(sound, model.config.num_frames, axis=1, value=loaded.front_end.padding)
             else:
                 sound = _heard(batch, loaded, what)
-            logits = model(loaded.front_end.normalise(sound))[0].astype(jnp.float32)
-            scores.append(activation(loaded.activation)(logits)[:, chosen])
-    mean = jnp.stack(scores).mean(axis=0)
-    return between.mix(mean) if what.mixes_features else mean
+            given = {"between": between} if inside else {}
+            logits = model(loaded.front_end.normalise(sound), **given)[0].astype(jnp.float32)
+            said = activation(loaded.activation)(logits)[:, chosen]
+            scores.append(between.mix(said) if what.mixes_features and not inside else said)
+    return jnp.stack(scores).mean(axis=0)
 
 
 def _heard(batch: Mapping[str, Array], loaded: LoadedModel, what: Step) -> Float[Array, "R T F"]:
