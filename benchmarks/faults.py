@@ -839,7 +839,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "ast_jax/training/teacher.py": ("training_teacher", (
         ("in the teacher's order of classes", "[:, chosen])", "[:, : len(chosen)])"),
         ("in the student's scale", "seen * (own.spread * own.std) + own.mean", "seen"),
-        ("without masks", "seen = between.augment(features(", "seen = (features("),
+        ("without masks", "seen = between.augment(seen)", "pass"),
+        ("masks before its own first layer", 'inside = same and getattr(model, "normalises", False)', "inside = False"),
         ("the sum of the teachers", "jnp.stack(scores).mean(axis=0)", "jnp.stack(scores).sum(axis=0)"),
         ("padded with loud frames",
          "value=loaded.front_end.padding)", "value=loaded.front_end.padding + 9)"),

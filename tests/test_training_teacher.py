@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
+from flax import nnx
 
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.errors import InputError
 from ast_jax.features.batches import resampled
 from ast_jax.features.front_end import Kaldi
 from ast_jax.models import AST, ASTConfig, host_variables
+from ast_jax.models.panns import CNN6
 from ast_jax.models.passt import PaSST, PaSSTConfig
 from ast_jax.objectives import objective
 from ast_jax.settings import Augment, Data, Objective, Run, Settings
@@ -31,8 +33,6 @@ TINY = {"width": 8, "depth": 1, "num_heads": 2, "strides": (16, 16)}
 
 
 def saved_model(path, labels, *, num_frames=FRAMES, seed=0, family=(AST, ASTConfig), scale=1):
-    from flax import nnx
-
     kind, config = family
     model = kind(config(num_classes=len(labels), num_frames=num_frames, **TINY), rngs=nnx.Rngs(seed))
     nnx.update(model, jax.tree.map(lambda value: scale * value, nnx.state(model)))
@@ -169,6 +169,42 @@ def test_a_teacher_of_another_front_end_hears_the_mixed_sounds_through_its_own(t
     assert "it is asked about the sounds as they are mixed, without masks" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"or set config.dataset.kind=waveform"):
         taught(asking(path), what, rows)
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+def test_a_teacher_whose_first_layer_normalises_hears_masks_and_mixes_behind_it(tmp_path, mixes):
+    """As its student does: a masked cell is 0 there, and not 0 dB before."""
+    model = CNN6(CNN6.Config(num_classes=3, num_frames=FRAMES, channels=(8, 8, 8, 8)), rngs=nnx.Rngs(0))
+    nnx.update(model, jax.tree.map(lambda value: 1.35 * value, nnx.state(model, nnx.Param)))
+    rng = np.random.default_rng(0)
+    means, variances = rng.uniform(-60, -20, 64), rng.uniform(50, 400, 64)
+    model.bn0.mean[...], model.bn0.var[...] = (jnp.asarray(x, jnp.float32) for x in (means, variances))
+    loaded = LoadedModel(model, LABELS, model.front_end, "sigmoid")
+    np.savez(tmp_path / "a.npz", **host_variables(model), **{CARD: json.dumps(loaded.card())})
+    chosen = Augment(time_stripes=(2, 9), freq_stripes=(2, 20))
+    what = Step(
+        model.front_end, objective(Objective()), chosen, augment.rows_of(chosen), mixes_features=mixes
+    )
+    fbank = rng.normal(-40, 15, (2, 4, FRAMES, 64)).astype(np.float16)
+    rows = batch() | {"fbank": jnp.asarray(fbank[0])}
+    if mixes:
+        lengths = {"partner_length": jnp.full(4, FRAMES, jnp.int32)}
+        rows |= {"partner": jnp.asarray(fbank[1]), "share": jnp.array([1.0, 0.4, 0.7, 0.5])} | lengths
+    found = taught(asking(tmp_path / "a.npz"), what, rows)
+    sounds = np.stack([fbank[0], fbank[1]], axis=1).reshape(8, FRAMES, 64) if mixes else fbank[0]
+    normal = (sounds.astype(np.float32) - means) / np.sqrt(variances + 1e-5)
+    keys = augment.example_keys(0, jnp.int32(7), rows["index"])
+    if mixes:
+        keys = jnp.stack([keys, augment.stream(keys, augment.PARTNER_STREAM)], axis=1).reshape(-1)
+    draw = lambda key, x: augment.stripes(key, x, time=(2, 9), freq=(2, 20))
+    masked = np.asarray(jax.vmap(draw)(augment.stream(keys, 7), jnp.asarray(normal, jnp.float32)))
+    assert 0.1 < (masked == 0).mean() < 0.9
+    if mixes:
+        share = np.array([1.0, 0.4, 0.7, 0.5])[:, None, None]
+        masked = share * masked[::2] + (1 - share) * masked[1::2]
+    as_heard = masked * np.sqrt(variances + 1e-5) + means
+    np.testing.assert_allclose(found, loaded.scores(as_heard.astype(np.float32)), atol=1e-4)
+    assert np.abs(found - loaded.scores(fbank[0])).max() > 1e-3
 
 
 @pytest.mark.parametrize("rates", [(16_000, 32_000), (32_000, 16_000), (44_100, 16_000), (8000, 8000)])

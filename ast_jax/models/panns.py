@@ -102,7 +102,7 @@ class CNN14(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "B T F"],
+        x: Float[Array, "R T F"],
         *,
         key: Key[Array, " B"] | None = None,
         mask: Float[Array, " B"] | None = None,

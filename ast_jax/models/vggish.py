@@ -69,7 +69,7 @@ class VGGishMLP(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "B T F"],
+        x: Float[Array, "R T F"],
         *,
         key: Key[Array, " B"] | None = None,
         mask: Float[Array, " B"] | None = None,
