@@ -837,10 +837,11 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a change is not seen", 'self._files[place]["stamp"] == _stamp(file)', "True"),
     )),
     "ast_jax/training/teacher.py": ("training_teacher", (
-        ("in the teacher's order of classes", "[:, chosen])", "[:, : len(chosen)])"),
+        ("in the teacher's order of classes", "(logits)[:, chosen]", "(logits)[:, : len(chosen)]"),
         ("in the student's scale", "seen * (own.spread * own.std) + own.mean", "seen"),
         ("without masks", "seen = between.augment(seen)", "pass"),
-        ("masks before its own first layer", 'inside = same and getattr(model, "normalises", False)', "inside = False"),
+        ("masks before its own first layer",
+         'inside = same and getattr(model, "normalises", False)', "inside = False"),
         ("the sum of the teachers", "jnp.stack(scores).mean(axis=0)", "jnp.stack(scores).sum(axis=0)"),
         ("padded with loud frames",
          "value=loaded.front_end.padding)", "value=loaded.front_end.padding + 9)"),
@@ -954,6 +955,14 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("trials are judged by what the run is judged by",
          'return recipe.with_setting("dataset.inside", PARTS)', "return recipe"),
         ("the recipe's own rate is not tried", "factors[np.abs(np.log(factors)).argmin()] = 1.0", "pass"),
+    )),
+    "ast_jax/datasets/folder.py": ("datasets_folds datasets_layouts", (
+        ("three groups are five folds", "folds or min(5, max(2, len(set(own))))", "folds or 5"),
+        ("groups on both sides are not told", "if len(splits) > 1)", "if len(splits) > 9)"),
+        ("clips counted by class are recordings", "if pieces < len(rows) / 2 or", "if"),
+    )),
+    "ast_jax/commands/crossval.py": ("commands_sweep", (
+        ("a run that stopped early is worth nothing", "[rows[-1][metric]] * (epochs", "[0.0] * (epochs"),
     )),
     "ast_jax/datasets/folds.py": ("datasets_folds", (
         ("a group is on both sides inside", "groups.get(printable(file), file)", "file"),

@@ -56,6 +56,8 @@ def get_config(suffix: str = ""):
     keys = {"seconds": 5.0, "model": "ast", "fold": 0, "folds": 5, "group": "", "unlabelled": ""} | GIVEN
     options = suffix_options(suffix, words=("multi", "cpu", "pretrained", "scratch"), keys=keys)
     fold, folds = options["fold"], options["folds"]
+    if folds != 5 and not fold:
+        raise InputError(f"folds={folds} says how many there are: name the one that is held out too, fold=1")
     # what is not asked for is not said: sets prepared without it are found again
     asked = {"folds": folds if fold else 0, **{key: options[key] for key in ("group", "unlabelled")}}
     config = base(**{key: value for key, value in asked.items() if value})

@@ -85,6 +85,13 @@ def test_crossval_sums_up_by_fold_by_seed_and_by_the_published_protocol():
     assert "\naccuracy at the best epoch: 45.50 % (+- 7.07 % over folds, 0.71 % over seeds)\n" in table
 
 
+def test_a_fold_that_stopped_early_stays_what_it_was():
+    rows = lambda *values: [{"accuracy": value} for value in values]
+    summary = crossval.summarise({(1, 0): rows(0.1, 0.4, 0.6), (2, 0): rows(0.2, 0.3)}, metric="accuracy")
+    assert summary["mean_curve"] == pytest.approx([0.15, 0.35, 0.45])
+    assert summary["last"] == [[0.6, 0.3]]
+
+
 @pytest.mark.parametrize(
     ("kinds", "raised"), [([Diverged, Diverged], Diverged), ([InputError, Diverged], InputError)]
 )

@@ -96,6 +96,30 @@ def test_a_directory_and_a_table_are_held_out_by_group(tmp_path):
         folder.list_clips(split, folds=3)
 
 
+def test_few_groups_are_held_out_too_and_what_stands_on_both_sides_is_told(tmp_path):
+    """Three speakers; a speaker in both splits that a table gives; names that look like pieces."""
+    rows = [["file", "labels", "group"], *[[f"x/{i:02}.wav", "ab"[i % 2], f"s{i % 3}"] for i in range(12)]]
+    listing = folder.list_clips(write_rows(tmp_path / "t.csv", rows))
+    assert [len(listing.splits[name]) for name in ("train", "test")] == [8, 4]
+    assert "told" not in listing.notes
+    given = [[*rows[0], "split"], *[[*row, "test" if i < 3 else "train"] for i, row in enumerate(rows[1:])]]
+    (said,) = folder.list_clips(write_rows(tmp_path / "t.csv", given)).notes["told"]
+    assert said.startswith("3 groups have clips in several splits (s0, s1, s2): what is held out was heard")
+    given[1:4] = [[row[0], row[1], f"new{row[2]}", "test"] for row in given[1:4]]
+    assert "told" not in folder.list_clips(write_rows(tmp_path / "t.csv", given)).notes
+    pieces = class_tree(tmp_path / "pieces", {"a": 12, "b": 12}, num_samples=400)
+    for number, path in enumerate(sorted(pieces.rglob("*.wav"))):
+        path.rename(path.with_name(f"rec{number // 4}_{number % 4}.wav"))
+    (said,) = folder.list_clips(pieces).notes["told"]
+    assert said.startswith("names such as rec")
+    pattern = said.split("group='")[1].split("'")[0]
+    assert "told" not in folder.list_clips(pieces, group=pattern).notes
+    # counted through by class: nothing is said of recordings
+    assert "told" not in folder.list_clips(class_tree(tmp_path / "plain", {"a": 9, "b": 9})).notes
+    with pytest.raises(InputError, match=r"folds=3 says how many there are: name the one"):
+        recipe("folder:folds=3")
+
+
 def test_a_recipe_names_folds_and_groups():
     config = recipe("folder:fold=2,folds=3,group=_([a-z]+)_")
     assert (config.dataset.train, config.dataset.eval) == (("fold1", "fold3"), ("fold2",))

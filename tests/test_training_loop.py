@@ -458,4 +458,16 @@ def test_a_student_learns_from_a_run_and_stops_early(whole, sounds, data_dir, tm
     for _ in range(2):
         results = train(settings(sounds, data_dir, **changes), tmp_path / "student")
         assert results["last"]["epoch"] == 3
-    assert "nothing better since epoch 1: stops early, 12 of 24 steps are left out" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "nothing better since epoch 1: stops early, 12 of 24 steps are left out" in said
+    # after a third of the epochs, and at the end that came early
+    assert said.count("is no better than what is easy") == 2
+
+
+def test_other_labels_are_what_is_counted_too(sounds, data_dir, tmp_path):
+    """All training clips said to be high: of five held out two are."""
+    table = tmp_path / "said.csv"
+    ids = [path.stem for path in (sounds / "train").rglob("*.wav")]
+    table.write_text("id,labels\n" + "".join(f"{id},high\n" for id in ids))
+    results = train(settings(sounds, data_dir, epochs=1, **{"dataset.labels": str(table)}), tmp_path / "run")
+    assert results["easy"]["majority"]["accuracy"] == pytest.approx(2 / 5)

@@ -80,9 +80,10 @@ def summarise(runs: dict[tuple[int, int], list[dict[str, Any]]], *, metric: str)
     log of ESC-50): the last epoch stands beside it.
     """
     folds, seeds = sorted({fold for fold, _ in runs}), sorted({seed for _, seed in runs})
-    curves = np.array(
-        [[[row[metric] for row in runs[fold, seed]] for fold in folds] for seed in seeds]
-    )  # [seed, fold, epoch]
+    epochs = max(map(len, runs.values()))
+    # a run that stopped early stays what it was
+    whole = lambda rows: [row[metric] for row in rows] + [rows[-1][metric]] * (epochs - len(rows))
+    curves = np.array([[whole(runs[fold, seed]) for fold in folds] for seed in seeds])  # [seed, fold, epoch]
     mean_curve = curves.mean(axis=1)
     best = mean_curve.argmax(axis=1)
     last, chosen = curves[:, :, -1], np.stack([curves[i, :, e] for i, e in enumerate(best)])

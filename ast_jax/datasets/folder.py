@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ def list_clips(
         splits.setdefault(row.split or "train", []).append(Clip(id, row.path, labels))
     if multi_label is None:
         multi_label = any(len(row.labels) != 1 for row in rows)
-    told, known = _told(left_out), None
+    told, known = _told(left_out) + _astride(rows, group or "", root), None
     if unlabelled:
         if UNLABELLED in splits:
             raise InputError(f"{source} has a split {UNLABELLED} of its own: call it otherwise")
@@ -404,8 +405,8 @@ def _with_splits(rows: list[_Row], root: Path, folds: int | None, group: str | N
     groups = _groups(rows, root, group)
     if folds or groups:
         own = groups or [row.path for row in rows]
-        numbers = folded(own, [row.labels for row in rows], folds or 5)
-        # a fifth held out, as without groups
+        # a fifth held out, as without groups, or one of fewer groups
+        numbers = folded(own, [row.labels for row in rows], folds or min(5, max(2, len(set(own)))))
         names = [f"fold{n}" if folds else "test" if n == 1 else "train" for n in numbers]
         return [row._replace(split=name) for row, name in zip(rows, names, strict=True)]
     test = held_out([Path(row.path).stem for row in rows], [row.labels[:1] for row in rows])
@@ -421,6 +422,38 @@ def _groups(rows: list[_Row], root: Path, pattern: str | None) -> list[str]:
         bare = next(row for row in rows if not row.group)
         raise InputError(f"{bare.where}: no group, while other files have one: give all of them one, or none")
     return named
+
+
+# what numbers the pieces of one recording: rec1_0.wav, rec1_1.wav
+PIECE = re.compile(r"[-_ ]\d+$")
+
+
+def _astride(rows: list[_Row], pattern: str, root: Path) -> list[str]:
+    """What to say of groups with clips in several splits: of those that are named, or where none are, of
+    names that look like pieces of recordings.
+    """
+    groups = _groups(rows, root, pattern or None)
+    stems = [Path(row.path).stem for row in rows]
+    named = groups or [PIECE.sub("", stem) for stem in stems]
+    sides: dict[str, set[str | None]] = defaultdict(set)
+    for name, row in zip(named, rows, strict=True):
+        sides[name].add(row.split)
+    both = sorted(name for name, splits in sides.items() if len(splits) > 1)
+    if not both:
+        return []
+    listed = ", ".join(map(printable, both[:5])) + (", ..." if len(both) > 5 else "")
+    if groups:
+        return [
+            f"{len(both)} groups have clips in several splits ({listed}): what is held out was heard before"
+        ]
+    # names of classes or of nothing, counted through, say nothing of recordings
+    pieces = sum(name != stem for name, stem in zip(named, stems, strict=True))
+    if pieces < len(rows) / 2 or len(sides) <= 2 * len({label for row in rows for label in row.labels}):
+        return []
+    return [
+        f"names such as {listed} with a number behind stand in several splits: if they are pieces of one "
+        r"recording, group='([^/]+)[-_ ]\d+\.' keeps them on one side"
+    ]
 
 
 def _label_names(rows: list[_Row], root: Path, given: Names | None, classes: Classes) -> list[str]:

@@ -145,17 +145,23 @@ def _check_labelled(settings: Settings, prepared: PreparedSet) -> None:
         )
 
 
-def train_stream(settings: Settings, prepared: PreparedSet) -> TrainStream:
-    """The sampled stream of the training splits.
+def labelled(settings: Settings, prepared: PreparedSet) -> PreparedSet:
+    """The set with the training labels that the recipe names a table of: all that is counted, sampled and
+    learned is of these.
 
     Raises InputError for clips of which nothing is known, where no teacher knows anything either.
     """
-    splits, run = settings.data.train, settings.run
     if settings.data.labels:
-        prepared, counts = relabelled(prepared, settings.data.labels, splits)
+        prepared, counts = relabelled(prepared, settings.data.labels, settings.data.train)
         told = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
         print(f"labels of {settings.data.labels}: {told}", file=sys.stderr)
     _check_labelled(settings, prepared)
+    return prepared
+
+
+def train_stream(settings: Settings, prepared: PreparedSet) -> TrainStream:
+    """The sampled stream of the training splits."""
+    splits, run = settings.data.train, settings.run
     return TrainStream(
         prepared.source(splits),
         _draws(settings, prepared),

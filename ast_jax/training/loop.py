@@ -110,6 +110,7 @@ def training(
         data.check(settings, outline.what.objective, prepared)
         if hosts.writes():
             print(*data.overview(splits, prepared), sep="\n", file=sys.stderr)
+        prepared = data.labelled(settings, prepared)
         stream = data.train_stream(settings, prepared)
         num_classes = len(prepared.label_names)
         epoch_steps = data.epoch_steps(settings, prepared)
@@ -250,13 +251,13 @@ def training(
                     workdir.write_card(root, card, predictions)
             journal.write({"kind": "eval", **row})
             journal.show({"kind": "eval", **row}, total_steps=total_steps)
-            if epoch in (math.ceil(run.epochs / 3), run.epochs) and record.get("easy"):
-                better = metric.higher_is_better
-                for line in easy.doubts(record["easy"], run.metric, row[run.metric], higher_is_better=better):
-                    journal.say(line)
             if record["best"] is None or best["value"] != record["best"]["value"]:
                 record["rose"] = epoch
             record.update(last=row, best=best, averaged=count)
+            if record.get("easy") and (epoch in (math.ceil(run.epochs / 3), run.epochs) or had_enough()):
+                better = metric.higher_is_better
+                for line in easy.doubts(record["easy"], run.metric, row[run.metric], higher_is_better=better):
+                    journal.say(line)
             save(row[run.metric])
             clock.restart()
 
