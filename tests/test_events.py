@@ -5,7 +5,6 @@ counts; tables of other programs there and back.
 import csv
 import dataclasses
 import io
-import json
 import math
 import sys
 import warnings
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 from properties import tried
 from scipy.ndimage import median_filter
 
-from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.events import FORMS, Decoder, Event, Rules, read_events, read_files, write_events
 from ast_jax.events.decode import Stretch
@@ -422,25 +420,3 @@ def test_one_event_is_found_once():
 def test_a_recorders_name_says_when_it_begins(file, wanted):
     found = started(file)
     assert (None if found is None else str(found)) == wanted
-
-
-def test_events_are_counted_by_label_day_and_hour(tmp_path, capsys):
-    table = tmp_path / "found.tsv"
-    rows = [
-        Event("A_20230514_235900.wav", 10.0, 12.5, "wren"),
-        Event("A_20230514_235900.wav", 70.0, 71.0, "wren"),
-        Event("A_20230516_120000.wav", 0.0, 1.0, "owl"),
-    ]
-    table.write_text(write_events(rows, "tsv"))
-    invoke("count_events", [str(table), "--hours=2", "--json", f"--calendar={tmp_path / 'when.png'}"])
-    found = json.loads(capsys.readouterr().out)
-    assert found["labels"][0] == {"label": "wren", "events": 2, "seconds": 3.5, "files": 1, "an_hour": 1.0}
-    days = {(row["label"], row["day"], row["hour"]): row["events"] for row in found["by_hour"]}
-    # the second one begins after midnight
-    assert days == {("owl", "2023-05-16", 12): 1, ("wren", "2023-05-14", 23): 1, ("wren", "2023-05-15", 0): 1}
-    assert (tmp_path / "when.png").read_bytes().startswith(b"\x89PNG")
-    invoke("count_events", [str(table)])
-    assert "| wren | 2 | 3.5 | 1 |" in capsys.readouterr().out
-    table.write_text(write_events([Event("x.wav", 0, 1, "owl")], "tsv"))
-    with pytest.raises(InputError, match="no file is named by its date"):
-        invoke("count_events", [str(table), f"--calendar={tmp_path / 'when.png'}"])

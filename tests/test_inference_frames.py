@@ -274,19 +274,3 @@ def test_events_are_drawn_under_their_spectrograms(saved, many, tmp_path, capsys
         ["--model", str(saved), files[0], "--events", "--threshold=1.5", f"--plot={tmp_path / 'n.png'}"],
     )
     assert (tmp_path / "n.png").exists()
-
-
-def test_tables_are_scored_against_each_other(tmp_path, capsys):
-    rows = "file\tonset\toffset\tlabel\n/a/x.wav\t0\t1\tdog\n/a/x.wav\t2\t4\train\n"
-    (tmp_path / "true.tsv").write_text(rows)
-    (tmp_path / "found.tsv").write_text(rows.replace("/a/", "/b/").replace("2\t4", "2.1\t3.2"))
-    with pytest.raises(InputError, match="PSDS is of tables at several thresholds"):
-        invoke("score_events", [str(tmp_path / "true.tsv"), str(tmp_path / "found.tsv"), "--hours=1"])
-    at = [f"--at={tmp_path / 'true.tsv'}", "--hours=1"]
-    invoke("score_events", [str(tmp_path / "true.tsv"), str(tmp_path / "found.tsv"), *at])
-    assert "PSDS 1: 1.000   (of 2 thresholds" in capsys.readouterr().out
-    invoke("score_events", [str(tmp_path / "true.tsv"), str(tmp_path / "found.tsv")])
-    table = capsys.readouterr().out
-    assert "| dog | 1.000 | 1.000 | 1.000 |" in table
-    assert "| rain | 0.000 | 1.000 | 1.000 |" in table
-    assert "| all together | 0.500 | 1.000 | 1.000 |" in table

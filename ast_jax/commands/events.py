@@ -1,6 +1,4 @@
-"""`predict --events`: not only what, but when; `score_events`: how well a table of events agrees with
-another; `count_events`: what it comes to.
-"""
+"""`predict --events`: not only what, but when."""
 
 import json
 import os
@@ -12,7 +10,7 @@ from typing import IO, Annotated, Any, Literal
 
 from ast_jax.commands.cli import Flag
 from ast_jax.errors import InputError, printable
-from ast_jax.events import FORMS, Event, Rules, read_events, table, write_events
+from ast_jax.events import FORMS, Event, Rules, table, write_events
 from ast_jax.terminal import write_whole
 
 # A file each: what a table of several would not say.
@@ -206,108 +204,3 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def score_events(
-    reference: Annotated[Path, Flag("a table of what is there")],
-    estimated: Annotated[Path, Flag("a table of what was found")],
-    *,
-    collar_s: Annotated[float, Flag("how far a beginning or end may be off", least=0)] = 0.2,
-    share: Annotated[float, Flag("the same for ends, as a share of the event's length", least=0)] = 0.2,
-    segment_s: Annotated[float, Flag("length of a segment", above=0)] = 1.0,
-    at: Annotated[
-        list[Path] | None, Flag("what the same model found at another threshold; repeat it, for PSDS")
-    ] = None,
-    hours: Annotated[float | None, Flag("of sound that was listened to, for PSDS", above=0)] = None,
-    json: Annotated[bool, Flag("an object, in place of a table")] = False,
-) -> None:
-    """Scores events against events: event-based F1 (beginnings and ends within a collar), the lenient one
-    (half of both shared), and segment-based F1; of tables at several thresholds PSDS 1 and 2 as well.
-
-      python -m ast_jax score_events REFERENCE.tsv FOUND.tsv
-      python -m ast_jax score_events REFERENCE.tsv AT_0.5.tsv --at=AT_0.1.tsv --at=AT_0.9.tsv --hours=3
-
-    Tables are CSV, TSV, JSON, Audacity label tracks, Raven selection tables or RTTM; files are compared by
-    their names without directories.
-    """
-    from ast_jax.events import metrics
-    from ast_jax.terminal import markdown
-
-    if bool(at) != bool(hours):
-        raise InputError("PSDS is of tables at several thresholds (--at) and of hours (--hours): give both")
-    truth, found = (_by_name(read_events(path)) for path in (reference, estimated))
-    ways = {
-        f"events, {collar_s:g} s": metrics.event_based(truth, found, collar_s=collar_s, share=share),
-        "events, half shared": metrics.overlap_based(truth, found),
-        f"segments of {segment_s:g} s": metrics.segment_based(truth, found, segment_s=segment_s),
-    }
-    labels = sorted({event.label for event in truth + found})
-    rows = [[label, *(scores.labels[label].f1 for scores in ways.values())] for label in labels]
-    rows.append(["mean of labels", *(scores.macro_f1 for scores in ways.values())])
-    rows.append(["all together", *(scores.micro.f1 for scores in ways.values())])
-    curve: dict[str, float] = {}
-    if at and hours:
-        from ast_jax.events.psds import PSDS1, PSDS2, psds
-
-        points = [found, *(_by_name(read_events(path)) for path in at)]
-        scenarios = {"PSDS 1": PSDS1, "PSDS 2": PSDS2}
-        curve = {name: psds(truth, points, hours=hours, scenario=way) for name, way in scenarios.items()}
-    if json:
-        from ast_jax.evaluation.metrics import for_json
-        from ast_jax.inference.answers import json_line
-
-        by_way = {way: {str(row[0]): for_json(row[i]) for row in rows} for i, way in enumerate(ways, 1)}
-        print(json_line(by_way | curve))
-        return
-    shown = [[row[0], *("-" if value != value else f"{value:.3f}" for value in row[1:])] for row in rows]
-    print(markdown(["F1", *ways], shown), end="")
-    for name, value in curve.items():
-        print(f"{name}: {value:.3f}   (of {len(at or ()) + 1} thresholds: the more, the finer)")
-
-
-def count_events(
-    table: Annotated[Path, Flag("a table of events, as `predict --events --out` writes it")],
-    *,
-    hours: Annotated[float | None, Flag("of sound that was listened to: events an hour too", above=0)] = None,
-    calendar: Annotated[
-        Path | None, Flag("a picture (PNG): events by day and hour, of files named by date", output=True)
-    ] = None,
-    json: Annotated[bool, Flag("an object, in place of a table")] = False,
-) -> None:
-    """Counts events: how many, how long and in how many files each label was heard; and when, where files are
-    named by the moment they begin (SITE_YYYYMMDD_HHMMSS.wav).
-
-      python -m ast_jax count_events found.tsv [--hours=48] [--calendar=when.png]
-    """
-    from ast_jax.events.summary import by_hour, totals
-    from ast_jax.terminal import markdown
-
-    events = read_events(table)
-    counts, rows = by_hour(events), [row._asdict() for row in totals(events)]
-    for row in rows:
-        row["seconds"] = round(row["seconds"], 3)
-        row |= {} if hours is None else {"an_hour": round(row["events"] / hours, 3)}
-    if calendar is not None:
-        if not counts:
-            raise InputError(f"{table}: no file is named by its date (SITE_YYYYMMDD_HHMMSS.wav): no calendar")
-        from ast_jax.inference.calendar import calendar as picture
-
-        calendar.parent.mkdir(parents=True, exist_ok=True)
-        calendar.write_bytes(picture(counts))
-    if json:
-        from ast_jax.inference.answers import json_line
-
-        days = [
-            {"label": label, "day": day, "hour": hour, "events": count}
-            for (label, day, hour), count in sorted(counts.items())
-        ]
-        print(json_line({"labels": rows, "by_hour": days}))
-        return
-    print(markdown([name.replace("_", " ") for name in rows[0]], ([*row.values()] for row in rows)), end="")
-    undated = len(events) - counts.total()
-    if counts and undated:
-        print(f"{undated} events are of files without a date in their names", file=sys.stderr)
-
-
-def _by_name(events: list[Event]) -> list[Event]:
-    return [event._replace(file=Path(event.file).stem) for event in events]
