@@ -4,6 +4,7 @@ is stopped.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ import soundfile
 from flax import nnx
 
 from ast_jax.commands import invoke
+from ast_jax.commands.events import Progress, _table_names
 from ast_jax.errors import InputError
-from ast_jax.events import Decoder, Rules, read_events
+from ast_jax.events import FORMS, Decoder, Rules, read_events, read_files
 from ast_jax.features import REFERENCE
 from ast_jax.inference.frames import Steps, Track, events_of, live_events, steps_of
 from ast_jax.inference.predict import Tagger
@@ -259,6 +261,93 @@ def test_work_that_is_killed_goes_on_and_has_every_file_once(saved, many, tmp_pa
     assert third.returncode == 2
     assert "is of another model or other settings: give another --out, or delete it" in third.stderr
     assert out.read_text() == whole.read_text()
+
+
+def stopped(monkeypatch, argv: list[str], after: int) -> None:
+    """`predict` on so many files and no more."""
+    add = Progress.add
+
+    def adding(self, file, events):
+        add(self, file, events)
+        if len(self.done) == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "add", adding)
+        with pytest.raises(KeyboardInterrupt):
+            invoke("predict", argv)
+
+
+def test_a_file_that_changed_is_heard_again_and_pictures_keep_their_numbers(
+    saved, many, tmp_path, monkeypatch, capsys
+):
+    files = [tmp_path / f"{name}.wav" for name in "abc"]
+    for number, file in enumerate(files):
+        shutil.copy(many / f"{number:03d}.wav", file)
+    argv = ["--model", str(saved), *map(str, files), "--events", f"--out={tmp_path / 'out.tsv'}"]
+    argv += [f"--plot={tmp_path / 'p.png'}"]
+    # twice
+    stopped(monkeypatch, argv, after=1)
+    stopped(monkeypatch, argv, after=2)
+    with pytest.raises(InputError, match="is of another model or other settings"):
+        invoke("predict", [*argv, "--channels=first"])
+    shutil.copy(many / "007.wav", files[0])
+    capsys.readouterr()
+    invoke("predict", argv)
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == [
+        "1 files have changed since: they are heard again",
+        "1 files were heard before; 2 are left",
+    ]
+    assert sorted(path.name for path in tmp_path.glob("p*")) == ["p-1-a.png", "p-2-b.png", "p-3-c.png"]
+    again = tmp_path / "again.tsv"
+    invoke("predict", [*argv[:-2], f"--out={again}"])
+    assert (tmp_path / "out.tsv").read_text() == again.read_text()
+    # the same bytes at another time, and others at the same time
+    stopped(monkeypatch, argv, after=3)
+    os.utime(files[0])
+    at = files[1].stat().st_mtime_ns
+    soundfile.write(files[1], noise(0.5), 16_000)
+    os.utime(files[1], ns=(at, at))
+    invoke("predict", argv)
+    assert "2 files have changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_file_is_in_the_output_once_without_events_too(saved, many, tmp_path, capsys, form):
+    sounds = tmp_path / "sounds"
+    for name in ("S1/x", "S2/x", "S2/quiet"):
+        (sounds / name).parent.mkdir(parents=True, exist_ok=True)
+        sound = np.zeros(6400) if name == "S2/quiet" else noise(0.4, 3)
+        soundfile.write(sounds / f"{name}.wav", sound, 16_000)
+    argv = ["--model", str(saved), str(sounds), "--events", f"--form={form}"]
+    # the random model calls silence something: what is above all of its scores is left
+    one = Tagger(saved).events(str(sounds / "S2/quiet.wav"), threshold=0.0)
+    argv += [f"--threshold={max(event.score for event in one) + 1e-4}"]
+    invoke("predict", [*argv, f"--out={tmp_path / 'out'}"])
+    told = capsys.readouterr()
+    found = read_files(tmp_path / "out" if form in ("audacity", "raven") else out_of(tmp_path, form))
+    assert sorted(Path(file).with_suffix("").name for file in found) == ["quiet", "x", "x"]
+    assert {Path(file).with_suffix("").name for file, events in found.items() if not events} == {"quiet"}
+    assert "3 files, 1 of them without events" in told.err
+    if form in ("audacity", "raven"):
+        assert (tmp_path / f"out/S1/x{FORMS[form]}").is_file()
+        return
+    invoke("predict", argv)
+    assert capsys.readouterr().out == (tmp_path / "out").read_text()
+
+
+def out_of(folder: Path, form: str) -> Path:
+    """The output under a name that says its form."""
+    return Path(shutil.copy(folder / "out", folder / f"out{FORMS[form]}"))
+
+
+def test_files_that_differ_in_their_endings_have_a_table_each():
+    assert _table_names(["/a/x.wav", "/a/y.wav"]) == {"/a/x.wav": "x", "/a/y.wav": "y"}
+    assert [*_table_names(["/a/1/x.wav", "/a/x.wav"]).values()] == ["1/x", "x"]
+    assert [*_table_names(["/a/x.wav", "/a/x.mp3"]).values()] == ["x.wav", "x.mp3"]
+    long = [f"/a/{'x' * 100}{end}.wav" for end in "ab"]
+    assert [name[:8] for name in _table_names(long).values()] == ["000000-x", "000001-x"]
 
 
 def test_events_are_drawn_under_their_spectrograms(saved, many, tmp_path, capsys):

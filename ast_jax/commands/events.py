@@ -73,9 +73,11 @@ def tell_events(
         print(steps.note, file=sys.stderr)
     said = {"rules": asdict(flags.rules), "thresholds": list(thresholds), "step_s": steps.step_s}
     said |= {"window_s": steps.grid.window_s, "hop": steps.grid.hop, "labels": list(models.label_names)}
-    said |= {"models": [loaded.digest() for loaded in models.models]}
-    with Progress.of(flags.out, said) as progress:
+    said |= {"models": [loaded.digest() for loaded in models.models], "channels": steps.grid.channels}
+    with Progress.of(flags.out, said, files) as progress:
         left = [file for file in files if str(file) not in progress.done]
+        if progress.changed:
+            print(f"{progress.changed} files have changed since: they are heard again", file=sys.stderr)
         if len(left) < len(files):
             print(f"{len(files) - len(left)} files were heard before; {len(left)} are left", file=sys.stderr)
         durations = durations_s(left, steps.grid.front_end)
@@ -89,10 +91,11 @@ def tell_events(
             heard = failures.reported((heard for heard, _ in found), bar)
             # what was heard keeps its events
             told = ((one, one.answers.events) for one in heard)
-            pairs = _drawn(told, plot_paths(plot, left), steps.grid)
+            pairs = _drawn(told, plot_paths(plot, files), steps.grid)
             if flags.out is None:
                 with bar.aside():
-                    _print((event for _, events in pairs for event in events), flags.form)
+                    rows = (row for one, events in pairs for row in table.rows_of(str(one.file), events))
+                    _print(rows, flags.form)
             else:
                 for one, events in pairs:
                     progress.add(str(one.file), events)
@@ -146,17 +149,21 @@ def _print(events: Iterable[Event], form: str) -> None:
 
 
 class Progress:
-    """What was heard so far, a line a file beside the output: what was done is not done again."""
+    """What was heard so far, a line a file beside the output: what was done is not done again, but for files
+    that have another size or time since.
+    """
 
-    def __init__(self, path: Path | None, said: dict[str, Any]):
+    def __init__(self, path: Path | None, said: dict[str, Any], files: Sequence[Path]):
         self.path, self.said = path, said
         self.done: dict[str, list[Event]] = {}
+        self.changed = 0
+        self._stamps = {str(file): _stamp(file) for file in files} if path else {}
         self._file: IO[str] | None = None
 
     @classmethod
-    def of(cls, out: Path | None, said: dict[str, Any]) -> "Progress":
+    def of(cls, out: Path | None, said: dict[str, Any], files: Sequence[Path]) -> "Progress":
         """That of an output; of none, nothing is kept."""
-        return cls(None if out is None else out.with_name(f"{out.name}.part"), said)
+        return cls(None if out is None else out.with_name(f"{out.name}.part"), said, files)
 
     def __enter__(self) -> "Progress":
         if self.path is None:
@@ -167,14 +174,18 @@ class Progress:
             raise InputError(
                 f"{self.path} is of another model or other settings: give another --out, or delete it"
             )
+        # without the line that was being written when it was stopped
+        kept = [told.encode()]
         for line in lines[1:]:
             row = json.loads(line)
-            self.done[os.fsdecode(row["file"].encode("utf-8", "surrogatepass"))] = [
-                Event(row["file"], *event) for event in row["events"]
-            ]
+            file = os.fsdecode(row["file"].encode("utf-8", "surrogatepass"))
+            if self._stamps.get(file, row["stamp"]) != row["stamp"]:
+                self.changed += 1
+                continue
+            kept.append(line)
+            self.done[file] = [Event(row["file"], *event) for event in row["events"]]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # without the line that was being written when it was stopped
-        write_whole(self.path, b"".join(line + b"\n" for line in lines or [told.encode()]))
+        write_whole(self.path, b"".join(line + b"\n" for line in kept))
         self._file = self.path.open("a", encoding="utf-8")
         return self
 
@@ -182,25 +193,52 @@ class Progress:
         """A file is done."""
         self.done[file] = events
         assert self._file is not None
-        self._file.write(json.dumps({"file": file, "events": [list(event[1:]) for event in events]}) + "\n")
+        row = {"file": file, "stamp": self._stamps[file], "events": [list(event[1:]) for event in events]}
+        self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
     def write(self, out: Path, form: str) -> None:
         """All of it, in the order of the files' names; what was kept on the way goes."""
         assert self.path is not None
+        rows = {file: table.rows_of(file, events) for file, events in sorted(self.done.items())}
         if form in OF_ONE_FILE:
             out.mkdir(parents=True, exist_ok=True)
-            stems = {file: printable(Path(file).stem)[:100] for file in sorted(self.done)}
-            unique = len(set(stems.values())) == len(stems)
-            for number, (file, stem) in enumerate(stems.items()):
-                name = f"{stem}{FORMS[form]}" if unique else f"{number:06d}-{stem}{FORMS[form]}"
-                write_whole(out / name, write_events(self.done[file], form))
+            for file, name in _table_names(rows).items():
+                path = out / f"{name}{FORMS[form]}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, write_events(rows[file], form))
         else:
-            every = (event for _, events in sorted(self.done.items()) for event in events)
-            write_whole(out, write_events(every, form))
+            write_whole(out, write_events((row for own in rows.values() for row in own), form))
         self.path.unlink()
+        silent = sum(not events for events in self.done.values())
+        print(f"{len(rows)} files, {silent} of them without events", file=sys.stderr)
         print(out)
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _stamp(file: Path) -> list[int] | None:
+    """By which it is seen that a file has changed."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _table_names(files: Iterable[str]) -> dict[str, str]:
+    """Of each file the name of its table, without an ending: that of the file; where several files are called
+    so, with their directories; where these differ in their endings alone, with them.
+    """
+    paths = {file: Path(os.path.abspath(file)) for file in files}
+    root = os.path.commonpath([path.parent for path in paths.values()]) if paths else ""
+    ways = (lambda path: path.with_suffix("").name, lambda path: path.with_suffix(""), lambda path: path)
+    for way in ways:
+        parts = {file: Path(way(path.relative_to(root))).parts for file, path in paths.items()}
+        # a whole name may be longer, with the ending, than the disk allows
+        names = {file: "/".join(printable(part)[:100] for part in those) for file, those in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {file: f"{number:06d}-{name}" for number, (file, name) in enumerate(names.items())}
