@@ -1,14 +1,21 @@
 """Tables of events scored against each other and counted, from the command line."""
 
+import io
 import json
+from collections import Counter
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
+import soundfile
 
 from ast_jax.commands import invoke
 from ast_jax.commands.event_tables import common_names
 from ast_jax.errors import InputError
 from ast_jax.events import Event, write_events
+from ast_jax.events.summary import recorded
+from ast_jax.inference.calendar import calendar
 
 HEAD = "filename\tonset\toffset\tevent_label\n"
 
@@ -148,3 +155,59 @@ def test_events_are_counted_by_label_day_and_hour(tmp_path, capsys):
     table.write_text(write_events([Event("x.wav", 0, 1, "owl")], "tsv"))
     with pytest.raises(InputError, match="no file is named by its date"):
         invoke("count_events", [str(table), f"--calendar={tmp_path / 'when.png'}"])
+
+
+def test_hours_are_those_of_the_sounds_that_the_table_names(tmp_path, capsys):
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for name, seconds in (("A_20230514_065950", 20), ("A_20230516_120000", 16), ("other", 5)):
+        soundfile.write(sounds / f"{name}.wav", np.zeros(8000 * seconds), 8000)
+    (sounds / "broken.wav").write_bytes(b"RIFF")
+    rows = [Event("/r/A_20230514_065950.wav", 1.0, 2.0, "wren"), Event("A_20230516_120000.wav", 0, 0, "")]
+    table = tmp_path / "found.tsv"
+    table.write_text(write_events(rows, "tsv"))
+    picture = f"--calendar={tmp_path / 'when.png'}"
+    invoke("count_events", [str(table), f"--sounds={sounds}", "--json", picture])
+    told = capsys.readouterr()
+    assert told.err == f"2 sound files below {sounds} are not in {table}: not counted\n"
+    found = json.loads(told.out)
+    assert (found["hours"], found["labels"][0]["an_hour"]) == (0.01, 100.0)
+    hours = [("2023-05-14", 6, 10.0), ("2023-05-14", 7, 10.0), ("2023-05-16", 12, 16.0)]
+    assert found["recorded"] == [{"day": d, "hour": h, "seconds": s} for d, h, s in hours]
+    # the picture knows it too
+    counts = Counter({("wren", "2023-05-14", 6): 1})
+    assert (tmp_path / "when.png").read_bytes() == calendar(counts, {(day, hour) for day, hour, _ in hours})
+    invoke("count_events", [str(table), f"--sounds={sounds}"])
+    told = capsys.readouterr()
+    assert "| wren | 1 | 1.0 | 1 | 100.0 |" in told.out
+    assert "2 files, 1 of them without events, 0.01 hours" in told.err
+    table.write_text(write_events([*rows, Event("broken.wav", 0, 0, "")], "tsv"))
+    invoke("count_events", [str(table), f"--sounds={sounds}"])
+    assert "1 files cannot be opened, such as broken.wav: 0 s" in capsys.readouterr().err
+    table.write_text(write_events([*rows, Event("B/x.wav", 0, 1, "wren")], "tsv"))
+    with pytest.raises(InputError, match=r"1 files of .*found.tsv are not below .*sounds, such as B/x.wav"):
+        invoke("count_events", [str(table), f"--sounds={sounds}"])
+    with pytest.raises(InputError, match="--hours and --sounds both say how long"):
+        invoke("count_events", [str(table), f"--sounds={sounds}", "--hours=1"])
+
+
+def test_a_recording_lasts_into_other_hours_and_days():
+    seconds = {"A_20230514_233000.wav": 2 * 3600 + 60, "A_20230515_003000.wav": 60, "undated.wav": 60}
+    assert recorded(seconds) == {
+        ("2023-05-14", 23): 1800,
+        ("2023-05-15", 0): 3660,
+        ("2023-05-15", 1): 1860,
+    }
+
+
+def test_hours_without_a_recording_are_grey():
+    """Cells are as many as the hours that are grey; one that has an event is none."""
+    counts = Counter({("wren", "2023-05-14", 6): 1})
+    grey = []
+    for hours in ({("2023-05-14", hour) for hour in range(12)}, {("2023-05-14", 0)}, set(), None):
+        pixels = matplotlib.image.imread(io.BytesIO(calendar(counts, hours)))[..., :3]
+        grey.append(int((np.abs(pixels - np.array([0xE3, 0xE6, 0xEA]) / 255).max(axis=-1) < 0.01).sum()))
+    # but for edges of letters
+    assert grey[3] < 50 < grey[2]
+    assert grey[0] / grey[2] == pytest.approx(12 / 23, abs=0.02)
+    assert grey[1] / grey[2] == pytest.approx(22 / 23, abs=0.02)

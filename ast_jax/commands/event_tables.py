@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from ast_jax.commands.cli import Flag
 from ast_jax.errors import InputError
@@ -87,6 +87,9 @@ def count_events(
     table: Annotated[Path, Flag("a table of events, as `predict --events --out` writes it, or a directory")],
     *,
     hours: Annotated[float | None, Flag("of sound that was listened to: events an hour too", above=0)] = None,
+    sounds: Annotated[
+        Path | None, Flag("the directory of sounds that the table names: hours by their headers")
+    ] = None,
     calendar: Annotated[
         Path | None, Flag("a picture (PNG): events by day and hour, of files named by date", output=True)
     ] = None,
@@ -96,24 +99,31 @@ def count_events(
     """Counts events: how many, how long and in how many files each label was heard; and when, where files are
     named by the moment they begin (SITE_YYYYMMDD_HHMMSS.wav).
 
-      python -m ast_jax count_events found.tsv [--hours=48] [--calendar=when.png]
+      python -m ast_jax count_events found.tsv [--hours=48 | --sounds=DIRECTORY] [--calendar=when.png]
+
+    With --sounds the calendar has in grey when nothing was recorded, and --json has the seconds of each hour.
     """
-    from ast_jax.events.summary import Total, by_hour, totals
+    from ast_jax.events.summary import Total, by_hour, recorded, totals
     from ast_jax.terminal import markdown
 
+    if hours and sounds:
+        raise InputError("--hours and --sounds both say how long was listened: give one")
     files = read_files(table, label_column=label_column)
+    seconds = _seconds(files, table, sounds) if sounds else {}
+    hours = sum(seconds.values()) / 3600 if sounds else hours
+    heard = recorded(seconds)
     events = [event for own in files.values() for event in own]
     counts, rows = by_hour(events), [row._asdict() for row in totals(events)]
     for row in rows:
         row["seconds"] = round(row["seconds"], 3)
-        row |= {} if hours is None else {"an_hour": round(row["events"] / hours, 3)}
+        row |= {"an_hour": round(row["events"] / hours, 3)} if hours else {}
     if calendar is not None:
         if not counts:
             raise InputError(f"{table}: no file is named by its date (SITE_YYYYMMDD_HHMMSS.wav): no calendar")
         from ast_jax.inference.calendar import calendar as picture
 
         calendar.parent.mkdir(parents=True, exist_ok=True)
-        calendar.write_bytes(picture(counts))
+        calendar.write_bytes(picture(counts, heard if sounds else None))
     silent = sum(not own for own in files.values())
     if json:
         from ast_jax.inference.answers import json_line
@@ -122,15 +132,39 @@ def count_events(
             {"label": label, "day": day, "hour": hour, "events": count}
             for (label, day, hour), count in sorted(counts.items())
         ]
-        of = {"files": len(files), "files_without_events": silent}
-        print(json_line({"labels": rows, "by_hour": days} | of))
+        told: dict[str, Any] = {"files": len(files), "files_without_events": silent}
+        if sounds:
+            told["hours"] = round(hours or 0, 6)
+            told["recorded"] = [{"day": d, "hour": h, "seconds": round(s, 3)} for (d, h), s in heard.items()]
+        print(json_line({"labels": rows, "by_hour": days} | told))
         return
-    columns = [*Total._fields, *([] if hours is None else ["an hour"])]
+    columns = [*Total._fields, *(["an hour"] if hours else [])]
     print(markdown(columns, ([*row.values()] for row in rows)), end="")
-    print(f"{len(files)} files, {silent} of them without events", file=sys.stderr)
+    lasting = f", {hours:.3g} hours" if sounds else ""
+    print(f"{len(files)} files, {silent} of them without events{lasting}", file=sys.stderr)
     undated = len(events) - counts.total()
     if counts and undated:
         print(f"{undated} events are of files without a date in their names", file=sys.stderr)
+
+
+def _seconds(files: Collection[str], table: Path, sounds: Path) -> dict[str, float]:
+    """How long each file of a table is, by its header. Raises InputError for one that is not in `sounds`."""
+    from ast_jax.inference.files import durations_s, sound_files
+
+    paths = [str(path) for path in sound_files([sounds])]
+    named, below = common_names([(table, files), (sounds, paths)])
+    path_of = {name: path for path, name in below.items()}
+    if lacking := [file for file, name in named.items() if name not in path_of]:
+        raise InputError(
+            f"{len(lacking)} files of {table} are not below {sounds}, such as {lacking[0]}: give another "
+            "--sounds, or --hours"
+        )
+    if left := len(paths) - len(named):
+        print(f"{left} sound files below {sounds} are not in {table}: not counted", file=sys.stderr)
+    found = dict(zip(named, durations_s([Path(path_of[name]) for name in named.values()]), strict=True))
+    if unopened := [file for file, lasting in found.items() if not lasting]:
+        print(f"{len(unopened)} files cannot be opened, such as {unopened[0]}: 0 s", file=sys.stderr)
+    return found
 
 
 def common_names(tables: Sequence[tuple[Path, Collection[str]]]) -> list[dict[str, str]]:
