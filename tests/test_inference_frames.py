@@ -2,8 +2,10 @@
 is stopped.
 """
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -165,6 +167,34 @@ def test_a_live_sound_gives_the_same_events_as_its_file():
     for ours, theirs in zip(live, whole, strict=True):
         assert ours.label == theirs.label
         assert ours[1:3] == pytest.approx(theirs[1:3], abs=1e-6)
+
+
+def test_a_live_sounds_events_are_printed_as_they_end(saved, tmp_path, monkeypatch, capsys):
+    sound, piece = tmp_path / "live.wav", 1600
+    soundfile.write(sound, noise(7.3), 16_000)
+    flags = ["--model", str(saved), "--events", "--low=1", "--min_gap_s=0.1"]
+    invoke("predict", [*flags, str(sound)])
+    wanted = capsys.readouterr().out.replace(str(sound), "<stdin>").splitlines()
+    # buffered as a pipe is: what is not flushed is not seen
+    written, seen = io.BytesIO(), {}
+
+    class Pipe(io.BytesIO):
+        def read1(self, size=-1):
+            heard_s = max(0, self.tell() - 44) / 32_000
+            for row in written.getvalue().decode().splitlines():
+                seen.setdefault(row, heard_s)
+            return super().read1(2 * piece)
+
+    monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": Pipe(sound.read_bytes())}))
+    monkeypatch.setattr("sys.stdout", out := io.TextIOWrapper(written, "utf-8"))
+    invoke("predict", [*flags, "--stdin"])
+    out.flush()
+    late_s = float(re.search(r"an event is told up to (\S+) s after its end", capsys.readouterr().err)[1])
+    assert sorted(written.getvalue().decode().splitlines()) == sorted(wanted)
+    ends_s = {row: float(row.split("\t")[2]) for row in wanted[1:]}
+    in_time = [row for row, end_s in ends_s.items() if end_s + late_s < 7]
+    assert len(in_time) >= 4
+    assert all(seen[row] - ends_s[row] <= late_s + 2 * piece / 16_000 for row in in_time)
 
 
 def test_memory_does_not_grow_with_a_file(tmp_path):

@@ -121,7 +121,7 @@ def listen_for_events(
     steps = steps_of(models, window_s=window_s, hop_s=hop_s)
     late_s = steps.latency_s + flags.median_s / 2 + flags.min_gap_s
     print(
-        *filter(None, [steps.note, f"an event is told {late_s:.1f} s after its end"]),
+        *filter(None, [steps.note, f"an event is told up to {late_s:.1f} s after its end"]),
         sep="\n",
         file=sys.stderr,
     )
