@@ -802,6 +802,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a changed file is not told", "if progress.changed:", "if False:"),
         ("a changed file is not heard again",
          "self.changed += 1\n                continue", "self.changed += 1"),
+        ("files that are not named now are in the output", "if file not in self._stamps:", "if False:"),
         ("what was heard is forgotten at the second stop", "b\"\".join(line + b\"\\n\" for line in kept)",
          "b\"\".join(line + b\"\\n\" for line in kept[:1])"),
         ("a file without events is not in the output",

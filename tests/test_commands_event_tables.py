@@ -204,10 +204,14 @@ def test_hours_without_a_recording_are_grey():
     """Cells are as many as the hours that are grey; one that has an event is none."""
     counts = Counter({("wren", "2023-05-14", 6): 1})
     grey = []
-    for hours in ({("2023-05-14", hour) for hour in range(12)}, {("2023-05-14", 0)}, set(), None):
+    day = {("2023-05-14", hour) for hour in range(24)}
+    half = {("2023-05-14", hour) for hour in range(12)}
+    for hours in (half, {("2023-05-14", 0)}, set(), None, day, day | {("2023-05-16", 0)}):
         pixels = matplotlib.image.imread(io.BytesIO(calendar(counts, hours)))[..., :3]
         grey.append(int((np.abs(pixels - np.array([0xE3, 0xE6, 0xEA]) / 255).max(axis=-1) < 0.01).sum()))
     # but for edges of letters
-    assert grey[3] < 50 < grey[2]
+    assert max(grey[3], grey[4]) < 50 < grey[2]
+    # days on which nothing was heard are there
+    assert grey[5] > 50
     assert grey[0] / grey[2] == pytest.approx(12 / 23, abs=0.02)
     assert grey[1] / grey[2] == pytest.approx(22 / 23, abs=0.02)

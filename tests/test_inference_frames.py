@@ -343,6 +343,21 @@ def test_a_file_that_changed_is_heard_again_and_pictures_keep_their_numbers(
     assert "2 files have changed" in capsys.readouterr().err
 
 
+def test_the_output_is_of_the_files_that_are_named(saved, many, tmp_path, monkeypatch, capsys):
+    first, second = (str(many / f"{number:03d}.wav") for number in (3, 4))
+    argv = ["--model", str(saved), "--events", f"--out={tmp_path / 'out.tsv'}"]
+    stopped(monkeypatch, [*argv, first], after=1)
+    stopped(monkeypatch, [*argv, second], after=1)
+    # a stop in between loses neither
+    invoke("predict", [*argv, first])
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "1 files that were heard before are not named now: left out",
+        "1 files were heard before; 0 are left",
+        "1 files, 0 of them without events",
+    ]
+    assert [*read_files(tmp_path / "out.tsv")] == [first]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_every_file_is_in_the_output_once_without_events_too(saved, many, tmp_path, capsys, form):
     sounds = tmp_path / "sounds"

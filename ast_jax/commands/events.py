@@ -78,6 +78,11 @@ def tell_events(
         left = [file for file in files if str(file) not in progress.done]
         if progress.changed:
             print(f"{progress.changed} files have changed since: they are heard again", file=sys.stderr)
+        if progress.unnamed:
+            print(
+                f"{progress.unnamed} files that were heard before are not named now: left out",
+                file=sys.stderr,
+            )
         if len(left) < len(files):
             print(f"{len(files) - len(left)} files were heard before; {len(left)} are left", file=sys.stderr)
         durations = durations_s(left, steps.grid.front_end)
@@ -156,7 +161,7 @@ class Progress:
     def __init__(self, path: Path | None, said: dict[str, Any], files: Sequence[Path]):
         self.path, self.said = path, said
         self.done: dict[str, list[Event]] = {}
-        self.changed = 0
+        self.changed = self.unnamed = 0
         self._stamps = {str(file): _stamp(file) for file in files} if path else {}
         self._file: IO[str] | None = None
 
@@ -179,10 +184,13 @@ class Progress:
         for line in lines[1:]:
             row = json.loads(line)
             file = os.fsdecode(row["file"].encode("utf-8", "surrogatepass"))
-            if self._stamps.get(file, row["stamp"]) != row["stamp"]:
+            if file in self._stamps and self._stamps[file] != row["stamp"]:
                 self.changed += 1
                 continue
             kept.append(line)
+            if file not in self._stamps:
+                self.unnamed += 1
+                continue
             self.done[file] = [Event(row["file"], *event) for event in row["events"]]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, b"".join(line + b"\n" for line in kept))
