@@ -756,6 +756,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "if start < 0:"),
         ("a gap as long as the least is closed", "start - run.kept.end < self._gap:",
          "start - run.kept.end <= self._gap:"),
+        ("an event waits for the end of the next one", "begins = run.start if run.start >= 0 else self._done",
+         "begins = -1 if run.start >= 0 else self._done"),
         ("short ones are kept", "kept.end - kept.start >= self._least", "kept.end - kept.start >= 0"),
         ("joined events have the first one's score", "max(run.kept.score, run.score)", "run.kept.score"),
         ("a median that sees no future", "self._judge(len(self._held) - self._reach)",

@@ -79,7 +79,9 @@ def test_an_event_is_given_back_before_the_sound_ends():
     decoder = Decoder(Rules(min_gap_s=0.3), np.array([0.5]), STEP_S)
     assert list(decoder.push(np.array([[0.0], [0.9], [0.9], [0.0], [0.0]]))) == []
     assert list(decoder.push(np.array([[0.0]]))) == [Stretch(0, 1, 3, 0.9)]
-    assert list(decoder.end()) == []
+    # the next one goes on, too far away to be the same
+    assert list(decoder.push(np.array([[0.8], [0.0], [0.0], [0.0], [0.9]]))) == [Stretch(0, 6, 7, 0.8)]
+    assert list(decoder.end()) == [Stretch(0, 10, 11, 0.9)]
 
 
 @pytest.mark.parametrize("rules", [{"low": 0.0}, {"low": 1.5}, {"low": math.nan}, {"median_s": -1.0}])
