@@ -114,6 +114,9 @@ def test_files_in_two_places_are_refused(tree):
         events.list_clips(tree, tables={"train": ["train.tsv", "train.tsv"]})
     with pytest.raises(InputError, match=r"sounds_dir names no directory for train.tsv"):
         events.list_clips(tree, tables={"train": "train.tsv"}, sounds_dir=[("x", "y")])
+    (tree / "none.tsv").write_text("filename\tonset\toffset\tevent_label\n")
+    with pytest.raises(InputError, match=r"none.tsv names no file"):
+        events.list_clips(tree, tables={"train": "none.tsv"})
     with pytest.raises(InputError, match=r"no directory .*nowhere"):
         events.list_clips(tree, tables={"train": "train.tsv"}, sounds_dir="nowhere")
 

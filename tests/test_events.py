@@ -5,7 +5,6 @@ counts; tables of other programs there and back.
 import csv
 import dataclasses
 import io
-import json
 import math
 import sys
 import warnings
@@ -18,13 +17,13 @@ from hypothesis import strategies as st
 from properties import tried
 from scipy.ndimage import median_filter
 
-from ast_jax.commands import invoke
 from ast_jax.errors import InputError
-from ast_jax.events import FORMS, Decoder, Event, Rules, read_events, write_events
+from ast_jax.events import FORMS, Decoder, Event, Rules, read_events, read_files, write_events
 from ast_jax.events.decode import Stretch
 from ast_jax.events.metrics import event_based, overlap_based, segment_based
 from ast_jax.events.psds import PSDS1, PSDS2, Scenario, psds
 from ast_jax.events.summary import started
+from ast_jax.events.table import rows_of
 
 STEP_S = 0.1
 
@@ -80,7 +79,9 @@ def test_an_event_is_given_back_before_the_sound_ends():
     decoder = Decoder(Rules(min_gap_s=0.3), np.array([0.5]), STEP_S)
     assert list(decoder.push(np.array([[0.0], [0.9], [0.9], [0.0], [0.0]]))) == []
     assert list(decoder.push(np.array([[0.0]]))) == [Stretch(0, 1, 3, 0.9)]
-    assert list(decoder.end()) == []
+    # the next one goes on, too far away to be the same
+    assert list(decoder.push(np.array([[0.8], [0.0], [0.0], [0.0], [0.9]]))) == [Stretch(0, 6, 7, 0.8)]
+    assert list(decoder.end()) == [Stretch(0, 10, 11, 0.9)]
 
 
 @pytest.mark.parametrize("rules", [{"low": 0.0}, {"low": 1.5}, {"low": math.nan}, {"median_s": -1.0}])
@@ -111,6 +112,11 @@ def test_raven_and_audacity_are_laid_out_as_their_manuals_say():
     assert rows[1]["Label"] == 'bird; "tit", great'
     assert write_events(EVENTS[:1], "audacity") == "0.000\t1.250\tdog\n"
     assert write_events([], "json") == "[\n]\n"
+    # as a program reads it that knows nothing of quotes
+    track = list(
+        csv.reader(io.StringIO(write_events(EVENTS, "audacity")), "excel-tab", quoting=csv.QUOTE_NONE)
+    )
+    assert [(float(on), float(off), label) for on, off, label in track] == [e[1:4] for e in EVENTS]
 
 
 @pytest.mark.parametrize(
@@ -122,11 +128,121 @@ def test_raven_and_audacity_are_laid_out_as_their_manuals_say():
         ("raven.txt", "Selection\tView\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\tS 1\t0.5\t2.0\tdog\n"),
         ("speech.rttm", "SPEAKER a.wav 1 0.5 1.5 <NA> <NA> dog <NA> <NA>\n"),
         ("own.csv", "label,offset,onset\n dog , 2.0,.5\n"),
+        ("audioset.tsv", "a.wav\t0.5\t2.0\tdog\n"),
+        (
+            "birdnet.csv",
+            "Start (s),End (s),Scientific name,Common name,Confidence,File\n.5,2,C l,dog,,a.wav\n",
+        ),
     ],
 )
 def test_tables_of_others_are_read(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     assert read_events(tmp_path / name, "a.wav") == [Event("a.wav", 0.5, 2.0, "dog")]
+
+
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\t"
+
+
+def test_a_selection_in_two_views_of_raven_is_one(tmp_path):
+    rows = ["1\tWaveform 1\t1\t0.5\t2.0\tdog", "1\tSpectrogram 1\t1\t0.5\t2.0\tdog"]
+    rows += ["2\tSpectrogram 1\t1\t0.5\t2.0\tdog", "1\tSpectrogram 1\t1\t7.0\t8.0\tdog"]
+    (tmp_path / "t.txt").write_text("\n".join([RAVEN + "Annotation", *rows, ""]))
+    # another number is another selection; another place is one of another table
+    assert [e.onset_s for e in read_events(tmp_path / "t.txt")] == [0.5, 0.5, 7.0]
+
+
+def test_a_raven_table_of_several_files_says_where_in_each(tmp_path):
+    columns = RAVEN + "Begin Path\tFile Offset (s)\tBegin File\tAnnotation\n"
+    rows = "1\tSpectrogram 1\t1\t3.5\t5.0\t/r/A/x.wav\t3.5\tx.wav\tdog\n"
+    rows += "2\tSpectrogram 1\t1\t63.25\t63.5\t/r/A/y.wav\t3.25\ty.wav\tdog\n"
+    table = tmp_path / "t.txt"
+    table.write_text(columns + rows)
+    assert read_events(table) == [Event("x.wav", 3.5, 5.0, "dog"), Event("y.wav", 3.25, 3.5, "dog")]
+    # of one name, in two directories
+    table.write_text(columns + rows.replace("/A/y.wav", "/B/x.wav").replace("y.wav", "x.wav"))
+    assert [e.file for e in read_events(table)] == ["/r/A/x.wav", "/r/B/x.wav"]
+    table.write_text(columns + rows.replace("\t3.25\t", "\t3:25\t"))
+    with pytest.raises(InputError, match=r"line 3: File Offset \(s\) '3:25': wanted a number"):
+        read_events(table)
+
+
+BIRDNET = (
+    RAVEN
+    + "Low Freq (Hz)\tHigh Freq (Hz)\tCommon Name\tSpecies Code\tConfidence\tBegin Path\tFile Offset (s)\n"
+)
+
+
+def test_birdnets_tables_are_read_by_common_name_or_by_code(tmp_path):
+    table = tmp_path / "x.BirdNET.selection.table.txt"
+    table.write_text(
+        BIRDNET + "1\tSpectrogram 1\t1\t3.0\t6.0\t0\t15000\tEurasian Wren\twinwre4\t0.81\t/r/x.wav\t3.0\n"
+    )
+    assert read_events(table) == [Event("/r/x.wav", 3.0, 6.0, "Eurasian Wren", 0.81)]
+    assert read_events(table, label_column="Species Code")[0].label == "winwre4"
+    with pytest.raises(InputError, match="needs the column code: its columns are selection"):
+        read_events(table, label_column="code")
+    table.write_text(BIRDNET + "1\tSpectrogram 1\t1\t0\t3\t0\t15000\tnocall\tnocall\t1.0\t/r/x.wav\t0\n")
+    assert read_files(table) == {"/r/x.wav": []}
+    (tmp_path / "track.txt").write_text("0.5\t2.0\tdog\n")
+    with pytest.raises(InputError, match="does not name its columns: there is no code"):
+        read_events(tmp_path / "track.txt", label_column="code")
+
+
+def test_a_label_of_no_length_is_no_event_and_told(tmp_path, capsys):
+    (tmp_path / "t.txt").write_text("0.5\t2.0\tdog\n3.0\t3.0\there\n4\t4.0\t\n")
+    assert read_events(tmp_path / "t.txt", "a.wav") == [Event("a.wav", 0.5, 2.0, "dog")]
+    assert "t.txt: 2 labels of length 0 are left out, the first in line 2" in capsys.readouterr().err
+    (tmp_path / "t.txt").write_text("3.0\t3.0\there\n")
+    assert read_files(tmp_path / "t.txt", "a.wav") == {"a.wav": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        (
+            "t.tsv",
+            "filename\tonset\toffset\tevent_label\nb.wav\t\t\t\na.wav\t0\t1\tdog\n",
+            {"b.wav": 0, "a.wav": 1},
+        ),
+        ("t.tsv", "filename\tonset\toffset\tevent_label\n", {}),
+        ("t.txt", RAVEN + "Annotation\n", {"": 0}),
+        ("t.txt", "", {"": 0}),
+        ("t.rttm", "", {"": 0}),
+        ("t.json", "[]", {}),
+        ("t.json", '[{"file": "a.wav", "onset_s": null, "offset_s": null, "label": null}]', {"a.wav": 0}),
+    ],
+)
+def test_files_in_which_nothing_is_are_read(tmp_path, name, text, wanted):
+    (tmp_path / name).write_text(text)
+    assert {file: len(events) for file, events in read_files(tmp_path / name).items()} == wanted
+    assert len(read_events(tmp_path / name)) == sum(wanted.values())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_in_which_nothing_is_is_written_and_read_back(form, tmp_path):
+    path = tmp_path / f"b{FORMS[form]}"
+    several = [*EVENTS, *rows_of("b.wav", [])] if form in ("tsv", "csv", "json") else rows_of("b.wav", [])
+    path.write_text(write_events(several, form), encoding="utf-8")
+    assert read_files(path, "b.wav")["b.wav"] == []
+    assert rows_of("a.wav", EVENTS) == EVENTS
+
+
+def test_a_directory_of_tables_is_read_as_one(tmp_path):
+    for name, form in (("A/x", "audacity"), ("B/x.1", "audacity"), ("B/y", "raven"), ("z", "tsv")):
+        path = tmp_path / f"{name}{FORMS[form]}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(write_events([Event("y.wav", 1.0, 2.0, name)], form))
+    (tmp_path / "A" / "quiet.Table.1.selections.txt").write_text(RAVEN + "Annotation\n")
+    (tmp_path / "A" / "._x.txt").write_bytes(b"\0")
+    found = {file: [e.label for e in events] for file, events in read_files(tmp_path).items()}
+    wanted = {"A/x": ["A/x"], "A/quiet": [], "B/x.1": ["B/x.1"], "B/y.wav": ["B/y"], "y.wav": ["z"]}
+    assert found == wanted
+    (tmp_path / "A" / "x.selections.txt").write_text(RAVEN + "Annotation\n")
+    with pytest.raises(InputError, match=r"A/x.selections.txt and .*A/x.txt are both tables of A/x: which"):
+        read_events(tmp_path)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="none has no tables of events"):
+        read_events(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +256,9 @@ def test_tables_of_others_are_read(tmp_path, name, text):
         ("t.rttm", "SPEAKER a 1 x 1 <NA> <NA> dog\n", "line 1: wanted SPEAKER"),
         ("t.json", "{}", "wanted a list of objects"),
         ("t.json", '[{"onset_s": 1}]', "event 1: 1 to None"),
-        ("t.txt", "", "has no events"),
+        ("t.csv", "", "has no events"),
+        ("t.tsv", "file\tonset\toffset\tlabel\na\t\t1\t\n", "line 2:  to 1: wanted seconds"),
+        ("t.tsv", "label\tonset\toffset\tscore\n\t\t\t1\n", "line 2:  to : wanted seconds"),
     ],
 )
 def test_a_wrong_table_is_told_with_its_line(tmp_path, name, text, message):
@@ -304,25 +422,3 @@ def test_one_event_is_found_once():
 def test_a_recorders_name_says_when_it_begins(file, wanted):
     found = started(file)
     assert (None if found is None else str(found)) == wanted
-
-
-def test_events_are_counted_by_label_day_and_hour(tmp_path, capsys):
-    table = tmp_path / "found.tsv"
-    rows = [
-        Event("A_20230514_235900.wav", 10.0, 12.5, "wren"),
-        Event("A_20230514_235900.wav", 70.0, 71.0, "wren"),
-        Event("A_20230516_120000.wav", 0.0, 1.0, "owl"),
-    ]
-    table.write_text(write_events(rows, "tsv"))
-    invoke("count_events", [str(table), "--hours=2", "--json", f"--calendar={tmp_path / 'when.png'}"])
-    found = json.loads(capsys.readouterr().out)
-    assert found["labels"][0] == {"label": "wren", "events": 2, "seconds": 3.5, "files": 1, "an_hour": 1.0}
-    days = {(row["label"], row["day"], row["hour"]): row["events"] for row in found["by_hour"]}
-    # the second one begins after midnight
-    assert days == {("owl", "2023-05-16", 12): 1, ("wren", "2023-05-14", 23): 1, ("wren", "2023-05-15", 0): 1}
-    assert (tmp_path / "when.png").read_bytes().startswith(b"\x89PNG")
-    invoke("count_events", [str(table)])
-    assert "| wren | 2 | 3.5 | 1 |" in capsys.readouterr().out
-    table.write_text(write_events([Event("x.wav", 0, 1, "owl")], "tsv"))
-    with pytest.raises(InputError, match="no file is named by its date"):
-        invoke("count_events", [str(table), f"--calendar={tmp_path / 'when.png'}"])

@@ -2,8 +2,11 @@
 is stopped.
 """
 
+import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +21,9 @@ import soundfile
 from flax import nnx
 
 from ast_jax.commands import invoke
+from ast_jax.commands.events import Progress, _table_names
 from ast_jax.errors import InputError
-from ast_jax.events import Decoder, Rules, read_events
+from ast_jax.events import FORMS, Decoder, Rules, read_events, read_files
 from ast_jax.features import REFERENCE
 from ast_jax.inference.frames import Steps, Track, events_of, live_events, steps_of
 from ast_jax.inference.predict import Tagger
@@ -165,6 +169,34 @@ def test_a_live_sound_gives_the_same_events_as_its_file():
         assert ours[1:3] == pytest.approx(theirs[1:3], abs=1e-6)
 
 
+def test_a_live_sounds_events_are_printed_as_they_end(saved, tmp_path, monkeypatch, capsys):
+    sound, piece = tmp_path / "live.wav", 1600
+    soundfile.write(sound, noise(7.3), 16_000)
+    flags = ["--model", str(saved), "--events", "--low=1", "--min_gap_s=0.1"]
+    invoke("predict", [*flags, str(sound)])
+    wanted = capsys.readouterr().out.replace(str(sound), "<stdin>").splitlines()
+    # buffered as a pipe is: what is not flushed is not seen
+    written, seen = io.BytesIO(), {}
+
+    class Pipe(io.BytesIO):
+        def read1(self, size=-1):
+            heard_s = max(0, self.tell() - 44) / 32_000
+            for row in written.getvalue().decode().splitlines():
+                seen.setdefault(row, heard_s)
+            return super().read1(2 * piece)
+
+    monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": Pipe(sound.read_bytes())}))
+    monkeypatch.setattr("sys.stdout", out := io.TextIOWrapper(written, "utf-8"))
+    invoke("predict", [*flags, "--stdin"])
+    out.flush()
+    late_s = float(re.search(r"an event is told up to (\S+) s after its end", capsys.readouterr().err)[1])
+    assert sorted(written.getvalue().decode().splitlines()) == sorted(wanted)
+    ends_s = {row: float(row.split("\t")[2]) for row in wanted[1:]}
+    in_time = [row for row, end_s in ends_s.items() if end_s + late_s < 7]
+    assert len(in_time) >= 4
+    assert all(seen[row] - ends_s[row] <= late_s + 2 * piece / 16_000 for row in in_time)
+
+
 def test_memory_does_not_grow_with_a_file(tmp_path):
     """Of NumPy and Python, beside the events themselves: of eight minutes as of two."""
     made = tagger(model())
@@ -261,6 +293,108 @@ def test_work_that_is_killed_goes_on_and_has_every_file_once(saved, many, tmp_pa
     assert out.read_text() == whole.read_text()
 
 
+def stopped(monkeypatch, argv: list[str], after: int) -> None:
+    """`predict` on so many files and no more."""
+    add = Progress.add
+
+    def adding(self, file, events):
+        add(self, file, events)
+        if len(self.done) == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "add", adding)
+        with pytest.raises(KeyboardInterrupt):
+            invoke("predict", argv)
+
+
+def test_a_file_that_changed_is_heard_again_and_pictures_keep_their_numbers(
+    saved, many, tmp_path, monkeypatch, capsys
+):
+    files = [tmp_path / f"{name}.wav" for name in "abc"]
+    for number, file in enumerate(files):
+        shutil.copy(many / f"{number:03d}.wav", file)
+    argv = ["--model", str(saved), *map(str, files), "--events", f"--out={tmp_path / 'out.tsv'}"]
+    argv += [f"--plot={tmp_path / 'p.png'}"]
+    # twice
+    stopped(monkeypatch, argv, after=1)
+    stopped(monkeypatch, argv, after=2)
+    with pytest.raises(InputError, match="is of another model or other settings"):
+        invoke("predict", [*argv, "--channels=first"])
+    shutil.copy(many / "007.wav", files[0])
+    capsys.readouterr()
+    invoke("predict", argv)
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == [
+        "1 files have changed since: they are heard again",
+        "1 files were heard before; 2 are left",
+    ]
+    assert sorted(path.name for path in tmp_path.glob("p*")) == ["p-1-a.png", "p-2-b.png", "p-3-c.png"]
+    again = tmp_path / "again.tsv"
+    invoke("predict", [*argv[:-2], f"--out={again}"])
+    assert (tmp_path / "out.tsv").read_text() == again.read_text()
+    # the same bytes at another time, and others at the same time
+    stopped(monkeypatch, argv, after=3)
+    os.utime(files[0])
+    at = files[1].stat().st_mtime_ns
+    soundfile.write(files[1], noise(0.5), 16_000)
+    os.utime(files[1], ns=(at, at))
+    invoke("predict", argv)
+    assert "2 files have changed" in capsys.readouterr().err
+
+
+def test_the_output_is_of_the_files_that_are_named(saved, many, tmp_path, monkeypatch, capsys):
+    first, second = (str(many / f"{number:03d}.wav") for number in (3, 4))
+    argv = ["--model", str(saved), "--events", f"--out={tmp_path / 'out.tsv'}"]
+    stopped(monkeypatch, [*argv, first], after=1)
+    stopped(monkeypatch, [*argv, second], after=1)
+    # a stop in between loses neither
+    invoke("predict", [*argv, first])
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "1 files that were heard before are not named now: left out",
+        "1 files were heard before; 0 are left",
+        "1 files, 0 of them without events",
+    ]
+    assert [*read_files(tmp_path / "out.tsv")] == [first]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_file_is_in_the_output_once_without_events_too(saved, many, tmp_path, capsys, form):
+    sounds = tmp_path / "sounds"
+    for name in ("S1/x", "S2/x", "S2/quiet"):
+        (sounds / name).parent.mkdir(parents=True, exist_ok=True)
+        sound = np.zeros(6400) if name == "S2/quiet" else noise(0.4, 3)
+        soundfile.write(sounds / f"{name}.wav", sound, 16_000)
+    argv = ["--model", str(saved), str(sounds), "--events", f"--form={form}"]
+    # the random model calls silence something: what is above all of its scores is left
+    one = Tagger(saved).events(str(sounds / "S2/quiet.wav"), threshold=0.0)
+    argv += [f"--threshold={max(event.score for event in one) + 1e-4}"]
+    invoke("predict", [*argv, f"--out={tmp_path / 'out'}"])
+    told = capsys.readouterr()
+    found = read_files(tmp_path / "out" if form in ("audacity", "raven") else out_of(tmp_path, form))
+    assert sorted(Path(file).with_suffix("").name for file in found) == ["quiet", "x", "x"]
+    assert {Path(file).with_suffix("").name for file, events in found.items() if not events} == {"quiet"}
+    assert "3 files, 1 of them without events" in told.err
+    if form in ("audacity", "raven"):
+        assert (tmp_path / f"out/S1/x{FORMS[form]}").is_file()
+        return
+    invoke("predict", argv)
+    assert capsys.readouterr().out == (tmp_path / "out").read_text()
+
+
+def out_of(folder: Path, form: str) -> Path:
+    """The output under a name that says its form."""
+    return Path(shutil.copy(folder / "out", folder / f"out{FORMS[form]}"))
+
+
+def test_files_that_differ_in_their_endings_have_a_table_each():
+    assert _table_names(["/a/x.wav", "/a/y.wav"]) == {"/a/x.wav": "x", "/a/y.wav": "y"}
+    assert [*_table_names(["/a/1/x.wav", "/a/x.wav"]).values()] == ["1/x", "x"]
+    assert [*_table_names(["/a/x.wav", "/a/x.mp3"]).values()] == ["x.wav", "x.mp3"]
+    long = [f"/a/{'x' * 100}{end}.wav" for end in "ab"]
+    assert [name[:8] for name in _table_names(long).values()] == ["000000-x", "000001-x"]
+
+
 def test_events_are_drawn_under_their_spectrograms(saved, many, tmp_path, capsys):
     files = [str(many / f"{n:03d}.wav") for n in range(2)]
     invoke("predict", ["--model", str(saved), *files, "--events", f"--plot={tmp_path / 'e.png'}"])
@@ -274,19 +408,3 @@ def test_events_are_drawn_under_their_spectrograms(saved, many, tmp_path, capsys
         ["--model", str(saved), files[0], "--events", "--threshold=1.5", f"--plot={tmp_path / 'n.png'}"],
     )
     assert (tmp_path / "n.png").exists()
-
-
-def test_tables_are_scored_against_each_other(tmp_path, capsys):
-    rows = "file\tonset\toffset\tlabel\n/a/x.wav\t0\t1\tdog\n/a/x.wav\t2\t4\train\n"
-    (tmp_path / "true.tsv").write_text(rows)
-    (tmp_path / "found.tsv").write_text(rows.replace("/a/", "/b/").replace("2\t4", "2.1\t3.2"))
-    with pytest.raises(InputError, match="PSDS is of tables at several thresholds"):
-        invoke("score_events", [str(tmp_path / "true.tsv"), str(tmp_path / "found.tsv"), "--hours=1"])
-    at = [f"--at={tmp_path / 'true.tsv'}", "--hours=1"]
-    invoke("score_events", [str(tmp_path / "true.tsv"), str(tmp_path / "found.tsv"), *at])
-    assert "PSDS 1: 1.000   (of 2 thresholds" in capsys.readouterr().out
-    invoke("score_events", [str(tmp_path / "true.tsv"), str(tmp_path / "found.tsv")])
-    table = capsys.readouterr().out
-    assert "| dog | 1.000 | 1.000 | 1.000 |" in table
-    assert "| rain | 0.000 | 1.000 | 1.000 |" in table
-    assert "| all together | 0.500 | 1.000 | 1.000 |" in table

@@ -38,9 +38,12 @@ COMMANDS = {
         "tokens, operations, memory and the largest batch, for devices that need not be there",
     ),
     "predict": ("ast_jax.commands.predict", "tag sound files of any length, or a live sound"),
-    "count_events": ("ast_jax.commands.events", "a table of events: how often, how long, by day and hour"),
+    "count_events": (
+        "ast_jax.commands.event_tables",
+        "a table of events: how often, how long, by day and hour",
+    ),
     "score_events": (
-        "ast_jax.commands.events",
+        "ast_jax.commands.event_tables",
         "a table of events against another: F1 by events and segments",
     ),
     "embed": ("ast_jax.commands.embed", "embeddings of sound files -> .npz or .parquet"),

@@ -1,6 +1,4 @@
-"""`predict --events`: not only what, but when; `score_events`: how well a table of events agrees with
-another; `count_events`: what it comes to.
-"""
+"""`predict --events`: not only what, but when."""
 
 import json
 import os
@@ -12,7 +10,7 @@ from typing import IO, Annotated, Any, Literal
 
 from ast_jax.commands.cli import Flag
 from ast_jax.errors import InputError, printable
-from ast_jax.events import FORMS, Event, Rules, read_events, table, write_events
+from ast_jax.events import FORMS, Event, Rules, table, write_events
 from ast_jax.terminal import write_whole
 
 # A file each: what a table of several would not say.
@@ -75,9 +73,16 @@ def tell_events(
         print(steps.note, file=sys.stderr)
     said = {"rules": asdict(flags.rules), "thresholds": list(thresholds), "step_s": steps.step_s}
     said |= {"window_s": steps.grid.window_s, "hop": steps.grid.hop, "labels": list(models.label_names)}
-    said |= {"models": [loaded.digest() for loaded in models.models]}
-    with Progress.of(flags.out, said) as progress:
+    said |= {"models": [loaded.digest() for loaded in models.models], "channels": steps.grid.channels}
+    with Progress.of(flags.out, said, files) as progress:
         left = [file for file in files if str(file) not in progress.done]
+        if progress.changed:
+            print(f"{progress.changed} files have changed since: they are heard again", file=sys.stderr)
+        if progress.unnamed:
+            print(
+                f"{progress.unnamed} files that were heard before are not named now: left out",
+                file=sys.stderr,
+            )
         if len(left) < len(files):
             print(f"{len(files) - len(left)} files were heard before; {len(left)} are left", file=sys.stderr)
         durations = durations_s(left, steps.grid.front_end)
@@ -91,10 +96,11 @@ def tell_events(
             heard = failures.reported((heard for heard, _ in found), bar)
             # what was heard keeps its events
             told = ((one, one.answers.events) for one in heard)
-            pairs = _drawn(told, plot_paths(plot, left), steps.grid)
+            pairs = _drawn(told, plot_paths(plot, files), steps.grid)
             if flags.out is None:
                 with bar.aside():
-                    _print((event for _, events in pairs for event in events), flags.form)
+                    rows = (row for one, events in pairs for row in table.rows_of(str(one.file), events))
+                    _print(rows, flags.form)
             else:
                 for one, events in pairs:
                     progress.add(str(one.file), events)
@@ -120,7 +126,7 @@ def listen_for_events(
     steps = steps_of(models, window_s=window_s, hop_s=hop_s)
     late_s = steps.latency_s + flags.median_s / 2 + flags.min_gap_s
     print(
-        *filter(None, [steps.note, f"an event is told {late_s:.1f} s after its end"]),
+        *filter(None, [steps.note, f"an event is told up to {late_s:.1f} s after its end"]),
         sep="\n",
         file=sys.stderr,
     )
@@ -148,17 +154,21 @@ def _print(events: Iterable[Event], form: str) -> None:
 
 
 class Progress:
-    """What was heard so far, a line a file beside the output: what was done is not done again."""
+    """What was heard so far, a line a file beside the output: what was done is not done again, but for files
+    that have another size or time since.
+    """
 
-    def __init__(self, path: Path | None, said: dict[str, Any]):
+    def __init__(self, path: Path | None, said: dict[str, Any], files: Sequence[Path]):
         self.path, self.said = path, said
         self.done: dict[str, list[Event]] = {}
+        self.changed = self.unnamed = 0
+        self._stamps = {str(file): _stamp(file) for file in files} if path else {}
         self._file: IO[str] | None = None
 
     @classmethod
-    def of(cls, out: Path | None, said: dict[str, Any]) -> "Progress":
+    def of(cls, out: Path | None, said: dict[str, Any], files: Sequence[Path]) -> "Progress":
         """That of an output; of none, nothing is kept."""
-        return cls(None if out is None else out.with_name(f"{out.name}.part"), said)
+        return cls(None if out is None else out.with_name(f"{out.name}.part"), said, files)
 
     def __enter__(self) -> "Progress":
         if self.path is None:
@@ -169,14 +179,21 @@ class Progress:
             raise InputError(
                 f"{self.path} is of another model or other settings: give another --out, or delete it"
             )
+        # without the line that was being written when it was stopped
+        kept = [told.encode()]
         for line in lines[1:]:
             row = json.loads(line)
-            self.done[os.fsdecode(row["file"].encode("utf-8", "surrogatepass"))] = [
-                Event(row["file"], *event) for event in row["events"]
-            ]
+            file = os.fsdecode(row["file"].encode("utf-8", "surrogatepass"))
+            if file in self._stamps and self._stamps[file] != row["stamp"]:
+                self.changed += 1
+                continue
+            kept.append(line)
+            if file not in self._stamps:
+                self.unnamed += 1
+                continue
+            self.done[file] = [Event(row["file"], *event) for event in row["events"]]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # without the line that was being written when it was stopped
-        write_whole(self.path, b"".join(line + b"\n" for line in lines or [told.encode()]))
+        write_whole(self.path, b"".join(line + b"\n" for line in kept))
         self._file = self.path.open("a", encoding="utf-8")
         return self
 
@@ -184,23 +201,25 @@ class Progress:
         """A file is done."""
         self.done[file] = events
         assert self._file is not None
-        self._file.write(json.dumps({"file": file, "events": [list(event[1:]) for event in events]}) + "\n")
+        row = {"file": file, "stamp": self._stamps[file], "events": [list(event[1:]) for event in events]}
+        self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
     def write(self, out: Path, form: str) -> None:
         """All of it, in the order of the files' names; what was kept on the way goes."""
         assert self.path is not None
+        rows = {file: table.rows_of(file, events) for file, events in sorted(self.done.items())}
         if form in OF_ONE_FILE:
             out.mkdir(parents=True, exist_ok=True)
-            stems = {file: printable(Path(file).stem)[:100] for file in sorted(self.done)}
-            unique = len(set(stems.values())) == len(stems)
-            for number, (file, stem) in enumerate(stems.items()):
-                name = f"{stem}{FORMS[form]}" if unique else f"{number:06d}-{stem}{FORMS[form]}"
-                write_whole(out / name, write_events(self.done[file], form))
+            for file, name in _table_names(rows).items():
+                path = out / f"{name}{FORMS[form]}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, write_events(rows[file], form))
         else:
-            every = (event for _, events in sorted(self.done.items()) for event in events)
-            write_whole(out, write_events(every, form))
+            write_whole(out, write_events((row for own in rows.values() for row in own), form))
         self.path.unlink()
+        silent = sum(not events for events in self.done.values())
+        print(f"{len(rows)} files, {silent} of them without events", file=sys.stderr)
         print(out)
 
     def __exit__(self, *_: object) -> None:
@@ -208,106 +227,26 @@ class Progress:
             self._file.close()
 
 
-def score_events(
-    reference: Annotated[Path, Flag("a table of what is there")],
-    estimated: Annotated[Path, Flag("a table of what was found")],
-    *,
-    collar_s: Annotated[float, Flag("how far a beginning or end may be off", least=0)] = 0.2,
-    share: Annotated[float, Flag("the same for ends, as a share of the event's length", least=0)] = 0.2,
-    segment_s: Annotated[float, Flag("length of a segment", above=0)] = 1.0,
-    at: Annotated[
-        list[Path] | None, Flag("what the same model found at another threshold; repeat it, for PSDS")
-    ] = None,
-    hours: Annotated[float | None, Flag("of sound that was listened to, for PSDS", above=0)] = None,
-    json: Annotated[bool, Flag("an object, in place of a table")] = False,
-) -> None:
-    """Scores events against events: event-based F1 (beginnings and ends within a collar), the lenient one
-    (half of both shared), and segment-based F1; of tables at several thresholds PSDS 1 and 2 as well.
+def _stamp(file: Path) -> list[int] | None:
+    """By which it is seen that a file has changed."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
 
-      python -m ast_jax score_events REFERENCE.tsv FOUND.tsv
-      python -m ast_jax score_events REFERENCE.tsv AT_0.5.tsv --at=AT_0.1.tsv --at=AT_0.9.tsv --hours=3
 
-    Tables are CSV, TSV, JSON, Audacity label tracks, Raven selection tables or RTTM; files are compared by
-    their names without directories.
+def _table_names(files: Iterable[str]) -> dict[str, str]:
+    """Of each file the name of its table, without an ending: that of the file; where several files are called
+    so, with their directories; where these differ in their endings alone, with them.
     """
-    from ast_jax.events import metrics
-    from ast_jax.terminal import markdown
-
-    if bool(at) != bool(hours):
-        raise InputError("PSDS is of tables at several thresholds (--at) and of hours (--hours): give both")
-    truth, found = (_by_name(read_events(path)) for path in (reference, estimated))
-    ways = {
-        f"events, {collar_s:g} s": metrics.event_based(truth, found, collar_s=collar_s, share=share),
-        "events, half shared": metrics.overlap_based(truth, found),
-        f"segments of {segment_s:g} s": metrics.segment_based(truth, found, segment_s=segment_s),
-    }
-    labels = sorted({event.label for event in truth + found})
-    rows = [[label, *(scores.labels[label].f1 for scores in ways.values())] for label in labels]
-    rows.append(["mean of labels", *(scores.macro_f1 for scores in ways.values())])
-    rows.append(["all together", *(scores.micro.f1 for scores in ways.values())])
-    curve: dict[str, float] = {}
-    if at and hours:
-        from ast_jax.events.psds import PSDS1, PSDS2, psds
-
-        points = [found, *(_by_name(read_events(path)) for path in at)]
-        scenarios = {"PSDS 1": PSDS1, "PSDS 2": PSDS2}
-        curve = {name: psds(truth, points, hours=hours, scenario=way) for name, way in scenarios.items()}
-    if json:
-        from ast_jax.evaluation.metrics import for_json
-        from ast_jax.inference.answers import json_line
-
-        by_way = {way: {str(row[0]): for_json(row[i]) for row in rows} for i, way in enumerate(ways, 1)}
-        print(json_line(by_way | curve))
-        return
-    shown = [[row[0], *("-" if value != value else f"{value:.3f}" for value in row[1:])] for row in rows]
-    print(markdown(["F1", *ways], shown), end="")
-    for name, value in curve.items():
-        print(f"{name}: {value:.3f}   (of {len(at or ()) + 1} thresholds: the more, the finer)")
-
-
-def count_events(
-    table: Annotated[Path, Flag("a table of events, as `predict --events --out` writes it")],
-    *,
-    hours: Annotated[float | None, Flag("of sound that was listened to: events an hour too", above=0)] = None,
-    calendar: Annotated[
-        Path | None, Flag("a picture (PNG): events by day and hour, of files named by date", output=True)
-    ] = None,
-    json: Annotated[bool, Flag("an object, in place of a table")] = False,
-) -> None:
-    """Counts events: how many, how long and in how many files each label was heard; and when, where files are
-    named by the moment they begin (SITE_YYYYMMDD_HHMMSS.wav).
-
-      python -m ast_jax count_events found.tsv [--hours=48] [--calendar=when.png]
-    """
-    from ast_jax.events.summary import by_hour, totals
-    from ast_jax.terminal import markdown
-
-    events = read_events(table)
-    counts, rows = by_hour(events), [row._asdict() for row in totals(events)]
-    for row in rows:
-        row["seconds"] = round(row["seconds"], 3)
-        row |= {} if hours is None else {"an_hour": round(row["events"] / hours, 3)}
-    if calendar is not None:
-        if not counts:
-            raise InputError(f"{table}: no file is named by its date (SITE_YYYYMMDD_HHMMSS.wav): no calendar")
-        from ast_jax.inference.calendar import calendar as picture
-
-        calendar.parent.mkdir(parents=True, exist_ok=True)
-        calendar.write_bytes(picture(counts))
-    if json:
-        from ast_jax.inference.answers import json_line
-
-        days = [
-            {"label": label, "day": day, "hour": hour, "events": count}
-            for (label, day, hour), count in sorted(counts.items())
-        ]
-        print(json_line({"labels": rows, "by_hour": days}))
-        return
-    print(markdown([name.replace("_", " ") for name in rows[0]], ([*row.values()] for row in rows)), end="")
-    undated = len(events) - counts.total()
-    if counts and undated:
-        print(f"{undated} events are of files without a date in their names", file=sys.stderr)
-
-
-def _by_name(events: list[Event]) -> list[Event]:
-    return [event._replace(file=Path(event.file).stem) for event in events]
+    paths = {file: Path(os.path.abspath(file)) for file in files}
+    root = os.path.commonpath([path.parent for path in paths.values()]) if paths else ""
+    ways = (lambda path: path.with_suffix("").name, lambda path: path.with_suffix(""), lambda path: path)
+    for way in ways:
+        parts = {file: Path(way(path.relative_to(root))).parts for file, path in paths.items()}
+        # a whole name may be longer, with the ending, than the disk allows
+        names = {file: "/".join(printable(part)[:100] for part in those) for file, those in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {file: f"{number:06d}-{name}" for number, (file, name) in enumerate(names.items())}

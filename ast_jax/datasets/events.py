@@ -11,11 +11,9 @@ from ast_jax.datasets.folds import held_out
 from ast_jax.datasets.listing import Clip, Listing
 from ast_jax.datasets.scanning import is_audio, read_label_names, scan, short_ids
 from ast_jax.errors import InputError
-from ast_jax.events import Event, read_events
+from ast_jax.events import Event, read_events, read_files
+from ast_jax.events.table import SUFFIXES
 from ast_jax.text_tables import labels_in, read_table
-
-# What lies in a directory of tables.
-TABLE_SUFFIXES = (".tsv", ".csv", ".txt", ".rttm", ".json")
 
 
 def list_clips(
@@ -145,12 +143,13 @@ def _listing(root: Path, names: list[str], strong: dict, vague: dict, left_out: 
 def _read(path: Path, home: _Home) -> Files:
     """{file: its events}; a row with empty cells is a file without any."""
     found: Files = {}
-    for event in read_events(path, empty=True):
-        if not event.file:
+    for name, events in read_files(path).items():
+        if not name:
             raise InputError(f"{path} does not say which file an event is in: give it a column file")
-        own = found.setdefault(home.path(event.file), [])
-        if event.label:
-            own.append(event)
+        # two names may be of one file
+        found.setdefault(home.path(name), []).extend(events)
+    if not found:
+        raise InputError(f"{path} names no file")
     return found
 
 
@@ -160,7 +159,7 @@ def _beside(home: _Home) -> Files:
     listed = scan(home.directory)
     tables: dict[str, list[str]] = defaultdict(list)
     for path in listed.others:
-        if path.lower().endswith(TABLE_SUFFIXES):
+        if path.lower().endswith(SUFFIXES):
             directory, name = os.path.split(path)
             tables[os.path.join(directory, name.partition(".")[0])].append(path)
     for sound in listed.sounds:

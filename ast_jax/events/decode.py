@@ -102,8 +102,9 @@ class Decoder:
             yield from self._follow(label, smooth[:, label], np.flatnonzero(changed[:, label]).tolist())
         self._done += len(smooth)
         for run in self._runs:
-            # whatever begins from now on is too far away
-            if run.kept is not None and run.start < 0 and self._done - run.kept.end >= self._gap:
+            # what goes on, or begins from now on, began too far away
+            begins = run.start if run.start >= 0 else self._done
+            if run.kept is not None and begins - run.kept.end >= self._gap:
                 yield from self._released(run)
         keep = max(0, end - self._reach)
         self._held, self._before = self._held[keep:], end - keep

@@ -4,7 +4,7 @@ they begin.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -58,3 +58,17 @@ def by_hour(events: Iterable[Event]) -> Counter[tuple[str, str, int]]:
             moment = begin + timedelta(seconds=event.onset_s)
             counts[event.label, moment.strftime("%Y-%m-%d"), moment.hour] += 1
     return counts
+
+
+def recorded(seconds: Mapping[str, float]) -> dict[tuple[str, int], float]:
+    """{(day, hour): seconds of it that were recorded}, by how long each file is, of those named by date."""
+    found: dict[tuple[str, int], float] = defaultdict(float)
+    for file, lasting in seconds.items():
+        if (moment := started(file)) is None:
+            continue
+        end = moment + timedelta(seconds=lasting)
+        while moment < end:
+            until = min(end, moment.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1))
+            found[moment.strftime("%Y-%m-%d"), moment.hour] += (until - moment).total_seconds()
+            moment = until
+    return dict(sorted(found.items()))

@@ -1,6 +1,7 @@
 """A picture of events by day and hour, a panel a label."""
 
 from collections import Counter
+from collections.abc import Collection
 from datetime import date, timedelta
 
 import numpy as np
@@ -11,9 +12,16 @@ from ast_jax.evaluation.style import LIGHT, Png, Theme, paper_to_accent, sheet, 
 _LABELS = 8
 
 
-def calendar(counts: Counter[tuple[str, str, int]], *, theme: Theme = LIGHT) -> Png:
-    """Of `events.summary.by_hour`: the most frequent labels, days downwards, hours to the right."""
-    days = sorted({day for _, day, _ in counts})
+def calendar(
+    counts: Counter[tuple[str, str, int]],
+    recorded: Collection[tuple[str, int]] | None = None,
+    *,
+    theme: Theme = LIGHT,
+) -> Png:
+    """Of `events.summary.by_hour`: the most frequent labels, days downwards, hours to the right. Where it is
+    known which hours of which days were `recorded`, the others are grey.
+    """
+    days = sorted({day for _, day, _ in counts} | {day for day, _ in recorded or ()})
     first, last = date.fromisoformat(days[0]), date.fromisoformat(days[-1])
     rows = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
     often = Counter[str]()
@@ -28,7 +36,11 @@ def calendar(counts: Counter[tuple[str, str, int]], *, theme: Theme = LIGHT) -> 
             -(-len(shown) // 4), min(len(shown), 4), squeeze=False, sharex=True, sharey=True
         )
         for axes, label in zip(panels.flat, shown, strict=False):
-            table = np.array([[counts[label, day, hour] for hour in range(24)] for day in rows])
+            table = np.array([[float(counts[label, day, hour]) for hour in range(24)] for day in rows])
+            if recorded is not None:
+                there = np.array([[(day, hour) in recorded for hour in range(24)] for day in rows])
+                table[~there & (table == 0)] = np.nan
+                axes.set_facecolor(theme.grid)
             edges = np.arange(25) - 0.5, np.arange(len(rows) + 1) - 0.5
             axes.pcolormesh(*edges, table, cmap=paper_to_accent(theme), vmin=0)
             axes.set_title(f"{shortened(label)}: {often[label]}", size=9)
@@ -39,4 +51,6 @@ def calendar(counts: Counter[tuple[str, str, int]], *, theme: Theme = LIGHT) -> 
             axes.spines[:].set_visible(False)
         for axes in panels.flat[len(shown) :]:
             axes.set_visible(False)
+        if recorded is not None:
+            figure.supxlabel("grey: no recording", size=8, color=theme.faint)
         return png()
