@@ -160,7 +160,7 @@ def esc10_part(source_dir: Path, count: int) -> Iterator[Clip]:
     for kind in sorted({row["category"] for row in rows}):
         own = [row for row in rows if row["category"] == kind]
         train = [row for row in own if row["fold"] != "5"]
-        # as many of each fold as it goes
+        # first recordings' first takes; few clips are of few folds
         chosen = sorted(train, key=lambda row: (row["filename"][2:], row["fold"]))[:count]
         for split, part in (("train", chosen), ("test", [row for row in own if row["fold"] == "5"])):
             for row in part:
