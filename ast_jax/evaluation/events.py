@@ -162,7 +162,7 @@ def told(figures: Mapping[str, Any]) -> str:
     curve = figures["psds"] or {}
     area = ", ".join(f"{name} {number(share)}" for name, share in curve.items())
     area = area or f"PSDS left out, of over {PSDS_MOST:,} clips times classes or of no events"
-    where = "on them" if figures["chosen_here"] else "elsewhere"
+    where = "on them, which flatters" if figures["chosen_here"] else "elsewhere"
     extent = f"{figures['events']} events in {figures['clips']} clips, thresholds chosen {where}"
     if figures["clips_unknown"]:
         extent += f"; of {figures['clips_unknown']} clips more it is not known when"
