@@ -18,10 +18,12 @@ from ast_jax.datasets.pipeline import FrameGrid, step_labels
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.evaluation.metrics import Scored, for_json
 from ast_jax.events import SIMPLE, Decoder, Event, Rules
-from ast_jax.events.metrics import ALL, f1_of, three_ways
+from ast_jax.events.metrics import ALL, Counts, f1_of, segment_based, three_ways
 from ast_jax.events.psds import SCENARIOS, psds
 from ast_jax.models.base import judges_steps, steps_with_sound
 
+# A threshold of single steps knows nothing of gaps and of the lower one by which an event goes on.
+TIMES = 2.0 ** np.array([0, -0.25, 0.25, -0.5, 0.5, -0.75, 0.75, -1, 1])
 # PSDS is of what is found at each of these; clips times classes beyond which that would take too long.
 PSDS_THRESHOLDS = np.linspace(0.01, 0.99, 50)
 PSDS_MOST = 100_000
@@ -84,12 +86,20 @@ class StepScores:
             cut=int((samples[known] > most).sum()),
         )
 
-    @property
+    @cached_property
     def thresholds(self) -> Float[np.ndarray, " C"]:
-        """From which score on a step of each class counts: best by F1 of these very steps; NaN for a class
-        that is never heard.
+        """From which score on each class is heard: that with the best F1 of these very steps one by one, or
+        of its `TIMES` the one whose events cover steps best; NaN for a class that is never heard.
         """
-        return Scored(self.scores, self.labels).thresholds
+        single = Scored(self.scores, self.labels).thresholds
+        offered, truth = np.minimum(np.outer(TIMES, single), 1), self.truth
+        nothing = Counts(0, 1, 0)
+        f1 = []
+        for thresholds in offered:
+            covered = segment_based(truth, self.found(thresholds), segment_s=self.grid.step_s).labels
+            f1.append([covered.get(name, nothing).f1 for name in self.label_names])
+        # of equals the first, which is closest to that of single steps
+        return offered[np.argmax(f1, axis=0), np.arange(len(single))]
 
     @cached_property
     def labels(self) -> Bool[np.ndarray, "R C"]:
