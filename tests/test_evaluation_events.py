@@ -22,7 +22,7 @@ from ast_jax.evaluation.scoring import Scorer
 from ast_jax.events import Event, Rules, write_events
 from ast_jax.events.metrics import ALL, event_based, overlap_based
 from ast_jax.inference.predict import Tagger
-from ast_jax.models import AST, ASTConfig, host_variables, set_variables, split
+from ast_jax.models import AST, ASTConfig, abstract, host_variables, set_variables, split
 from ast_jax.objectives import objective
 from ast_jax.settings import Objective
 from ast_jax.sharding import make_layout
@@ -128,28 +128,32 @@ def tree(tmp_path_factory) -> tuple[Path, PreparedSet]:
     rows += "long.wav\t0.1\t0.8\tdog\nlong.wav\t0.6\t0.8\train\n"
     (root / "test.tsv").write_text("file\tonset\toffset\tlabel\n" + rows)
     (root / "weak.csv").write_text("file,labels\nweak.wav,dog\n")
-    options = {"tables": {"test": "test.tsv"}, "weak": {"test": "weak.csv"}}
+    options = {"tables": {"test": "test.tsv"}, "weak": {"vague": "weak.csv"}}
     made = prepare("events", source_dir=root, data_dir=root / "data", kind="waveform", options=options)
     return root, made
 
 
 def test_steps_of_a_set_lie_beside_what_is_heard_in_them(tree):
     _, prepared = tree
-    names = ["a", "b", "c", "d", "long", "weak"]
-    assert prepared.ids(("test",)) == names
+    names, splits = ["weak", "a", "b", "c", "d", "long"], ("vague", "test")
+    assert prepared.ids(splits) == names
     model = SimpleNamespace(time_steps=(4, 4, 12), config=SimpleNamespace(num_frames=48))
     frames = [np.full((12, 2), number / 10, np.float16) for number in range(6)]
-    found = StepScores.of(model, prepared, ("test",), iter(frames))
-    assert (found.ids, found.unknown, found.cut) == (names[:5], 1, 1)
+    found = StepScores.of(model, prepared, splits, iter(frames))
+    assert (found.ids, found.unknown, found.cut) == (names[1:], 1, 1)
     # .3 s are 28 frames, of 4 a step; of the longest those that the model hears
     assert found.counts == [7, 8, 10, 11, 12]
-    assert np.array_equal(found.scores[:, 0], np.repeat(np.float16([0, 0.1, 0.2, 0.3, 0.4]), found.counts))
+    assert np.array_equal(found.scores[:, 0], np.repeat(np.float16([0.1, 0.2, 0.3, 0.4, 0.5]), found.counts))
     assert found.seconds == pytest.approx([0.3, 0.35, 0.4, 0.45, 0.495])
     assert found.truth[-1] == Event("long", 0.1, pytest.approx(0.495), "dog")
     # middles of steps from .0275 s on, .04 s apart
     heard = np.flatnonzero(found.labels[:7, 0])
     assert heard.tolist() == [2, 3, 4]
     assert not found.labels[7:15].any()
+    whole, clips = (abstract("ast", dataclasses.replace(CONFIG, head=head)) for head in ("frames", "clip"))
+    assert events.judged(whole, prepared, splits)
+    assert not events.judged(whole, prepared, ("vague",))
+    assert not events.judged(clips, prepared, splits)
 
 
 def test_events_of_a_set_are_those_that_predict_hears(tree):

@@ -68,7 +68,9 @@ def evaluate(
             member, steps, thresholds = scores_of(source, prepared, chosen, config, stated)
             own = prepared.label_names
             if steps is not None:
-                as_run = recipe is None and splits is None and stated == AS_IT_IS and finished(source)
+                # what decided the run's best epoch, and nothing that its model was trained on
+                as_run = recipe is None and splits is None and stated == AS_IT_IS
+                as_run = as_run and saved_scores(source, which, config) is not None
                 as_run = as_run and not config.dataset.inside
                 figures = steps.figures(None if as_run else thresholds)
                 if as_run:
@@ -97,18 +99,13 @@ def saved_scores(run: Path, which: str, config: ConfigDict | None) -> Path | Non
     """Where a finished run has the scores of these weights, if `config` names the splits they are of."""
     files = {"best": "scores.npz", "last": "predictions.npz", "average": "predictions_average.npz"}
     file = files[which]
-    if not (run / file).is_file() or not finished(run):
+    if not (run / file).is_file() or not (run / "results.json").is_file():
         return None
     own = flatten(config_of_run(run))
     same = ("dataset.name", "dataset.kind", "dataset.channels", "dataset.eval")
     asked = own if config is None else flatten(config)
     options = [{k: v for k, v in c.items() if k.startswith("dataset.options.")} for c in (own, asked)]
     return run / file if options[0] == options[1] and all(own[k] == asked[k] for k in same) else None
-
-
-def finished(run: Path) -> bool:
-    """Whether it is a run of ours that has its results."""
-    return (run / "results.json").is_file()
 
 
 def config_of_run(run: Path) -> ConfigDict:

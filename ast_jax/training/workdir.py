@@ -179,7 +179,8 @@ def write_card(workdir: Path, card: Mapping[str, Any], predictions: Predictions)
 def write_frame_thresholds(workdir: Path, thresholds: np.ndarray) -> None:
     """The card again, with each class's threshold [C] of steps of time; NaN where there is none."""
     chosen = metrics.for_json([float(threshold) for threshold in thresholds])
-    write_json(workdir / CARD, {**_stored(workdir / CARD), "frame_thresholds": chosen})
+    if hosts.writes():
+        write_json(workdir / CARD, {**_stored(workdir / CARD), "frame_thresholds": chosen})
 
 
 def write_events(workdir: Path, thresholds: np.ndarray, figures: Mapping[str, Any]) -> None:
