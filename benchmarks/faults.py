@@ -78,13 +78,26 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "front_end.normalise(features(batch, front_end))", "features(batch, front_end)"),
         ("columns turned the other way",
          "logits[:, np.array(columns)]", "logits[:, np.argsort(np.array(columns))]"),
-        ("columns forgotten", "columns=None if columns is None else", "columns=None if True else"),
+        ("columns forgotten", '"columns": None if columns is None else', '"columns": None if True else'),
         ("rows that fill a batch are kept", "value[real]", "value"),
         ("loss on scores",
          'loss({**out, "logits": logits}, batch)', 'loss({**out, "logits": scores}, batch)'),
         ("sum for mean", "float(losses.mean())", "float(losses.sum())"),
         ("clips without a loss count", '[~np.isnan(whole["labels"]).all(axis=1)]', ""),
         ("what is not known is 0", "jnp.where(batch[\"known\"] > 0, labels, jnp.nan)", "labels"),
+    )),
+    "ast_jax/evaluation/events.py": ("evaluation_events", (
+        ("thresholds of single steps", "np.argmax(f1, axis=0)", "0"),
+        ("the worst threshold", "np.argmax(f1, axis=0)", "np.argmin(f1, axis=0)"),
+        ("a class that is never heard is at once", "np.where(np.isnan(thresholds), 0.5, thresholds)",
+         "np.where(np.isnan(thresholds), 0.0, thresholds)"),
+        ("steps of padding count", "counts = steps_with_sound(model, np.array(held))",
+         "counts = np.full(len(held), model.time_steps[2])"),
+        ("clips of which it is not known when have no events", "np.where(known, counts, 0)", "counts"),
+        ("events behind the end count", "np.minimum(inside[:, 1], seconds)", "inside[:, 1]"),
+        ("a step begins at its middle", "self.grid.first_s - self.grid.step_s / 2", "self.grid.first_s"),
+        ("hours are minutes", "sum(self.seconds) / 3600", "sum(self.seconds) / 60"),
+        ("chosen elsewhere is chosen here", "own = thresholds is None", "own = True"),
     )),
     "ast_jax/objectives.py": ("objectives", (
         ("views are apart one way", "(towards(logits, others) + towards(others, logits)) / 2",
@@ -554,8 +567,14 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("clips heard at once", "for row in rows])", "for row in rows[:1].repeat(len(rows), 0)])"),
         ("logits for scores", 'return self._run(fbank, "scores")', 'return self._run(fbank, "logits")'),
     )),
-    "ast_jax/inference/predict.py": ("inference_tagger", (
+    "ast_jax/inference/predict.py": ("inference_tagger inference_frames", (
+        ("clips' thresholds for steps", "[model.frame_thresholds for model in self.models]",
+         "[model.thresholds for model in self.models]"),
+        ("an ensemble's thresholds are its first model's", "sum(each) / len(each)", "each[0]"),
         ("compiled for every sound", "return cache(lambda kind, layer", "return (lambda kind, layer"),
+    )),
+    "ast_jax/training/workdir.py": ("training_workdir", (
+        ("thresholds of other weights' steps stay", 'known.pop("frame_thresholds", None)', "None"),
     )),
     "ast_jax/inference/embed.py": ("inference_tagger", (
         ("of the model as it was", "forward(loaded.parts[1], fbank", "forward(arrays, fbank"),
@@ -889,6 +908,13 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a window's place from its end", "round(start_s * rate) // steps.each",
          "round(self._ends_s * rate) // steps.each"),
         ("an ensemble is its first model", "scores[0] if len(scores) == 1 else", "scores[0] if True else"),
+    )),
+    "ast_jax/weights/pretrained.py": ("inference_frames", (
+        ("a new head has the old one's thresholds of steps",
+         'frame_thresholds=source.frame_thresholds if head == "keep" else None',
+         "frame_thresholds=source.frame_thresholds"),
+        ("thresholds of steps are not kept",
+         "frame_thresholds=self.frame_thresholds", "frame_thresholds=None"),
     )),
     "ast_jax/events/psds.py": ("events", (
         ("a false detection that is triggered is no false one",

@@ -2,16 +2,20 @@
 model taught by events finds them.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from ast_jax import load_model
+from ast_jax.commands import invoke
 from ast_jax.datasets import events
 from ast_jax.datasets.pipeline import FrameGrid, fit
 from ast_jax.datasets.prepare import prepare
 from ast_jax.errors import InputError
+from ast_jax.evaluation.events import told
 from ast_jax.events import Event
 from ast_jax.events.metrics import overlap_based
 from ast_jax.inference.predict import Tagger
@@ -229,7 +233,35 @@ def flags(**changes) -> list[str]:
     ]
 
 
-def test_a_model_taught_by_events_finds_them(tmp_path):
+def kept_and_made_again(run: Path, results: dict, capsys) -> None:
+    """How well events are found stands in the results, and thresholds of steps in the card; `evaluate` tells
+    them, and with --again puts them into a run that lacks them.
+    """
+    found, where, card = results["events"], run / "results.json", run / "model_card.json"
+    assert (found["clips"], found["chosen_here"]) == (20, True)
+    assert found["f1"]["events, half shared"]["all together"] > 0.8
+    assert found["psds"]["PSDS 1"] > 0.5
+    # of other clips, at the same thresholds
+    assert not results["test"]["events"]["chosen_here"]
+    assert results["test"]["events"]["thresholds"] == found["thresholds"]
+    thresholds = json.loads(card.read_text())["frame_thresholds"]
+    assert thresholds == list(found["thresholds"].values()) == load_model(run).frame_thresholds
+    assert "<h3>Events</h3>" in (run / "report.html").read_text()
+    invoke("evaluate", [str(run)])
+    said = capsys.readouterr().out
+    assert told(found) in said
+    for path, key in ((where, "events"), (card, "frame_thresholds")):
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    invoke("evaluate", [str(run)])
+    assert "events: F1" not in capsys.readouterr().out
+    invoke("evaluate", [str(run), "--again"])
+    assert "events and thresholds of steps are kept in it" in capsys.readouterr().err
+    again = json.loads(where.read_text())["events"]
+    assert (again["f1"], again["epoch"]) == (found["f1"], found["epoch"])
+    assert json.loads(card.read_text())["frame_thresholds"] == pytest.approx(thresholds, abs=1e-3)
+
+
+def test_a_model_taught_by_events_finds_them(tmp_path, capsys):
     rng, rows = np.random.default_rng(0), {"train": HEAD, "test": HEAD}
     truth = []
     for number in range(60):
@@ -247,8 +279,11 @@ def test_a_model_taught_by_events_finds_them(tmp_path):
     for split, text in rows.items():
         (tmp_path / f"{split}.tsv").write_text(text)
     places = {"dataset.source_dir": tmp_path, "dataset.data_dir": tmp_path / "data"}
-    train(parse(flags(**places))[0], tmp_path / "run")
-    made = Tagger(tmp_path / "run")
+    run = tmp_path / "run"
+    results = train(parse(flags(**places, **{"dataset.test": ("train",)}))[0], run)
+    assert "events: F1" in capsys.readouterr().err
+    kept_and_made_again(run, results, capsys)
+    made = Tagger(run)
     found = [
         event._replace(file=path.name)
         for path in tmp_path.glob("*.wav")

@@ -118,6 +118,25 @@ def test_every_name_from_outside_is_escaped(tmp_path):
     assert html.count("&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt; &amp; &lt;img src=x&gt;") > 10
 
 
+def test_events_have_a_table_of_their_own(tmp_path):
+    directory = write_fake_run(tmp_path, **SMALL)
+    f1 = {NASTY: 0.75, "dog": None, "mean of labels": 0.25, "all together": 0.5}
+    figures = {"epoch": 3, "f1": {"events, 0.2 s": f1, "segments of 1 s": f1}, "psds": {"PSDS 1": 0.125}}
+    figures |= {"thresholds": {NASTY: 0.0625, "dog": None}, "chosen_here": True, "events": 7, "clips": 60}
+    figures |= {"clips_unknown": 0, "clips_cut": 2}
+    results = json.loads((directory / "results.json").read_text())
+    (directory / "results.json").write_text(json.dumps(results | {"events": figures}))
+    html, shown = plain(directory)
+    assert "Events" in shown.texts["h3"]
+    assert "0.5000 (events, 0.2 s), 0.5000 (segments of 1 s); PSDS 1 0.1250" in html
+    table = html[html.index("F1 of events") :]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table[: table.index("</table>")])
+    assert [label for label, _ in rows[:2]] == ["mean of labels", "all together"]
+    assert {label: re.findall(r">([^<]+)<", cells) for label, cells in rows}["dog"] == ["-"] * 3
+    assert [re.findall(r">([^<]+)<", cells) for _, cells in rows[2:3]] == [["0.750", "0.750", "0.062"]]
+    assert shown.tags.count("script") == 1
+
+
 def test_the_class_table_is_sorted_by_ap_and_ready_to_be_sorted(tmp_path):
     directory = write_fake_run(tmp_path, **SMALL)
     results = json.loads((directory / "results.json").read_text())

@@ -2,6 +2,7 @@
 is stopped.
 """
 
+import dataclasses
 import io
 import json
 import os
@@ -30,7 +31,7 @@ from ast_jax.inference.predict import Tagger
 from ast_jax.inference.windows import Grid, Heard
 from ast_jax.models import AST, ASTConfig, build, host_variables, set_variables
 from ast_jax.models.base import family
-from ast_jax.weights import LoadedModel
+from ast_jax.weights import LoadedModel, load_model
 from ast_jax.weights.convert import save
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +46,8 @@ CONFIG = ASTConfig(
     head="frames",
 )
 RULES = Rules(low=1.0, min_gap_s=0.1)
+# of steps
+STEPS = [0.5, None, 0.9]
 
 
 def model(seed: int = 0, **changes) -> LoadedModel:
@@ -214,11 +217,46 @@ def test_memory_does_not_grow_with_a_file(tmp_path):
     assert peaks[1] < peaks[0] + 1e6
 
 
+def test_events_are_from_the_thresholds_of_steps_and_a_line_says_whose_they_are():
+    one, other, bare = model(0), model(1), model(2)
+    one.frame_thresholds, other.frame_thresholds = [0.2, None, 0.4], [0.6, 0.5, 0.5]
+    # those of clips are of another scale
+    one.thresholds = bare.thresholds = [0.1] * 3
+    thresholds, line = tagger(one).events_from()
+    assert thresholds == [0.2, 0.5, 0.4]
+    assert line == "thresholds of events: each label's own of steps, 0.2 to 0.5; 0.5 for 1 labels without one"
+    thresholds, line = tagger(one, other).events_from()
+    assert thresholds == pytest.approx([0.4, 0.5, 0.45])
+    assert "own of steps, the mean of the models', 0.4 to 0.5" in line
+    for made, lacking in ((tagger(bare), "the model has"), (tagger(one, bare), "not every model has")):
+        line = f"thresholds of events: 0.5, {lacking} none of its own for steps"
+        assert made.events_from() == ([0.5] * 3, line)
+    assert tagger(one).events_from(0.7) == ([0.7] * 3, "thresholds of events: 0.7, as asked for")
+    clips = tagger(model(head="clip"))
+    assert clips.events_from()[1] == "thresholds of events: 0.5, the model has none of its own for clips"
+    clips.thresholds = [0.1, 0.2, 0.3]
+    assert clips.events_from() == (
+        [0.1, 0.2, 0.3],
+        "thresholds of events: each label's own of clips, 0.1 to 0.3",
+    )
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "frames"
-    save(model(), path, facts={"source": "here"})
+    save(dataclasses.replace(model(), frame_thresholds=STEPS), path, facts={"source": "here"})
     return path
+
+
+def test_thresholds_of_steps_go_with_a_model_and_its_own_head_alone(saved, many, capsys):
+    assert json.loads((saved / "model_card.json").read_text())["frame_thresholds"] == STEPS
+    assert load_model(saved).frame_thresholds == STEPS
+    assert load_model(saved, label_names=["a", "b"]).frame_thresholds is None
+    invoke("predict", ["--model", str(saved), str(many / "003.wav"), "--events", "--form=json"])
+    told = capsys.readouterr()
+    assert "each label's own of steps, 0.5 to 0.9; 0.5 for 1 labels without one" in told.err
+    scores = {event["label"]: event["score"] for event in json.loads(told.out)}
+    assert scores.get("bell", 0.9) >= 0.9
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from ast_jax.errors import InputError
+from ast_jax.evaluation.predictions import Predictions
 from ast_jax.settings import Model, Settings
 from ast_jax.training import workdir
 from ast_jax.training.journal import open_journal
@@ -37,3 +39,17 @@ def test_a_journal_that_was_cut_goes_on_and_makes_nothing_up(tmp_path, left):
     journal.close()
     kept = whole if left is not None and left.startswith(whole) else left or b""
     assert file.read_bytes() == kept + b'{"kind": "train", "step": 3}\n'
+
+
+def test_thresholds_of_steps_are_of_the_best_weights_alone(tmp_path):
+    card = {"label_names": ["a", "b"], "model": {}}
+    scored = Predictions(["x", "y"], np.array([[0.2, 0.4], [0.6, 0.1]]), np.eye(2)[::-1], 0.1)
+    workdir.write_card(tmp_path, card, scored)
+    before = json.loads((tmp_path / "model_card.json").read_text())
+    assert len(before["thresholds"]) == 2
+    workdir.write_frame_thresholds(tmp_path, np.array([0.25, np.nan]))
+    after = json.loads((tmp_path / "model_card.json").read_text())
+    assert after == before | {"frame_thresholds": [0.25, None]}
+    # a better epoch: its steps have not been looked at
+    workdir.write_card(tmp_path, card, scored)
+    assert json.loads((tmp_path / "model_card.json").read_text()) == before

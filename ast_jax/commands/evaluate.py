@@ -35,8 +35,13 @@ def evaluate(
     an ensemble (the mean of their scores). Data and splits are the recipe's; without --config, those the
     first run was trained with. A finished run of ours has its scores saved: unless --config names other
     data, or --splits, --again or another word on the checkpoint is given, they are taken as they are.
+
+    Of a model that judges steps of time, on data with events, also how well these are found. With --again
+    alone that and the thresholds of steps, chosen on the recipe's eval splits, are kept in the run.
     """
+    from ast_jax.evaluation import events
     from ast_jax.evaluation.predictions import Predictions
+    from ast_jax.training import workdir
 
     which = stated.which
     as_trained = not (splits or again) and stated == Stated(which=which)
@@ -47,24 +52,40 @@ def evaluate(
     chosen: tuple[str, ...] = ()
     for source in sources:
         own: Sequence[str] = ()
+        figures: dict[str, Any] | None = None
         if source.suffix == ".npz" and (saved := Predictions.load(source)):
             member = saved
         elif as_trained and (path := saved_scores(source, which, config)):
             member, own = Predictions.read(path), (source / "labels.txt").read_text().splitlines()
             config = config or config_of_run(source)
             print(f"{source}: scores saved in {path.name}", file=sys.stderr)
+            if which == "best":
+                figures = json.loads((source / "results.json").read_text()).get("events")
         else:
+            config = config or config_of_run(source)
             if prepared is None:
-                config = config or config_of_run(source)
                 prepared, chosen = open_for_evaluation(config, splits)
-            member = scores_of(source, prepared, chosen, config, stated)
+            member, steps, thresholds = scores_of(source, prepared, chosen, config, stated)
             own = prepared.label_names
+            if steps is not None:
+                # what decided the run's best epoch, and nothing that its model was trained on
+                as_run = recipe is None and splits is None and stated == AS_IT_IS
+                as_run = as_run and saved_scores(source, which, config) is not None
+                as_run = as_run and not config.dataset.inside
+                figures = steps.figures(None if as_run else thresholds)
+                if as_run:
+                    workdir.write_events(source, steps.thresholds, figures)
+                    print(f"{source}: events and thresholds of steps are kept in it", file=sys.stderr)
         if own and names and list(own) != list(names):
             member = member.with_classes(label_columns(source, own, names))
         names = names or own
         found.append(member)
         expected = config.dataset.expected if config is not None else 0
         report(str(source), member, expected, prepared, chosen, interval=len(sources) == 1)
+        if figures:
+            print(f"  {events.told(figures)}")
+            if len(sources) > 1:
+                print(f"{source}: events are told of each model by itself", file=sys.stderr)
     ensemble = Predictions.mean(found)
     if len(found) > 1:
         report(f"ensemble of {len(found)}", ensemble, expected, prepared, chosen)
@@ -111,8 +132,11 @@ def open_for_evaluation(
 
 def scores_of(
     source: Path, prepared: PreparedSet, splits: tuple[str, ...], config: ConfigDict, stated: Stated
-):
-    """The scores of one model over the prepared set, in the set's own label order."""
+) -> tuple[Any, Any, np.ndarray | None]:
+    """The scores of one model over the prepared set, in the set's own label order; those of steps of time and
+    the model's thresholds [C] of these, where it has them.
+    """
+    from ast_jax.evaluation import events
     from ast_jax.evaluation.scoring import Scorer
     from ast_jax.objectives import plain_loss
     from ast_jax.sharding import make_layout
@@ -135,7 +159,13 @@ def scores_of(
         num_frames=loaded.model.config.num_frames,
         batch_size=config.eval_batch_size or config.batch_size,
     )
-    return score(arrays, prepared.with_front_end(front_end), splits)
+    prepared = prepared.with_front_end(front_end)
+    member, steps = score(arrays, prepared, splits), None
+    if events.judged(loaded.model, prepared, splits):
+        frames = score.frame_scores(arrays, prepared, splits)
+        steps = events.StepScores.of(loaded.model, prepared, splits, frames)
+    known = loaded.frame_thresholds
+    return member, steps, None if known is None else np.array(known, float)[columns]
 
 
 def label_columns(source: Path, model: Sequence[str], data: Sequence[str]) -> np.ndarray:

@@ -54,31 +54,21 @@ def score_events(
             f"{min(unnamed)}: what was found in them is counted as wrong",
             file=sys.stderr,
         )
-    ways = {
-        f"events, {collar_s:g} s": metrics.event_based(truth, found, collar_s=collar_s, share=share),
-        "events, half shared": metrics.overlap_based(truth, found),
-        f"segments of {segment_s:g} s": metrics.segment_based(truth, found, segment_s=segment_s),
-    }
-    labels = sorted({event.label for event in truth + found})
-    rows = [[label, *(scores.labels[label].f1 for scores in ways.values())] for label in labels]
-    rows.append(["mean of labels", *(scores.macro_f1 for scores in ways.values())])
-    rows.append(["all together", *(scores.micro.f1 for scores in ways.values())])
+    ways = metrics.three_ways(truth, found, collar_s=collar_s, share=share, segment_s=segment_s)
+    f1 = {way: metrics.f1_of(scores) for way, scores in ways.items()}
     curve: dict[str, float] = {}
     if at and hours:
-        from ast_jax.events.psds import PSDS1, PSDS2, psds
+        from ast_jax.events.psds import SCENARIOS, psds
 
         points = [found, *others]
-        scenarios = {"PSDS 1": PSDS1, "PSDS 2": PSDS2}
-        curve = {name: psds(truth, points, hours=hours, scenario=way) for name, way in scenarios.items()}
+        curve = {name: psds(truth, points, hours=hours, scenario=way) for name, way in SCENARIOS.items()}
     if json:
         from ast_jax.evaluation.metrics import for_json
         from ast_jax.inference.answers import json_line
 
-        by_way = {way: {str(row[0]): for_json(row[i]) for row in rows} for i, way in enumerate(ways, 1)}
-        print(json_line(by_way | curve))
+        print(json_line(for_json(f1) | curve))
         return
-    shown = [[row[0], *("-" if value != value else f"{value:.3f}" for value in row[1:])] for row in rows]
-    print(markdown(["F1", *ways], shown), end="")
+    print(markdown(["F1", *f1], metrics.rows_of(f1)), end="")
     for name, value in curve.items():
         print(f"{name}: {value:.3f}   (of {len(at or ()) + 1} thresholds: the more, the finer)")
 

@@ -88,6 +88,9 @@ def predict(
         for loaded in models.models:
             loaded.channels = channels
     heard_from = models.heard_from(threshold)
+    if when.events:
+        heard_from, line = models.events_from(threshold)
+        print(line, file=sys.stderr)
     found = sound_files(files or [], models.models[0].front_end)
     if when.events and not stdin:
         tell_events(found, models, when, thresholds=heard_from, window_s=window_s, hop_s=hop_s, plot=plot)

@@ -14,7 +14,7 @@ unknown there is `known` float32 [B, C], 1 where it is known whether the class i
 import dataclasses
 import functools
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -237,6 +237,13 @@ class FrameGrid(NamedTuple):
     step_s: float
     num: int
 
+    @classmethod
+    def of(cls, front_end: FrontEnd, time_steps: tuple[int, int, int]) -> "FrameGrid":
+        """From the frames that a step sees, those from one to the next, and how many steps there are."""
+        size, stride, num = time_steps
+        first_s = front_end.span(size) / front_end.sample_rate_hz / 2
+        return cls(first_s, front_end.seconds(stride), num)
+
 
 def fit(
     example: dict[str, Any],
@@ -294,17 +301,24 @@ def fit(
 
 
 def _frames(example: dict[str, Any], num_classes: int, grid: FrameGrid) -> tuple[np.ndarray, np.ndarray]:
-    """1 where an event covers the middle of a step; one that is shorter than a step, the nearest."""
-    frames = np.zeros((grid.num, num_classes), np.float32)
     events = example.get("events")
-    for onset_s, offset_s, label in () if events is None else events:
+    frames = step_labels(() if events is None else events, num_classes, grid)
+    return frames, np.full(grid.num, events is not None, np.float32)
+
+
+def step_labels(events: Iterable[Any], num_classes: int, grid: FrameGrid) -> np.ndarray:
+    """[t, C], float32: 1 where an event (onset and offset in seconds, label) covers the middle of a step; one
+    that is shorter than a step, the nearest.
+    """
+    frames = np.zeros((grid.num, num_classes), np.float32)
+    for onset_s, offset_s, label in events:
         first, last = ((time - grid.first_s) / grid.step_s for time in (onset_s, offset_s))
         start, end = math.ceil(max(0.0, first)), math.ceil(last)
         if end <= start:
             start = max(0, round((first + last) / 2))
             end = start + 1
         frames[start:end, int(label)] = 1
-    return frames, np.full(grid.num, events is not None, np.float32)
+    return frames
 
 
 def _hot(example: dict[str, Any], num_classes: int) -> np.ndarray:

@@ -12,11 +12,18 @@ from typing import Any
 
 from ast_jax.evaluation import easy, metrics
 from ast_jax.evaluation.plots import metric_names, pictures
-from ast_jax.evaluation.report_scores import CLASS_COLUMNS, classes_of, clips_of, mixed_up, stored_classes
+from ast_jax.evaluation.report_scores import (
+    CLASS_COLUMNS,
+    classes_of,
+    clips_of,
+    events_of,
+    mixed_up,
+    stored_classes,
+)
 from ast_jax.evaluation.run_files import RunFiles, entry, is_figure, read_run
 from ast_jax.evaluation.style import DARK, LIGHT, Picture
 
-_SHOWN_ELSEWHERE = ("metrics", "per_class", "best", "last", "interval", "versions", "seconds")
+_SHOWN_ELSEWHERE = ("metrics", "per_class", "best", "last", "interval", "versions", "seconds", "events")
 
 
 def write_report(workdir: str | Path) -> Path:
@@ -72,6 +79,7 @@ def contents(run: RunFiles) -> dict[str, Any]:
         "class_columns": CLASS_COLUMNS,
         "classes": classes_of(run),
         "mixed_up": mixed_up(run),
+        "events": events_of(run),
         "clips": clips_of(run),
         "has_sounds": (run.directory / "audio").is_dir(),
         "has_settings": bool(run.config),

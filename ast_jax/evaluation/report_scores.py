@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from ast_jax.evaluation import metrics
+from ast_jax.evaluation.events import told
 from ast_jax.evaluation.plots import confusion, shows_confusion, spectrogram
 from ast_jax.evaluation.predictions import Predictions
-from ast_jax.evaluation.run_files import RunFiles, is_figure
+from ast_jax.evaluation.run_files import RunFiles, entry, is_figure
+from ast_jax.events.metrics import ALL, MEAN, rows_of
 
 CLIPS_SHOWN = 6  # most confident wrong ones, and as many right ones
 # Bytes; a longer recording would make the page slow to open: it is named, not embedded.
@@ -60,6 +62,23 @@ def mixed_up(run: RunFiles, most: int = 6) -> list[tuple[str, str, int]] | None:
     places = np.argsort(-counts, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(counts)) for place in places]
     return [(run.label(i), run.label(j), int(counts[i, j])) for i, j in pairs if counts[i, j]]
+
+
+def events_of(run: RunFiles) -> dict[str, Any] | None:
+    """{told, columns, rows}: how well events are found, labels together first; None where no steps are
+    judged.
+    """
+    figures = entry(run.results, "events")
+    if not figures:
+        return None
+    f1, thresholds = entry(figures, "f1"), entry(figures, "thresholds")
+    rows = sorted(rows_of(f1), key=lambda row: row[0] not in (ALL, MEAN))
+    shown = lambda label: f"{thresholds[label]:.3f}" if is_figure(thresholds.get(label)) else "-"
+    return {
+        "told": told(figures),
+        "columns": [*f1, "threshold"],
+        "rows": [[*row, shown(row[0])] for row in rows],
+    }
 
 
 # --- clips

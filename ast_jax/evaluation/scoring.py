@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float16
 
 from ast_jax import objectives
 from ast_jax.datasets.pipeline import EvalStream, HostRows, batches
@@ -30,6 +30,8 @@ IN_FLIGHT = 2
 
 # (out with "logits" [B, C], batch with "labels" [B, C]) to each clip's loss [B]
 Loss = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
+# what is done with batches, of which there are so many, on their way
+Watch = Callable[[Iterable, int], Iterator]
 
 
 def eval_step(
@@ -50,8 +52,7 @@ def eval_step(
     With them its `labels`, NaN where they are not known, and `mask`: on several hosts each of them read only
     a part of the batch.
     """
-    with kernels.using(forms):
-        logits, out = merge(graphdef, variables)(front_end.normalise(features(batch, front_end)))
+    logits, out = _called(graphdef, variables, batch, front_end, forms)
     logits = logits if columns is None else logits[:, np.array(columns)]
     scores = objectives.activation(activation)(logits)
     scored = {"scores": scores, "loss": loss({**out, "logits": logits}, batch)}
@@ -59,6 +60,28 @@ def eval_step(
     if "known" in batch:
         labels = jnp.where(batch["known"] > 0, labels, jnp.nan)
     return scored | {"labels": labels, "mask": batch["mask"]}
+
+
+def eval_frames(
+    variables: Mapping[str, Array],
+    batch: Mapping[str, Array],
+    *,
+    graphdef: nnx.GraphDef,
+    front_end: FrontEnd,
+    activation: str,
+    columns: tuple[int, ...] | None = None,
+    forms: kernels.Kernels = kernels.PLAIN,
+) -> dict[str, Array]:
+    """{frames [B, t, C]} of a batch, the scores of a model's steps of time as float16, and its `mask`."""
+    _, out = _called(graphdef, variables, batch, front_end, forms)
+    frames = objectives.activation(activation)(out["frames"])
+    frames = frames if columns is None else frames[..., np.array(columns)]
+    return {"frames": frames.astype(jnp.float16), "mask": batch["mask"]}
+
+
+def _called(graphdef: nnx.GraphDef, variables: Any, batch: Any, front_end: FrontEnd, forms: Any) -> Any:
+    with kernels.using(forms):
+        return merge(graphdef, variables)(front_end.normalise(features(batch, front_end)))
 
 
 class Scorer:
@@ -83,16 +106,15 @@ class Scorer:
         self.layout, self.front_end = layout, front_end
         self.num_frames, self.num_threads = num_frames, num_threads
         self.rows = layout.num_rows(batch_size)
-        step = functools.partial(
-            eval_step,
-            graphdef=graphdef,
-            front_end=front_end,
-            activation=activation,
-            loss=loss,
-            columns=None if columns is None else tuple(map(int, columns)),
-            forms=layout.kernels,
-        )
-        self._step = layout.score(step)
+        common: dict[str, Any] = {
+            "graphdef": graphdef,
+            "front_end": front_end,
+            "activation": activation,
+            "columns": None if columns is None else tuple(map(int, columns)),
+            "forms": layout.kernels,
+        }
+        self._clips = layout.score(functools.partial(eval_step, loss=loss, **common))
+        self._frames = layout.score(functools.partial(eval_frames, **common))
 
     def __call__(
         self,
@@ -100,12 +122,35 @@ class Scorer:
         prepared: PreparedSet,
         splits: Sequence[str],
         *,
-        watch: Callable[[Iterable, int], Iterator] = lambda batches, total: iter(batches),
+        watch: Watch = lambda batches, total: iter(batches),
     ) -> Predictions:
         """Scores of every clip, in the set's order.
 
         `watch` is given the batches and their number, and passes them on.
         """
+        return joined(self._outputs(self._clips, variables, prepared, splits, watch), prepared.ids(splits))
+
+    def frame_scores(
+        self,
+        variables: Mapping[str, Any],
+        prepared: PreparedSet,
+        splits: Sequence[str],
+        *,
+        watch: Watch = lambda batches, total: iter(batches),
+    ) -> Iterator[Float16[np.ndarray, "t C"]]:
+        """The same of the steps of time of each clip, one clip after another, of a model that judges them."""
+        for batch in behind(self._outputs(self._frames, variables, prepared, splits, watch)):
+            out = jax.device_get(dict(batch))
+            yield from out["frames"][out["mask"] > 0]
+
+    def _outputs(
+        self,
+        step: Callable,
+        variables: Mapping[str, Any],
+        prepared: PreparedSet,
+        splits: Sequence[str],
+        watch: Watch,
+    ) -> Iterator[dict[str, Array]]:
         stream, hosts = EvalStream(prepared.source(splits), batch_size=self.rows), jax.process_count()
         own = HostRows(stream, batch_size=self.rows, rows=self.rows, host=jax.process_index(), hosts=hosts)
         read = batches(
@@ -120,11 +165,8 @@ class Scorer:
         )
         variables = self.layout.place(dict(variables))
         with contextlib.closing(read):
-            outputs = (
-                self._step(variables, self.layout.place_rows(batch))
-                for batch in watch(read, len(stream) // self.rows)
-            )
-            return joined(outputs, prepared.ids(splits))
+            for batch in watch(read, len(stream) // self.rows):
+                yield step(variables, self.layout.place_rows(batch))
 
 
 def behind(outputs: Iterable[Any], count: int = IN_FLIGHT) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 found.
 """
 
-from ast_jax.events.decode import Decoder, Rules
+from ast_jax.events.decode import SIMPLE, Decoder, Rules
 from ast_jax.events.table import FORMS, Event, read_events, read_files, write_events
 
-__all__ = ["FORMS", "Decoder", "Event", "Rules", "read_events", "read_files", "write_events"]
+__all__ = ["FORMS", "SIMPLE", "Decoder", "Event", "Rules", "read_events", "read_files", "write_events"]

@@ -4,13 +4,14 @@ gaps closed, what is too short left out.
 n steps of a piece, C classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 
 from ast_jax.errors import InputError
+from ast_jax.events.table import Event
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Rules:
             raise InputError("seconds of an event's rules are below 0: wanted 0 or more")
 
 
+# Of whoever asks for no others.
+SIMPLE = Rules(min_gap_s=0.2)
+
+
 @dataclass
 class Stretch:
     """Steps [start, end) of one class, their highest score."""
@@ -42,6 +47,17 @@ class Stretch:
     start: int
     end: int
     score: float
+
+    def event(
+        self, file: str, names: Sequence[str], *, first_s: float, step_s: float, steps: int, ends_s: float
+    ) -> Event | None:
+        """The event that it is in a sound of `ends_s`, whose steps begin from `first_s` on, `step_s` apart:
+        what begins with the first step begins with the sound, and what lasts for all its `steps` ends with
+        it. None for one that would lie behind the end.
+        """
+        onset_s = first_s + self.start * step_s if self.start else 0.0
+        offset_s = ends_s if self.end == steps else min(first_s + self.end * step_s, ends_s)
+        return Event(file, onset_s, offset_s, names[self.label], self.score) if offset_s > onset_s else None
 
 
 @dataclass

@@ -116,6 +116,36 @@ def segment_based(
     return Scores(dict(sorted(counts.items())))
 
 
+def three_ways(
+    reference: Sequence[Event],
+    estimated: Sequence[Event],
+    *,
+    collar_s: float = 0.2,
+    share: float = 0.2,
+    segment_s: float = 1.0,
+) -> dict[str, Scores]:
+    """All of these, by what they are called in tables."""
+    return {
+        f"events, {collar_s:g} s": event_based(reference, estimated, collar_s=collar_s, share=share),
+        "events, half shared": overlap_based(reference, estimated),
+        f"segments of {segment_s:g} s": segment_based(reference, estimated, segment_s=segment_s),
+    }
+
+
+def f1_of(scores: Scores) -> dict[str, float]:
+    """F1 of each label, as `MEAN` of them, and of `ALL` together; NaN where nothing is there."""
+    own = {label: counts.f1 for label, counts in scores.labels.items()}
+    return own | {MEAN: scores.macro_f1, ALL: scores.micro.f1}
+
+
+def rows_of(f1: Mapping[str, Mapping[str, float | None]]) -> list[list[str]]:
+    """`f1_of` of each way as rows of a table: a label and its figures as text, the labels together last."""
+    columns = list(f1.values())
+    shown = lambda value: "-" if value is None or math.isnan(value) else f"{value:.3f}"
+    return [[label, *(shown(column.get(label)) for column in columns)] for label in columns[0]]
+
+
+MEAN, ALL = "mean of labels", "all together"
 Tally = dict[str, Counts]
 NONE = np.zeros((0, 2))
 

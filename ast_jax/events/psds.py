@@ -39,6 +39,7 @@ class Scenario:
 # of the DCASE challenges' task 4 since 2021: fast reaction, and telling labels apart
 PSDS1 = Scenario(0.7, 0.7)
 PSDS2 = Scenario(0.1, 0.1, cross=0.3, cross_weight=0.5)
+SCENARIOS = {"PSDS 1": PSDS1, "PSDS 2": PSDS2}
 
 
 def psds(
@@ -63,9 +64,11 @@ def psds(
     shares = np.zeros((len(labels), len(detected) + 1))
     rates = np.zeros_like(shares)
     for column, events in enumerate(detected):
-        found = by_file_and_label(events)
+        found: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+        for (file, label), times in by_file_and_label(events).items():
+            found[label][file] = times
         for row, label in enumerate(labels):
-            hits, wrong, crossed = _counted(label, truth, found, scenario)
+            hits, wrong, crossed = _counted(label, truth, found[label], scenario)
             shares[row, column] = hits / count[label]
             others = [crossed.get(other, 0) * 3600 / lasting[other] for other in labels if other != label]
             by_others = float(np.mean(others)) if others else 0.0
@@ -76,17 +79,15 @@ def psds(
 def _counted(
     label: str,
     truth: Mapping[str, Mapping[str, np.ndarray]],
-    found: Mapping[tuple[str, str], np.ndarray],
+    found: Mapping[str, np.ndarray],
     scenario: Scenario,
 ) -> tuple[int, int, dict[str, int]]:
-    """Events of a label that are found, false detections, and by which label how many of these are
-    triggered.
+    """Events of a label that are found, false detections (`found` has these and others by file), and by which
+    label how many of these are triggered.
     """
     hits, wrong = 0, 0
     crossed: dict[str, int] = defaultdict(int)
-    for (file, of), detections in found.items():
-        if of != label:
-            continue
+    for file, detections in found.items():
         here = truth.get(file, {})
         own, lengths = here.get(label, NONE), detections[:, 1] - detections[:, 0]
         both = _shared(detections, own)

@@ -26,17 +26,9 @@ from ast_jax.inference.rows import Kind, Rows
 from ast_jax.inference.store import Store
 from ast_jax.inference.windows import Forward, Grid, Heard, hear
 from ast_jax.models import kernels_on, merge, using
-from ast_jax.models.base import outputs
+from ast_jax.models.base import outputs, steps_with_sound
 from ast_jax.terminal import Bar
 from ast_jax.weights import LoadedModel
-
-
-def steps_with_sound(model: Any, lengths: Int[Any, " *B"]) -> Int[Any, " *B"]:
-    """How many of a window's steps of time have their middle inside `lengths` frames of sound; at least
-    one.
-    """
-    size, stride, most = model.time_steps
-    return ((lengths - (size + 1) // 2) // stride + 1).clip(1, most)
 
 
 def pooled(

@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from ast_jax.events import Decoder, Event, Rules
 from ast_jax.features.audio import SoundSource, name_of
-from ast_jax.inference.embed import steps_with_sound
 from ast_jax.inference.windows import BATCH, Forward, Grid, Heard, cut, hear
+from ast_jax.models.base import steps_with_sound
 
 # Of models that judge clips: seconds heard at once, and from one window to the next.
 CLIP_WINDOW_S, CLIP_HOP_S = 1.0, 0.2
@@ -146,18 +146,10 @@ class Track:
         self._note(self._decoder.push(scores))
 
     def _note(self, stretches: Iterable[Any], last: int = -1) -> None:
-        offset_s, step_s = self._steps.offset_s, self._steps.step_s
+        when = {"first_s": self._steps.offset_s, "step_s": self._steps.step_s, "ends_s": self._ends_s}
         for found in stretches:
-            onset_s = offset_s + found.start * step_s if found.start else 0.0
-            ends_s = self._ends_s if found.end == last else offset_s + found.end * step_s
-            event = Event(
-                name_of(self._heard.file),
-                onset_s,
-                min(ends_s, self._ends_s),
-                self._names[found.label],
-                found.score,
-            )
-            if event.offset_s > event.onset_s:
+            event = found.event(name_of(self._heard.file), self._names, steps=last, **when)
+            if event is not None:
                 self.events.append(event)
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from ast_jax.errors import InputError
 from ast_jax.evaluation.style import Png
-from ast_jax.events import Event, Rules
+from ast_jax.events import SIMPLE, Event, Rules
 from ast_jax.features.audio import AudioWarning, SoundSource
 from ast_jax.inference.answers import Tags
 from ast_jax.inference.rows import Kind, Rows
@@ -30,7 +30,6 @@ from ast_jax.weights import LoadedModel, load_model
 if TYPE_CHECKING:
     from ast_jax.inference.explain import Explainer, Explanation
 
-SIMPLE = Rules(min_gap_s=0.2)
 Sound = SoundSource | BinaryIO | tuple[np.ndarray, float]
 
 
@@ -109,6 +108,30 @@ class Tagger:
             [0.5 if own is None else own for own in known] if threshold is None else [threshold] * len(known)
         )
 
+    def events_from(self, threshold: float | None = None) -> tuple[list[float], str]:
+        """The same of events, and a line that says whose thresholds these are. Of models that judge steps
+        they are those chosen for steps, of an ensemble the mean of its models'; a clip's are of another
+        scale. Of models that judge clips they are those of `heard_from`.
+        """
+        if threshold is not None:
+            return self.heard_from(threshold), f"thresholds of events: {threshold:g}, as asked for"
+        if all(model.judges_steps for model in self.models):
+            known, whose = [model.frame_thresholds for model in self.models], "steps"
+        else:
+            known, whose = [self.thresholds], "clips"
+        none_known = [0.5] * len(self.label_names)
+        if any(own is None for own in known):
+            lacking = "the model has" if len(self.models) == 1 else "not every model has"
+            return none_known, f"thresholds of events: 0.5, {lacking} none of its own for {whose}"
+        mean = "" if len(known) == 1 else ", the mean of the models'"
+        chosen = [None if None in each else sum(each) / len(each) for each in zip(*known, strict=True)]
+        found = [0.5 if own is None else own for own in chosen]
+        line = (
+            f"thresholds of events: each label's own of {whose}{mean}, {min(found):.3g} to {max(found):.3g}"
+        )
+        unknown = chosen.count(None)
+        return found, line + (f"; 0.5 for {unknown} labels without one" if unknown else "")
+
     def grid(self, *, window_s: float | None = None, hop_s: float | None = None) -> Grid:
         """How sounds are cut for these models; see `Grid.of`."""
         first = self.models[0]
@@ -139,14 +162,15 @@ class Tagger:
         window_s: float | None = None,
         hop_s: float | None = None,
     ) -> list[Event]:
-        """What is heard when in one sound, as `tag` takes it; `threshold` is as for `heard_from`.
+        """What is heard when in one sound, as `tag` takes it; `threshold` is as for `events_from`.
 
         A model that judges clips alone is heard in short windows (`frames.steps_of`).
         """
         from ast_jax.inference.frames import events_of, steps_of
 
         steps = steps_of(self, window_s=window_s, hop_s=hop_s)
-        ((heard, found),) = events_of([as_source(sound)], self, steps, rules, self.heard_from(threshold))
+        thresholds, _ = self.events_from(threshold)
+        ((heard, found),) = events_of([as_source(sound)], self, steps, rules, thresholds)
         if heard.error is not None:
             raise heard.error
         return found

@@ -242,6 +242,7 @@ def read_of(
         label_names=list(names),
         activation="softmax",
         thresholds=None,
+        frame_thresholds=None,
         new_head=True,
     )
 

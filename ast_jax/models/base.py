@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import FrontEnd
@@ -233,6 +233,14 @@ def outputs(model: Any) -> dict[str, Any]:
     clip = jax.ShapeDtypeStruct((1, model.config.num_frames, model.front_end.num_mel_bins), jnp.float32)
     call = lambda arrays, clip: merge(graphdef, arrays)(clip)[1]
     return jax.eval_shape(call, params | statistics, clip)
+
+
+def steps_with_sound(model: Any, lengths: Int[Any, " *B"]) -> Int[Any, " *B"]:
+    """How many of a model's steps of time have their middle inside `lengths` frames of sound; at least
+    one.
+    """
+    size, stride, most = model.time_steps
+    return ((lengths - (size + 1) // 2) // stride + 1).clip(1, most)
 
 
 def level_of(levels: tuple[tuple[str, ...], ...], path: str) -> int:

@@ -206,9 +206,7 @@ def frame_grid(settings: Settings, objective: Objective, model: Any) -> FrameGri
             "config.roll and config.time_shift move each of two sounds by itself where features are mixed, "
             "and events do not follow: set both to 0, or config.mixup_of=sounds"
         )
-    size, stride, num = model.time_steps
-    front_end = model.front_end
-    return FrameGrid(front_end.span(size) / front_end.sample_rate_hz / 2, front_end.seconds(stride), num)
+    return FrameGrid.of(model.front_end, model.time_steps)
 
 
 def clip_shape(settings: Settings, prepared: PreparedSet, grid: FrameGrid | None = None) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from ast_jax.checkpoints import Store, load_variables, saved_steps
 from ast_jax.datasets.pipeline import HostRows, batches
 from ast_jax.datasets.registry import sounds_dir
 from ast_jax.errors import Diverged
-from ast_jax.evaluation import easy, metrics
+from ast_jax.evaluation import easy, events, metrics
+from ast_jax.evaluation.events import StepScores
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.evaluation.report_sounds import write_sounds
 from ast_jax.evaluation.scoring import Scorer
@@ -218,15 +219,19 @@ def training(
             ranked = figure if figure is None or metric.higher_is_better else -figure
             store.save(arrays, {**record, "offset": journal.offset, "seconds": seconds}, metric=ranked)
 
+        def watch(rows, total):
+            for batch in journal.watch(rows, what="evaluating", total=total):
+                stop.check()
+                yield batch
+
         def evaluate(arrays: Mapping[str, Any], chosen: Sequence[str]) -> Predictions:
             """Scores of whole splits. Raises Preempted between two batches."""
-
-            def watch(rows, total):
-                for batch in journal.watch(rows, what="evaluating", total=total):
-                    stop.check()
-                    yield batch
-
             return score(arrays, prepared, chosen, watch=watch)
+
+        def evaluate_steps(arrays: Mapping[str, Any], chosen: Sequence[str]) -> StepScores:
+            """The same of the steps of time in them."""
+            frames = score.frame_scores(arrays, prepared, chosen, watch=watch)
+            return StepScores.of(program.model, prepared, chosen, frames)
 
         # ---- After an epoch: evaluation, averages, the best epoch so far, a checkpoint
         def end_epoch() -> None:
@@ -334,6 +339,14 @@ def training(
             if splits.test:
                 predictions = evaluate(load_variables(root, "best"), splits.test)
                 found["test"] = {"epoch": record["best"]["epoch"], **workdir.keep(root, "test", predictions)}
+            if events.judged(program.model, prepared, splits.eval):
+                best = load_variables(root, "best")
+                steps = evaluate_steps(best, splits.eval)
+                found["events"] = {"epoch": record["best"]["epoch"], **steps.figures()}
+                workdir.write_frame_thresholds(root, steps.thresholds)
+                journal.say(f"epoch {record['best']['epoch']}, {events.told(found['events'])}")
+                if splits.test and events.judged(program.model, prepared, splits.test):
+                    found["test"]["events"] = evaluate_steps(best, splits.test).figures(steps.thresholds)
             found["seconds"] = record["seconds"] + time.monotonic() - began
             if not hosts.writes():
                 return {}

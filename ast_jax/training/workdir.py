@@ -171,8 +171,29 @@ def write_card(workdir: Path, card: Mapping[str, Any], predictions: Predictions)
     evaluation clips.
     """
     known = _card(workdir) or dict(card)
+    known.pop("frame_thresholds", None)  # of other weights
     thresholds = metrics.Scored(predictions.scores, predictions.targets).thresholds
     write_json(workdir / CARD, {**known, "thresholds": metrics.for_json([float(t) for t in thresholds])})
+
+
+def write_frame_thresholds(workdir: Path, thresholds: np.ndarray) -> None:
+    """The card again, with each class's threshold [C] of steps of time; NaN where there is none."""
+    chosen = metrics.for_json([float(threshold) for threshold in thresholds])
+    if hosts.writes():
+        write_json(workdir / CARD, {**_stored(workdir / CARD), "frame_thresholds": chosen})
+
+
+def write_events(workdir: Path, thresholds: np.ndarray, figures: Mapping[str, Any]) -> None:
+    """Card, results.json and report of a finished run again, with the thresholds [C] of steps and how well
+    events are found at them.
+    """
+    from ast_jax.evaluation.report import write_report
+
+    write_frame_thresholds(workdir, thresholds)
+    results = _stored(workdir / "results.json")
+    epoch = results.get("best", {}).get("epoch")
+    write_json(workdir / "results.json", {**results, "events": {"epoch": epoch, **figures}})
+    write_report(workdir)
 
 
 def lost(workdir: Path, names: Sequence[str]) -> list[str]:

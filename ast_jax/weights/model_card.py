@@ -22,11 +22,12 @@ def model_card(
     channels: str,
     multi_label: bool | None = None,
     thresholds: Sequence[float | None] | None = None,
+    frame_thresholds: Sequence[float | None] | None = None,
 ) -> dict[str, Any]:
     """The card of `model`, which may be abstract.
 
     `activation` (objectives.ACTIVATIONS) makes scores of logits. `thresholds` say from which score on each
-    class is found; None where nobody has chosen one.
+    class is found in a clip, `frame_thresholds` in a step of time; None where nobody has chosen one.
     """
     card = {
         "family": base.family_name(model),
@@ -42,7 +43,8 @@ def model_card(
     }
     if front_end.spread != type(front_end).spread:
         card["spread"] = front_end.spread
-    return card if thresholds is None else {**card, "thresholds": list(thresholds)}
+    chosen = {"thresholds": thresholds, "frame_thresholds": frame_thresholds}
+    return card | {name: list(own) for name, own in chosen.items() if own is not None}
 
 
 def stated_config(card: Mapping[str, Any], where: str) -> Any:

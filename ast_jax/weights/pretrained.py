@@ -51,8 +51,9 @@ class LoadedModel:
     activation: str
     # as `load_audio` takes it
     channels: str = "mean"
-    # from which score on each class is found; None where nobody has chosen
+    # from which score on each class is found in a clip, and in a step of time; None where nobody has chosen
     thresholds: list[float | None] | None = None
+    frame_thresholds: list[float | None] | None = None
     # what was taken, adapted, left new, and `assumed`
     notes: list[str] = dataclasses.field(default_factory=list)
     # what the checkpoint does not say, concluded or taken for granted
@@ -121,6 +122,7 @@ class LoadedModel:
             activation=self.activation,
             channels=self.channels,
             thresholds=self.thresholds,
+            frame_thresholds=self.frame_thresholds,
         )
 
     def _logits(self, fbank: Float[np.ndarray, "B T F"]) -> Float[jax.Array, "B C"]:
@@ -260,6 +262,7 @@ def load_model(
         activation or source.activation or "softmax",
         channels=source.channels,
         thresholds=source.thresholds if head == "keep" else None,
+        frame_thresholds=source.frame_thresholds if head == "keep" else None,
         notes=[*notes, *assumed],
         assumed=assumed,
         new_head=head == "new",

@@ -43,6 +43,7 @@ class Source:
     # None: its model's own
     front_end: FrontEnd | None = None
     thresholds: list[float | None] | None = None
+    frame_thresholds: list[float | None] | None = None
 
     @property
     def config(self) -> Any:
@@ -92,6 +93,7 @@ def our_source(
         family=family,
         front_end=front_end,
         thresholds=card.get("thresholds"),
+        frame_thresholds=card.get("frame_thresholds"),
     )
 
 

@@ -16,9 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from jaxtyping import Float
 
+from ast_jax.events import SIMPLE
 from ast_jax.inference.answers import Tags, describe
 from ast_jax.inference.frames import read_off, steps_of
-from ast_jax.inference.predict import SIMPLE, Tagger
+from ast_jax.inference.predict import Tagger
 from ast_jax.inference.serve.batcher import Batcher
 from ast_jax.inference.serve.guard import decode
 from ast_jax.inference.serve.limits import Limits, RequestRefused, Shares
@@ -165,7 +166,7 @@ class Service:
         windows = await asyncio.to_thread(lambda: list(cut([waveform], self._steps.grid)))
         answers = await self._events.scores([window.fbank for window in windows])
         by_step = answers.reshape(len(windows), self._steps.num, -1)
-        rules = SIMPLE, self._tagger.heard_from(), self._tagger.label_names
+        rules = SIMPLE, self._tagger.events_from()[0], self._tagger.label_names
         events = read_off("", windows, by_step, self._steps, *rules)
         told = ("label", "onset_s", "offset_s", "score")
         return [{key: getattr(event, key) for key in told} for event in events]
