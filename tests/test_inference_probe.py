@@ -1,5 +1,6 @@
 """A probe is a model: fitted in closed sight of held-out clips, kept, and taken by every command."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -246,6 +247,25 @@ def test_what_cannot_be_is_refused_before_anything_is_heard(base, sounds, tmp_pa
     with pytest.raises(InputError, match=said):
         invoke("probe", [f"--model={base}", str(sounds), *flags[-1:], *flags[:-1][: "save" not in flags[-1]]])
     assert not (tmp_path / "new").exists()
+
+
+def test_what_an_ast_does_not_hear_counts_in_no_pool():
+    """Padding of whole steps, of one value or another."""
+    fields = {**vars(CONFIG), "mask_even": True}
+    config = ProbedConfig(
+        2, 48, fields=tuple(fields.items()), layers=(0, 1, 2), pools=("token", "mean", "max", "min"), width=16
+    )
+    model = build("probed", config)
+    x = np.random.default_rng(0).normal(size=(2, 48, 128)).astype(np.float32)
+    x[:, 32:] = -1
+    logits, out = model(jnp.asarray(x))
+    layer = model.base(jnp.asarray(x))[1]["layers"][1]
+    assert np.asarray(layer["heard"]).tolist() == [[True, True, False]] * 2
+    np.testing.assert_allclose(out["embedding"][:, 80:96], layer["sequence"][:, :2].mean(axis=1), atol=1e-6)
+    x[:, 32:] = 3
+    np.testing.assert_allclose(model(jnp.asarray(x))[0], logits, atol=1e-5)
+    plain = build("probed", dataclasses.replace(config, fields=tuple(vars(CONFIG).items())))
+    assert "heard" not in plain.base(jnp.asarray(x))[1]["layers"][1]
 
 
 def test_any_family_can_be_its_base():
