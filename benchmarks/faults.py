@@ -1067,7 +1067,9 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the worse half goes on",
          'return -row["epochs"], -row["value"] if', 'return -row["epochs"], row["value"] if'),
         ("trials are judged by what the run is judged by",
-         'return recipe.with_setting("dataset.inside", PARTS)', "return recipe"),
+         'return recipe.with_setting("dataset.inside", parts)', "return recipe"),
+        ("few groups are parted in five", "min(PARTS, groups_left(recipe))", "max(PARTS, groups_left(recipe))"),
+        ("a trial that broke is the best", 'row |= {"epochs": epochs, "value": None}', "pass"),
         ("the recipe's own rate is not tried", "factors[np.abs(np.log(factors)).argmin()] = 1.0", "pass"),
     )),
     "ast_jax/datasets/folder.py": ("datasets_folds datasets_layouts", (
@@ -1080,6 +1082,17 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     )),
     "ast_jax/datasets/folds.py": ("datasets_folds", (
         ("a group is on both sides inside", "groups.get(printable(file), file)", "file"),
+    )),
+    "ast_jax/evaluation/easy.py": ("evaluation_easy", (
+        ("a group chooses its own strength", "if own.groups is None:", "if own.groups is not own:"),
+        ("the strength is chosen by all", "> (count > 1)", "> 0"),
+    )),
+    "ast_jax/inference/probe.py": ("inference_probe", (
+        ("a probe is fitted to test clips", "x, y, folds = vectors[~test]", "x, y, folds = vectors[:]"),
+        ("groups are split", "elif groups is None:", "elif groups is not own:"),
+        ("one fold inside holds nothing out", "if len(set(folds.tolist())) > 1:", "if len(folds) > 1:"),
+        ("the temperature is of the least strength",
+         "temperature = _temperature(held[best], y)", "temperature = _temperature(held[0], y)"),
     )),
     "ast_jax/datasets/prepared.py": ("datasets_folds datasets_prepared", (
         ("a part is read from its set's begin", "else int(self._chosen[i])", "else i"),

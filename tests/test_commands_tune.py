@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sound_trees import class_tree, tiny_flags
+from sound_trees import class_tree, tiny_flags, write_rows
 
-from ast_jax.commands import invoke
+from ast_jax.commands import invoke, tune
 from ast_jax.commands.tune import candidates, judged_inside, tuned
 from ast_jax.errors import Diverged, InputError
 from ast_jax.recipes import Recipe, recipe
@@ -31,6 +31,8 @@ def trials(monkeypatch) -> list[tuple]:
         return {"best": {"value": value, "epoch": max(1, config.epochs - 1)}}
 
     monkeypatch.setattr("ast_jax.training.loop.train", train)
+    # there are no sounds
+    monkeypatch.setattr(tune, "groups_left", lambda recipe: 40)
     return seen
 
 
@@ -83,14 +85,46 @@ def test_from_other_weights_a_third_of_the_trials_trains_the_head_alone():
     assert all(row["freeze"] == "2" for row in candidates(recipe("folder", init_from="some", freeze="2"), 6))
 
 
-def test_trials_are_judged_by_clips_of_their_own():
-    """The last fold trained on, validation clips, or a fifth of the training clips."""
+def test_trials_are_judged_by_clips_of_their_own(trials, monkeypatch, capsys):
+    """The last fold trained on, validation clips, or a fifth of the training clips, or one of few groups."""
     of = lambda spec: judged_inside(Recipe(spec)).config().dataset
     folds = of("esc50:fold=2")
     assert (folds.train, folds.eval, folds.inside) == (("fold1", "fold3", "fold4"), ("fold5",), 0)
     validated = of("nsynth")
     assert (validated.train, validated.eval, validated.test) == (("train",), ("valid",), ())
     assert of("folder").inside == 5
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(tune, "groups_left", lambda recipe: 4)
+    assert of("folder").inside == 4
+    assert "one of the 4 groups of training clips judges trials" in capsys.readouterr().err
+
+
+def test_where_the_last_trial_breaks_the_next_best_goes_on(trials, tmp_path, monkeypatch):
+    """Of four, the best breaks in the last round, then the one that was kept beside it is trained for it."""
+    from ast_jax.training import loop
+
+    train = loop.train
+    broken: list[str] = []
+
+    def breaking(config, workdir: Path) -> dict:
+        found = train(config, workdir)
+        if config.epochs == 16 and not broken:
+            broken.append(workdir.name)
+            raise Diverged("loss nan")
+        return found
+
+    monkeypatch.setattr("ast_jax.training.loop.train", breaking)
+    asked = Recipe("folder", (("lr", "0.003"), ("epochs", "16")))
+    found = tuned(asked, tmp_path, 4).config()
+    known = json.loads((tmp_path / "tune/tune.json").read_text())
+    assert [epochs for *_, epochs in trials] == [4] * 4 + [8] * 2 + [16] * 2
+    (first, _, _), (second, rate, _) = trials[-2:]
+    assert first == "trial0" == broken[0] != second
+    assert second in {name for name, _, epochs in trials if epochs == 8}
+    assert (found.lr, found.epochs) == (rate, 15)
+    assert known["rows"][0] == {"lr": 0.003, "freeze": "", "epochs": 16, "value": None, "best_epoch": 7}
+    assert known["own"] == "diverged"
+    assert (tmp_path / "tune/tune.md").read_text().count("diverged") == 1
 
 
 def test_folds_are_tuned_each_by_itself(trials, tmp_path, monkeypatch):
@@ -118,3 +152,26 @@ def test_a_tuned_run_is_never_judged_by_what_tuned_it(tmp_path):
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert (config["lr"], config["epochs"], config["dataset"]["inside"]) == (best["lr"], best["epochs"], 0)
     assert json.loads((tmp_path / "run/tune/trial0/config.json").read_text())["dataset"]["inside"] == 5
+
+
+@pytest.mark.slow
+def test_four_groups_that_are_left_are_tuned_by_one_of_them(tmp_path):
+    """Six speakers, two of them the test split's, really trained."""
+    class_tree(tmp_path / "sounds", {"a": 6, "b": 6}, num_samples=1600)
+    rows = [["file", "labels", "split", "group"]]
+    for label, n in ((label, n) for label in "ab" for n in range(6)):
+        split = "test" if n < 2 else "train"
+        rows.append([f"sounds/{label}/{label}-{n:02}.wav", label, split, f"speaker{n}"])
+    table = write_rows(tmp_path / "table.csv", rows)
+    flags = tiny_flags(tmp_path, metric="accuracy", **{"dataset.source_dir": table})
+    invoke("train", [*flags, f"--workdir={tmp_path / 'run'}", "--tune=2", "--together=2"])
+    assert json.loads((tmp_path / "run/tune/trial0/config.json").read_text())["dataset"]["inside"] == 4
+    ids = np.load(tmp_path / "run/tune/trial0/predictions.npz")["ids"].tolist()
+    assert len({id[-1] for id in ids}) == 1
+    assert {id[-1] for id in ids} < set("2345")
+    for row in rows[1:]:
+        row[3] = "all" if row[2] == "train" else row[3]
+    write_rows(table, rows)
+    flags = tiny_flags(tmp_path, **{"dataset.source_dir": table, "dataset.data_dir": tmp_path / "again"})
+    with pytest.raises(InputError, match=r"all training clips are of one group \(all\)"):
+        invoke("train", [*flags, f"--workdir={tmp_path / 'other'}", "--tune=2"])

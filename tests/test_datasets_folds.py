@@ -88,6 +88,10 @@ def test_a_directory_and_a_table_are_held_out_by_group(tmp_path):
     held = {clip.id for clip in folder.list_clips(table).splits["test"]}
     assert len(held) == 2
     assert {int(id[-2:]) // 2 for id in held} == {int(min(held)[-2:]) // 2}
+    for row in rows[1:]:
+        row[2] = {"s0": "ann", "s1": "ann"}.get(row[2], "bob")
+    splits = folder.list_clips(write_rows(tmp_path / "two.csv", rows)).splits
+    assert {len(splits["train"]), len(splits["test"])} == {4, 6}
     rows[3][2] = ""
     with pytest.raises(InputError, match="no group, while other files have one"):
         folder.list_clips(write_rows(tmp_path / "t.csv", rows))

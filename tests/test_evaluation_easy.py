@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 import soundfile
 from sklearn.linear_model import LogisticRegression
+from sound_trees import write_rows
 
 from ast_jax.datasets.prepare import prepare
-from ast_jax.evaluation.easy import STRENGTHS, Described, described, doubts, easy, leaks, lengths, told, twins
+from ast_jax.evaluation.easy import (
+    STRENGTHS,
+    Described,
+    _inside,
+    described,
+    doubts,
+    easy,
+    leaks,
+    lengths,
+    told,
+    twins,
+)
 from ast_jax.evaluation.predictions import Predictions
 
 
@@ -93,8 +105,34 @@ def test_each_class_is_learned_from_the_clips_of_which_it_is_known(prepared, mon
     assert found["majority"]["auc"] == 0.5
 
 
+def test_the_strength_is_chosen_by_whole_groups_where_the_set_has_them(prepared, sounds, tmp_path):
+    rows = [["file", "labels", "split", "group"]]
+    for path in sorted(sounds.rglob("*.wav")):
+        who = f"speaker{int(path.stem[-1]) % 4}"
+        rows.append([path, path.parent.name, path.parent.parent.name, who])
+    grouped = prepare(
+        "folder",
+        source_dir=write_rows(tmp_path / "table.csv", rows),
+        data_dir=tmp_path / "data",
+        progress=False,
+    )
+    own = described(grouped, ("train",))
+    assert own.groups == [f"speaker{int(id[-1]) % 4}" for id in own.ids]
+    choosing = ~_inside(own)
+    whose = np.array(own.groups)
+    assert 0 < choosing.sum() < len(choosing)
+    assert not {*whose[choosing]} & {*whose[~choosing]}
+    some = described(grouped, ("train",), most=7)
+    assert some.groups == [f"speaker{int(id[-1]) % 4}" for id in some.ids]
+    assert _inside(own._replace(groups=["one"] * 30)).all()
+    assert easy(grouped, ("train",), ("test",))["logistic_regression"]["accuracy"] == 1.0
+    plain = described(prepared, ("train",))
+    assert plain.groups is None
+    np.testing.assert_array_equal(np.flatnonzero(~_inside(plain)), np.arange(0, 30, 5))
+
+
 def test_described_are_mean_and_deviation_over_time(prepared):
-    x, y, seconds, ids = described(prepared, ("test",), most=5)
+    x, y, seconds, ids, _ = described(prepared, ("test",), most=5)
     assert len(set(ids)) == 5
     np.testing.assert_allclose(seconds, 0.48)
     assert x.shape == (5, 256)

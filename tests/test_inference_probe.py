@@ -1,5 +1,6 @@
 """A probe is a model: fitted in closed sight of held-out clips, kept, and taken by every command."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sound_trees import write_rows
 
 from ast_jax.commands import invoke
 from ast_jax.errors import InputError
@@ -97,6 +99,106 @@ def test_accuracy_and_thresholds_are_of_clips_held_out():
     assert ((vectors @ found.kernel + found.bias).argmax(axis=1) == labels).mean() > 0.8
 
 
+def test_two_folds_choose_strength_and_temperature_as_more_do():
+    """Of one fold nothing can be held out by folds: then strength and temperature were of logits of 0."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0, 1, (3, 40))
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(count) % 3
+        return centres[labels] + rng.normal(0, 1.5, (count, 40)), labels
+
+    vectors, labels = drawn(90)
+    found = probe.fit_probe(vectors, labels, np.array(["fold1", "fold2"])[np.arange(90) // 3 % 2], 3)
+    fresh, true = drawn(600)
+    logits = fresh @ found.kernel + found.bias
+    assert found.accuracy > 0.9
+    assert probe._loss(logits, true) < 0.25
+    assert probe._temperature(logits, true) == pytest.approx(1, rel=0.5)
+
+
+def test_a_fold_is_judged_by_a_strength_chosen_inside_the_other(monkeypatch):
+    chosen, best = [], probe._best
+    monkeypatch.setattr(probe, "_best", lambda logits, labels: chosen.append(logits) or best(logits, labels))
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(40, 5)), np.arange(40) % 2
+    probe.fit_probe(vectors, labels, np.array(["fold1", "fold2"])[np.arange(40) // 20], 2)
+    assert len(chosen) == 3
+    assert all(np.abs(logits).max() > 0 for logits in chosen)
+
+
+def tabled(tmp_path, sounds, whose, split=None):
+    """The sounds as a table: `whose` and `split` are of (label, number)."""
+    rows = [["file", "labels", "group", *(["split"] if split else [])]]
+    for label in CLASSES:
+        for n in range(8):
+            row = [str(sounds / label / f"{label}{n}.wav"), label, whose(label, n)]
+            rows.append([*row, *([split(label, n)] if split else [])])
+    return write_rows(tmp_path / "table.csv", rows)
+
+
+@pytest.mark.parametrize("by", ["column", "pattern"])
+def test_folds_keep_groups_whole(tmp_path, sounds, by):
+    if by == "pattern":
+        own = probe.labelled(sounds, r"(\d)\.wav")
+    else:
+        own = probe.labelled(tabled(tmp_path, sounds, lambda label, n: f"speaker{n}"))
+    whose = np.array([clip.path[-5] for clip in own.clips])
+    assert {len(set(own.folds[whose == who])) for who in set(whose)} == {1}
+    assert set(own.folds) == {f"fold{n}" for n in range(1, 6)}
+    assert own.judged is None
+    two = probe.labelled(tabled(tmp_path, sounds, lambda label, n: "ab"[n % 2]))
+    assert set(two.folds) == {"fold1", "fold2"}
+
+
+def test_groups_that_cannot_be_held_out_are_told(tmp_path, sounds):
+    with pytest.raises(InputError, match=r"all clips are of one group \(\.wav\)"):
+        probe.labelled(sounds, "[.]wav")
+    with pytest.raises(InputError, match=r"with fold\d held out one class is left"):
+        probe.labelled(tabled(tmp_path, sounds, lambda label, n: "a" if label == "low" else "b"))
+    with pytest.raises(InputError, match="'_x_' finds nothing"):
+        probe.labelled(sounds, "_x_")
+    fold = lambda label, n: f"fold{n % 2}"
+    with pytest.raises(InputError, match=r"has folds of its own .*leave --group away"):
+        probe.labelled(tabled(tmp_path, sounds, fold, fold), "[a-z]+")
+
+
+def test_nothing_is_fitted_to_what_the_set_holds_out(base, tmp_path, sounds, capsys):
+    """Test clips with the wrong labels: a probe that was fitted to them too would have some of them right."""
+    names = {n: "test" if n > 5 else "valid" if n == 5 else "train" for n in range(8)}
+    path = tabled(tmp_path, sounds, lambda label, n: f"s{n // 2}", lambda label, n: names[n])
+    own = probe.labelled(path)
+    assert (own.judged, own.told) == ("test", ("3 clips of valid are left out",))
+    assert {names[int(clip.path[-5])] for clip in own.clips} == {"train", "test"}
+    test = own.folds == "test"
+    assert {names[int(clip.path[-5])] for clip, out in zip(own.clips, test, strict=True) if out} == {"test"}
+    assert (test.sum(), set(own.folds[~test])) == (6, {"fold1", "fold2", "fold3"})
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(len(test), 4)) + 4 * np.eye(4)[own.labels]
+    right = probe.fit_probe(vectors, own.labels, own.folds, 3, judged="test")
+    assert right.folds == {"test": 1.0}
+    wrong = np.where(test, (own.labels + 1) % 3, own.labels)
+    found = probe.fit_probe(vectors, wrong, own.folds, 3, judged="test")
+    np.testing.assert_array_equal(found.kernel, right.kernel)
+    assert found.thresholds == right.thresholds
+    assert found.accuracy == 0.0
+    assert probe.cross_validate(vectors, wrong, own.folds, judged="test")["folds"] == {"test": 0.0}
+    invoke("probe", [f"--model={base}", str(path), f"--save={tmp_path / 'kept'}"])
+    said = capsys.readouterr()
+    assert "fitted to 15 clips, judged on the 6 of test: " in said.out
+    assert "3 clips of valid are left out" in said.err
+    invoke("probe", [f"--model={base}", str(path)])
+    assert "logistic regression fitted to 15 clips, judged on the 6 of test" in capsys.readouterr().out
+
+
+def test_a_group_on_both_sides_is_told(tmp_path, sounds):
+    split = lambda label, n: "test" if n > 5 else "train"
+    own = probe.labelled(tabled(tmp_path, sounds, lambda label, n: f"s{n % 3}", split))
+    assert own.told == ("2 groups are in test too, which flatters (s0, s1)",)
+    with pytest.raises(InputError, match="has test alone"):
+        probe.labelled(tabled(tmp_path, sounds, split, lambda label, n: "test"))
+
+
 def test_a_kept_probe_answers_as_its_parts_do(base, kept, sounds):
     whole, loaded = load_model(kept), load_model(base)
     assert (whole.label_names, whole.activation) == (CLASSES, "softmax")
@@ -145,6 +247,25 @@ def test_what_cannot_be_is_refused_before_anything_is_heard(base, sounds, tmp_pa
     with pytest.raises(InputError, match=said):
         invoke("probe", [f"--model={base}", str(sounds), *flags[-1:], *flags[:-1][: "save" not in flags[-1]]])
     assert not (tmp_path / "new").exists()
+
+
+def test_what_an_ast_does_not_hear_counts_in_no_pool():
+    """Padding of whole steps, of one value or another."""
+    fields = {**vars(CONFIG), "mask_even": True}
+    config = ProbedConfig(
+        2, 48, fields=tuple(fields.items()), layers=(0, 1, 2), pools=("token", "mean", "max", "min"), width=16
+    )
+    model = build("probed", config)
+    x = np.random.default_rng(0).normal(size=(2, 48, 128)).astype(np.float32)
+    x[:, 32:] = -1
+    logits, out = model(jnp.asarray(x))
+    layer = model.base(jnp.asarray(x))[1]["layers"][1]
+    assert np.asarray(layer["heard"]).tolist() == [[True, True, False]] * 2
+    np.testing.assert_allclose(out["embedding"][:, 80:96], layer["sequence"][:, :2].mean(axis=1), atol=1e-6)
+    x[:, 32:] = 3
+    np.testing.assert_allclose(model(jnp.asarray(x))[0], logits, atol=1e-5)
+    plain = build("probed", dataclasses.replace(config, fields=tuple(vars(CONFIG).items())))
+    assert "heard" not in plain.base(jnp.asarray(x))[1]["layers"][1]
 
 
 def test_any_family_can_be_its_base():

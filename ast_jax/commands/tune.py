@@ -22,7 +22,7 @@ from ast_jax.weights.files import read_json
 
 # Of the recipe's rate, at most; and how much larger it is where only the head learns.
 WIDEST, HEAD_ALONE = 10.0, 10.0
-# One of so many parts of the training clips is what trials are judged by.
+# One of so many parts of the training clips, at most, is what trials are judged by.
 PARTS = 5
 # In the table: epochs, figure and its epoch of a trial that broke.
 DIVERGING = ["-", "diverged", "-"]
@@ -31,9 +31,10 @@ DIVERGING = ["-", "diverged", "-"]
 def tuned(recipe: Recipe, workdir: Path, trials: int, *, together: int = 1) -> Recipe:
     """The recipe with what the best of `trials` had; the search lies in WORKDIR/tune, and is not done twice.
 
-    Trials are judged by the recipe's metric on a fifth of the training clips (the last fold that it trains on
-    where it names folds, its validation clips where it keeps test clips apart): never by what the run is
-    evaluated on. Raises InputError where WORKDIR holds a run that was not tuned so, or no trial ends.
+    Trials are judged by the recipe's metric on a fifth of the training clips, of fewer than five groups on
+    one of them (the last fold that it trains on where it names folds, its validation clips where it keeps test
+    clips apart): never by what the run is evaluated on. Raises InputError where WORKDIR holds a run that was
+    not tuned so, no trial ends, or all training clips are of one group.
     """
     if trials < 2:
         raise InputError(f"--tune={trials}: wanted at least 2 trials")
@@ -70,20 +71,26 @@ def search(recipe: Recipe, place: Path, trials: int, *, together: int) -> dict[s
     for number in range(rounds + 1):
         epochs = math.ceil(config.epochs / 2 ** (rounds - number))
         print(f"tuning: {len(left)} trials of {epochs} epochs", file=sys.stderr, flush=True)
-        members = {f"trial{i}": changed(inside, {**rows[i], "epochs": epochs}) for i in left}
-        ended = []
-        for name, outcome in outcomes(members, place, together=together):
-            row = rows[int(name.removeprefix("trial"))]
-            if isinstance(outcome, dict):
-                best = outcome["best"]
-                row |= {"epochs": epochs, "value": best["value"], "best_epoch": best["epoch"]}
-                ended.append(row)
-            elif outcome[0] != DIVERGED:
-                raise InputError(f"{name} failed: {outcome[1]}")
-        if not ended:
-            raise InputError("no trial of --tune ended with a finite loss: lower config.lr")
+        ended: list[dict[str, Any]] = []
+        # where all that were left break, the next best of those that were not goes on
+        while not ended:
+            members = {f"trial{i}": changed(inside, {**rows[i], "epochs": epochs}) for i in left}
+            for name, outcome in outcomes(members, place, together=together):
+                row = rows[int(name.removeprefix("trial"))]
+                if isinstance(outcome, dict):
+                    best = outcome["best"]
+                    row |= {"epochs": epochs, "value": best["value"], "best_epoch": best["epoch"]}
+                    ended.append(row)
+                elif outcome[0] != DIVERGED:
+                    raise InputError(f"{name} failed: {outcome[1]}")
+                else:
+                    row |= {"epochs": epochs, "value": None}
+            ranked = sorted(range(trials), key=lambda i: _rank(rows[i], config.metric))
+            left = [i for i in ranked if rows[i]["value"] is not None][:1]
+            if not left:
+                raise InputError("no trial of --tune ended with a finite loss: lower config.lr")
         ended.sort(key=lambda row: _rank(row, config.metric))
-        left = sorted(rows.index(row) for row in ended[: max(1, len(left) // 2)])
+        left = sorted(rows.index(row) for row in ended[: max(1, len(members) // 2)])
     best = {**ended[0], "epochs": ended[0]["best_epoch"]}
     own = "diverged" if rows[0]["value"] is None else f"{rows[0]['value']:.4f} in {rows[0]['epochs']} epochs"
     return {"metric": config.metric, "rows": rows, "best": best, "own": own}
@@ -110,7 +117,31 @@ def judged_inside(recipe: Recipe) -> Recipe:
     if len(data.train) > 1 and all(split.startswith("fold") for split in data.train):
         inside = recipe.with_setting("dataset.train", data.train[:-1])
         return inside.with_setting("dataset.eval", data.train[-1:])
-    return recipe.with_setting("dataset.inside", PARTS)
+    if (parts := min(PARTS, groups_left(recipe))) < PARTS:
+        print(
+            f"tuning: one of the {parts} groups of training clips judges trials", file=sys.stderr, flush=True
+        )
+    return recipe.with_setting("dataset.inside", parts)
+
+
+def groups_left(recipe: Recipe) -> int:
+    """How many groups of labelled clips there are to train on; a clip by itself is one. Raises InputError for
+    one alone.
+    """
+    from ast_jax.datasets.folds import owners
+    from ast_jax.settings import Settings
+    from ast_jax.training.data import opened
+
+    settings = Settings.of(recipe.config())
+    prepared, train = opened(settings), settings.data.train
+    known = prepared.known(train)
+    whose = enumerate(owners(prepared, train))
+    left = {who for i, who in whose if known is None or known[i].any()}
+    if len(left) < 2:
+        raise InputError(
+            f"all training clips are of one group ({', '.join(left)}): --tune has none to judge trials by"
+        )
+    return len(left)
 
 
 def changed(recipe: Recipe, row: Mapping[str, Any]) -> Recipe:

@@ -112,6 +112,7 @@ def list_clips(
     else:
         rows = _read(source, classes)
     _check_once(rows)
+    drawn = rows[0].split is None
     rows = _with_splits(rows, root, folds, group)
     names = _label_names(rows, root, label_names, classes)
     index_of = {name: i for i, name in enumerate(names)}
@@ -137,7 +138,7 @@ def list_clips(
         base = source_root(source_dir)
         owned = zip(rows, _groups(rows, root, group), strict=True)
         notes["groups"] = {printable(relative_to(row.path, base)): whose for row, whose in owned}
-    return Listing("folder", names, multi_label, splits, notes, left_out=[*left_out], known=known)
+    return Listing("folder", names, multi_label, splits, notes, [*left_out], known=known, drawn=drawn)
 
 
 def _without_labels(directory: Path, labelled: set[str]) -> tuple[list[Clip], list[_LeftOut], list[str]]:
@@ -405,7 +406,7 @@ def _with_splits(rows: list[_Row], root: Path, folds: int | None, group: str | N
     groups = _groups(rows, root, group)
     if folds or groups:
         own = groups or [row.path for row in rows]
-        # a fifth held out, as without groups, or one of fewer groups
+        # a fifth held out, as without groups, or of fewer than five groups one
         numbers = folded(own, [row.labels for row in rows], folds or min(5, max(2, len(set(own)))))
         names = [f"fold{n}" if folds else "test" if n == 1 else "train" for n in numbers]
         return [row._replace(split=name) for row, name in zip(rows, names, strict=True)]

@@ -82,16 +82,18 @@ def held_inside(prepared: PreparedSet, splits: Sequence[str], parts: int) -> Pre
     names, known = prepared.label_names, prepared.known(splits)
     folds = np.full(prepared.num_examples(splits), 2)
     judged = np.arange(len(folds)) if known is None else np.flatnonzero(known.any(axis=1))
-    labels, owners = prepared.label_sets(splits), _owners(prepared, splits)
+    labels, whose = prepared.label_sets(splits), owners(prepared, splits)
     own_labels = [[names[label] for label in labels[i]] for i in judged]
-    folds[judged] = folded([owners[i] for i in judged], own_labels, parts)
+    folds[judged] = folded([whose[i] for i in judged], own_labels, parts)
     return prepared.with_parts(
         splits, {INSIDE_TRAIN: np.flatnonzero(folds > 1), INSIDE_EVAL: np.flatnonzero(folds == 1)}
     )
 
 
-def _owners(prepared: PreparedSet, splits: Sequence[str]) -> list[str]:
-    """Whose each clip is: its group's, its file's where there is none, its own where that is not known."""
+def owners(prepared: PreparedSet, splits: Sequence[str]) -> list[str]:
+    """Whose each clip is, in the order of `source(splits)`: its group's, its file's where there is none, its
+    own where that is not known.
+    """
     paths, ids = list(prepared.file_digests()), prepared.ids(splits)
     groups: Mapping[str, str] = prepared.metadata["notes"].get("groups", {})
     places = [place for split in splits for place in prepared.files(split)] if paths else [-1] * len(ids)

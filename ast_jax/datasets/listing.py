@@ -32,7 +32,8 @@ class Listing:
     metadata as it is. `events` has, by a clip's id, (onset, offset, label) in seconds of each event in it,
     where that is known; a clip that is not there has labels alone. `known` has, by a clip's id, the classes
     that were judged of it: of the others nobody said whether they are there. A clip that is not there is
-    known as a whole; one with () has no label of any kind, also in a single-label set.
+    known as a whole; one with () has no label of any kind, also in a single-label set. `drawn` is whether the
+    splits were drawn here, because nobody gave any.
 
     Raises InputError for no clips, two clips of one id, a label out of range or not among the classes that
     were judged, several labels in a single-label set.
@@ -46,6 +47,7 @@ class Listing:
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
     events: Mapping[str, Sequence[tuple[float, float, int]]] | None = None
     known: Mapping[str, Sequence[int]] | None = None
+    drawn: bool = False
 
     def __post_init__(self):
         self.label_names = tuple(self.label_names)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ast_jax.datasets.extract import from_int16
+from ast_jax.datasets.folds import folded, owners
 from ast_jax.datasets.prepared import PreparedSet
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.features import REFERENCE, FrontEnd
@@ -40,7 +41,8 @@ def easy(
 
     - `majority`: each class's share of the training clips, the same for every clip;
     - `logistic_regression` on mean and deviation over time of each mel bin, its strength chosen inside the
-      training clips (of more than 64 classes `least_squares` in its place).
+      training clips, of whole groups where the set's notes say whose clips are (of more than 64 classes
+      `least_squares` in its place).
 
     Both are of the clips of which anything is known, class by class of those of which it is known whether
     they have it; where there is none on one side, there are no figures.
@@ -59,7 +61,7 @@ def easy(
         found = Predictions([""] * len(held_y), scores, held_y, 0.0).summary(also=metric)
         return {name: value for name, value in found.items() if name not in told}
 
-    fitted = _fitted(own.vectors, y, held.vectors, prepared.multi_label)
+    fitted = _fitted(own, held.vectors, prepared.multi_label)
     name = "logistic_regression" if y.shape[1] <= MOST_CLASSES else "least_squares"
     return {
         "train_clips": len(y),
@@ -73,13 +75,14 @@ def easy(
 
 class Described(NamedTuple):
     """Of some clips: mean and deviation over time of features [N, 2 F], labels as 0 and 1, NaN where they are
-    not known, seconds, ids.
+    not known, seconds, ids; whose they are, where the set has groups.
     """
 
     vectors: Float[np.ndarray, "N _"]
     labels: Float[np.ndarray, "N C"]
     seconds: Float[np.ndarray, " N"]
     ids: list[str]
+    groups: list[str] | None = None
 
 
 def described(prepared: PreparedSet, splits: Sequence[str], most: int = MOST) -> Described:
@@ -102,7 +105,11 @@ def described(prepared: PreparedSet, splits: Sequence[str], most: int = MOST) ->
             labels[place, ~known[position]] = np.nan
         seconds[place] = front_end.seconds(len(features))
         ids.append(example["id"])
-    return Described(np.stack(rows) if rows else np.zeros((0, 0)), labels, seconds, ids)
+    groups = None
+    if prepared.metadata["notes"].get("groups"):
+        whose = owners(prepared, splits)
+        groups = [whose[position] for position in chosen]
+    return Described(np.stack(rows) if rows else np.zeros((0, 0)), labels, seconds, ids, groups)
 
 
 def twins(own: Described, held: Described, front_end: FrontEnd = REFERENCE) -> list[tuple[str, str]]:
@@ -128,16 +135,16 @@ def _shares(y: np.ndarray) -> Float[np.ndarray, " C"]:
     return np.nansum(y, axis=0, dtype=np.float32) / np.maximum(known.sum(axis=0, dtype=np.float32), 1)
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, several: bool) -> Float[np.ndarray, "M C"]:
+def _fitted(own: Described, held_x: np.ndarray, several: bool) -> Float[np.ndarray, "M C"]:
+    x, y = own.vectors, own.labels
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
     x, held_x = (x - mean) / deviation, (held_x - mean) / deviation
     if y.shape[1] > MOST_CLASSES:
         # what is not known of a clip counts as its class's share, which pulls it nowhere
         apart = np.nan_to_num(y - (shares := _shares(y)))
-        own = x.T @ x + len(x) * np.eye(x.shape[1], dtype=np.float32)
-        return (held_x @ np.linalg.solve(own, x.T @ apart) + shares).clip(0, 1)
-    # a fifth of the training clips chooses the strength
-    inside = np.arange(len(x)) % 5 > 0
+        ridge = x.T @ x + len(x) * np.eye(x.shape[1], dtype=np.float32)
+        return (held_x @ np.linalg.solve(ridge, x.T @ apart) + shares).clip(0, 1)
+    inside = _inside(own)
     if inside.all() or len(x) < 10:
         return _scores(x, y, held_x, several, STRENGTHS[1])
     loss = {}
@@ -145,6 +152,15 @@ def _fitted(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, several: bool) -> 
         p = np.clip(_scores(x[inside], y[inside], x[~inside], several, strength), 1e-6, 1 - 1e-6)
         loss[strength] = -np.nanmean(y[~inside] * np.log(p) + (1 - y[~inside]) * np.log(1 - p))
     return _scores(x, y, held_x, several, min(loss, key=lambda key: loss[key]))
+
+
+def _inside(own: Described) -> Bool[np.ndarray, " N"]:
+    """All but the fifth of the training clips, or the groups, that choose the strength; all of one group."""
+    if own.groups is None:
+        return np.arange(len(own.ids)) % 5 > 0
+    count = min(5, len(set(own.groups)))
+    labels = [[str(label) for label in np.flatnonzero(row > 0)] for row in own.labels]
+    return np.array(folded(own.groups, labels, count)) > (count > 1)
 
 
 def _scores(

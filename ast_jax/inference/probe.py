@@ -3,12 +3,13 @@
 It can be kept as a model.
 
 SOUNDS is a set in ESC-50's layout (its own folds are used), a directory per class or a CSV table (five
-stratified folds). scikit-learn comes with the extra [probe]. N clips, D width.
+stratified folds, of whole groups where the set has groups). A split for testing that the set itself has is
+what is judged, and nothing is fitted to it. scikit-learn comes with the extra [probe]. N clips, D width.
 """
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from ast_jax.datasets import esc50, folder
-from ast_jax.datasets.listing import Clip
-from ast_jax.errors import InputError
+from ast_jax.datasets.folds import folded, group_called
+from ast_jax.datasets.listing import Clip, relative_to, source_root
+from ast_jax.errors import InputError, printable
 from ast_jax.evaluation import metrics
 from ast_jax.models import abstract, family_name, host_variables, variables
 from ast_jax.models.base import outputs
@@ -31,20 +33,31 @@ STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 FOLDS = 5  # where the set has none of its own
 
 
+# Splits by name: a probe is judged on the first kind that a set has, and fitted to neither.
+HELD_OUT = (r"test(ing)?|eval(uation)?|hold[ _-]?out", r"valid(ation)?|val|dev(elopment)?")
+
+
 class Labelled(NamedTuple):
-    """The clips of a set, the label of each, the name of the fold that it belongs to; the labels' names."""
+    """The clips of a set, the label of each, the name of the fold that it belongs to; the labels' names.
+
+    `judged` is the fold of the clips that the set itself holds out; where it holds out none, each fold is in
+    turn. `told` is what to say of the set, a line each.
+    """
 
     clips: list[Clip]
     labels: Int[np.ndarray, " N"]
     folds: np.ndarray
     names: list[str]
+    judged: str | None = None
+    told: tuple[str, ...] = ()
 
 
-def labelled(sounds: Path) -> Labelled:
-    """A set with its folds.
+def labelled(sounds: Path, group: str | None = None) -> Labelled:
+    """A set with its folds; what belongs together by a column `group`, or by this regular expression of the
+    files' paths, is in one of them.
 
-    Raises InputError: no set in a known layout, one class only, clips of several labels, or too few of a
-    class to be held out.
+    Raises InputError: no set in a known layout, one class only, clips of several labels, nothing to fit to
+    beside what is held out, too few of a class or groups to be held out, or groups beside given folds.
     """
     own = esc50.list_clips(sounds) if (sounds / "meta" / "esc50.csv").is_file() else folder.list_clips(sounds)
     if own.multi_label:
@@ -54,11 +67,58 @@ def labelled(sounds: Path) -> Labelled:
             f"{sounds} has one class, {', '.join(own.label_names)}: name a directory with a folder for "
             "each of two or more"
         )
-    clips = [clip for split in own.splits.values() for clip in split]
-    labels = np.array([clip.labels[0] for clip in clips])
-    splits = np.array([name for name, split in own.splits.items() for _ in split])
-    has_folds = len(own.splits) > 1 and all(re.fullmatch(r"fold_?\d+", name) for name in own.splits)
-    return Labelled(clips, labels, splits if has_folds else stratified_folds(labels), list(own.label_names))
+    judged, left_out = _held_out(() if own.drawn else own.splits)
+    fitted = [name for name in own.splits if name != judged and name not in left_out]
+    if not fitted:
+        raise InputError(f"{sounds} has {', '.join(own.splits)} alone: wanted a split to fit to too, train")
+    told = [f"{len(own.splits[name])} clips of {name} are left out" for name in left_out]
+    used = {name: own.splits[name] for name in (*fitted, *([judged] if judged else ()))}
+    clips = [clip for split in used.values() for clip in split]
+    labels, splits = (
+        np.array([clip.labels[0] for clip in clips]),
+        np.repeat([*used], [*map(len, used.values())]),
+    )
+    side, folds = splits != judged, splits.astype("U32")
+    groups = _groups(clips, sounds, group, own.notes.get("groups"))
+    if len(fitted) > 1 and all(re.fullmatch(r"fold_?\d+", name) for name in fitted):
+        if group:
+            raise InputError(f"{sounds} has folds of its own ({', '.join(fitted)}): leave --group away")
+    elif groups is None:
+        folds[side] = stratified_folds(labels[side])
+    else:
+        folds[side] = grouped_folds(groups[side], labels[side])
+    for name in sorted(set(folds[side].tolist())):
+        if len(set(labels[side & (folds != name)].tolist())) < 2:
+            raise InputError(
+                f"{sounds}: with {name} held out one class is left: wanted two or more to tell apart"
+            )
+    if groups is not None and (both := sorted({*groups[side]} & {*groups[~side]})):
+        told.append(f"{len(both)} groups are in {judged} too, which flatters ({', '.join(both[:3])})")
+    return Labelled(clips, labels, folds, list(own.label_names), judged, tuple(told))
+
+
+def _held_out(splits: Iterable[str]) -> tuple[str | None, list[str]]:
+    """The split that is judged, if any, and others that are held out from the fit as well."""
+    found = [name for kind in HELD_OUT for name in splits if re.fullmatch(kind, name.lower())]
+    return (found[0], found[1:]) if found else (None, [])
+
+
+def _groups(
+    clips: Sequence[Clip], sounds: Path, pattern: str | None, named: Mapping[str, str] | None
+) -> np.ndarray | None:
+    """Whose each clip is, by a pattern or by the set's own notes; None where nobody says."""
+    root = source_root(sounds)
+    paths = [relative_to(clip.path, root) for clip in clips]
+    if pattern:
+        return np.array([group_called(path, pattern) for path in paths])
+    return None if named is None else np.array([named[printable(path)] for path in paths])
+
+
+def grouped_folds(groups: np.ndarray, labels: Int[np.ndarray, " N"]) -> np.ndarray:
+    """Five folds of whole groups, or as many as there are groups. Raises InputError for one group alone."""
+    if (count := min(FOLDS, len(set(groups.tolist())))) < 2:
+        raise InputError(f"all clips are of one group ({groups[0]}): there is none to hold out")
+    return np.array([f"fold{n}" for n in folded(groups.tolist(), [(str(label),) for label in labels], count)])
 
 
 def stratified_folds(labels: Int[np.ndarray, " N"], seed: int = 0) -> np.ndarray:
@@ -79,9 +139,15 @@ def stratified_folds(labels: Int[np.ndarray, " N"], seed: int = 0) -> np.ndarray
 
 
 def cross_validate(
-    vectors: Float[np.ndarray, "N D"], labels: Int[np.ndarray, " N"], folds: np.ndarray, *, C: float = 1.0
+    vectors: Float[np.ndarray, "N D"],
+    labels: Int[np.ndarray, " N"],
+    folds: np.ndarray,
+    *,
+    C: float = 1.0,
+    judged: str | None = None,
 ) -> dict[str, Any]:
-    """{accuracy (mean of the folds), spread (standard deviation over them), folds {name: accuracy}}.
+    """{accuracy (mean of the folds), spread (standard deviation over them), folds {name: accuracy}}, of the
+    fold `judged` alone where there is one.
 
     Features are standardised by the training folds' own mean and deviation.
     """
@@ -90,7 +156,7 @@ def cross_validate(
     from sklearn.preprocessing import StandardScaler
 
     found = {}
-    for fold in sorted(set(folds.tolist())):
+    for fold in [judged] if judged else sorted(set(folds.tolist())):
         held_out = folds == fold
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
         classifier.fit(vectors[~held_out], labels[~held_out])
@@ -107,7 +173,7 @@ class Probe:
     kernel: Float[np.ndarray, "V C"]
     bias: Float[np.ndarray, " C"]
     C: float
-    # each fold held out in turn, its strength chosen inside the others
+    # of what the set holds out, or each fold held out in turn, its strength chosen inside the others
     accuracy: float
     folds: dict[str, float]
     # of the scores on clips held out: what logits are divided by, and from which score on a class is found
@@ -116,30 +182,62 @@ class Probe:
 
 
 def fit_probe(
-    vectors: Float[np.ndarray, "N V"], labels: Int[np.ndarray, " N"], folds: np.ndarray, classes: int
+    vectors: Float[np.ndarray, "N V"],
+    labels: Int[np.ndarray, " N"],
+    folds: np.ndarray,
+    classes: int,
+    *,
+    judged: str | None = None,
 ) -> Probe:
-    """Logistic regression whose strength, temperature and thresholds come from clips held out, by folds."""
-    held = held_out_logits(vectors, labels, folds, classes)
-    logits, shares = np.zeros((len(labels), classes)), {}
-    for name in sorted(set(folds.tolist())):
-        out = folds == name
-        inside = held_out_logits(vectors[~out], labels[~out], folds[~out], classes)
-        logits[out] = held[_best(inside, labels[~out]), out]
-        shares[name] = float((logits[out].argmax(axis=1) == labels[out]).mean())
-    temperature = _temperature(logits, labels)
-    scores = softmax(logits / temperature, axis=1).astype(np.float32)
-    found = metrics.Scored(scores, np.eye(classes, dtype=np.float32)[labels])
-    strength = STRENGTHS[_best(held, labels)]
-    kernel, bias = regression(vectors, labels, strength, classes)
+    """Logistic regression whose strength, temperature and thresholds come from clips held out, by folds;
+    clips of the fold `judged` are no part of any of it, and say what it is worth.
+    """
+    test = folds == judged
+    x, y, folds = vectors[~test], labels[~test], folds[~test]
+    held = held_out_logits(x, y, folds, classes)
+    best = _best(held, y)
+    # divided as it is fitted: another strength's logits would be of another size
+    temperature = _temperature(held[best], y)
+    scores = softmax(held[best] / temperature, axis=1).astype(np.float32)
+    found = metrics.Scored(scores, np.eye(classes, dtype=np.float32)[y])
+    kernel, bias = regression(x, y, STRENGTHS[best], classes)
+    if judged:
+        right = (vectors[test] @ kernel + bias).argmax(axis=1) == labels[test]
+        shares = {judged: float(right.mean())}
+    else:
+        shares = _nested(x, y, folds, held)
     return Probe(
         kernel=kernel / temperature,
         bias=bias / temperature,
-        C=strength,
+        C=STRENGTHS[best],
         accuracy=float(np.mean(list(shares.values()))),
         folds=shares,
         temperature=temperature,
         thresholds=[float(t) for t in found.thresholds],
     )
+
+
+def _nested(
+    vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, held: Float[np.ndarray, "S N C"]
+) -> dict[str, float]:
+    """Each fold's accuracy by the strength that is best inside the others."""
+    shares = {}
+    for name in sorted(set(folds.tolist())):
+        out = folds == name
+        inside = held_out_logits(
+            vectors[~out], labels[~out], _inner(folds[~out], labels[~out]), held.shape[2]
+        )
+        found = held[_best(inside, labels[~out]), out].argmax(axis=1)
+        shares[name] = float((found == labels[out]).mean())
+    return shares
+
+
+def _inner(folds: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The folds as they are; stratified ones of one fold alone, which leaves nothing to fit to."""
+    if len(set(folds.tolist())) > 1:
+        return folds
+    own = folded([str(i) for i in range(len(labels))], [(str(y),) for y in labels], min(FOLDS, len(labels)))
+    return np.array(own)
 
 
 def regression(

@@ -267,7 +267,7 @@ class AST(nnx.Module):
 
         With `mask_even` patches whose cells are all the same are no key of any attention and count in no
         mean over patches; a clip that is all the same is heard as without. Their tokens are still there, in
-        `tokens` and where steps of time are pooled.
+        `tokens` and where steps of time are pooled; each of `layers` has `heard` [B, t], the other steps.
         """
         del mask
         return self._through(x, self._heard(x), key, attention)
@@ -412,7 +412,7 @@ class AST(nnx.Module):
 
     def _pooled(self, tokens: Float[Array, "B N D"], heard: Bool[Array, "B N"] | None) -> dict[str, Array]:
         """The mean of the prefix tokens, and at each step of time the mean over frequency (but after
-        patchout).
+        patchout); which steps have a patch that is heard, where some have none.
         """
         (prefix, read), grid = self._prefix(), self.config.grid
         pooled = {"embedding": self._mean(tokens[:, :read], None if prefix else heard)}
@@ -420,7 +420,10 @@ class AST(nnx.Module):
         if patches.shape[1] != math.prod(grid):
             return pooled | {"sequence": patches}
         by_place = lambda x: x[:, prefix:].reshape(x.shape[0], *grid, *x.shape[2:])
-        return pooled | {"sequence": self._mean(by_place(tokens), None if heard is None else by_place(heard))}
+        if heard is None:
+            return pooled | {"sequence": self._mean(by_place(tokens), None)}
+        places = by_place(heard)
+        return pooled | {"sequence": self._mean(by_place(tokens), places), "heard": places.any(axis=1)}
 
     @staticmethod
     def _mean(tokens: Float[Array, "B N *rest D"], heard: Bool[Array, "B N *rest"] | None) -> Array:

@@ -8,20 +8,25 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ast_jax.errors import InputError
 from ast_jax.models.base import family
 
-# Of one layer's outputs to [B, D]; all but the first are over steps of time.
+# Of one layer's outputs to [B, D]; all but the first are over steps of time, those that are heard.
 POOLS = {
     "token": lambda layer: layer["embedding"],
-    "mean": lambda layer: layer["sequence"].mean(axis=1),
-    "max": lambda layer: layer["sequence"].max(axis=1),
-    "min": lambda layer: layer["sequence"].min(axis=1),
+    "mean": lambda layer: layer["sequence"].mean(axis=1, where=_heard(layer)),
+    "max": lambda layer: layer["sequence"].max(axis=1, where=_heard(layer), initial=-jnp.inf),
+    "min": lambda layer: layer["sequence"].min(axis=1, where=_heard(layer), initial=jnp.inf),
 }
 # What it has where its base has it.
 _OF_BASE = ("time_steps", "attention_maps", "over_cells", "normalises")
+
+
+def _heard(layer: dict[str, Array]) -> Bool[Array, "B t 1"] | None:
+    """Which steps of time count; None for all, where the base leaves none out."""
+    return layer["heard"][..., None] if "heard" in layer else None
 
 
 @dataclasses.dataclass(frozen=True)
