@@ -549,7 +549,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the sound's own length is not used",
          "front_end.features(waveform, num_samples=num_samples)", "front_end.features(waveform)"),
     )),
-    "ast_jax/weights/onnx_model.py": ("weights_export", (
+    "ast_jax/weights/onnx_model.py": ("weights_export weights_pretrained", (
+        ("the digest is of the card alone", "yield self.file_digest.encode()", 'yield b""'),
         ("clips heard at once", "for row in rows])", "for row in rows[:1].repeat(len(rows), 0)])"),
         ("logits for scores", 'return self._run(fbank, "scores")', 'return self._run(fbank, "logits")'),
     )),
@@ -827,7 +828,15 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("rows of others are dropped", "        rows.writerows(self._others)\n", ""),
         ("the one least like it", "open_[near.argmax()]", "open_[near.argmin()]"),
     )),
+    "ast_jax/weights/pretrained.py": ("weights_pretrained", (
+        ("the digest is of arrays alone", "json.dumps(said, sort_keys=True).encode(), digest", 'b"", digest'),
+        ("another device's arithmetic is another model", 'if key != "dtype"', "if key"),
+    )),
+    "ast_jax/commands/search.py": ("inference_search", (
+        ("another model asks", "    store.check_model(loaded.digest())\n", ""),
+    )),
     "ast_jax/inference/store.py": ("inference_search", (
+        ("rows of another model are added", "elif known != digest:", "elif False:"),
         ("a file that changed is found twice", "hidden = old |", "hidden = False & old |"),
         ("the index is not standardised", "unit((rows - mean) / deviation) @ wanted", "rows @ wanted"),
         ("a torn line is read", "held[: held.rfind(b\"\\n\") + 1]", "held"),

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from properties import tried
 
 from ast_jax.commands import invoke
+from ast_jax.commands.label import heard
+from ast_jax.commands.models import AS_IT_IS
 from ast_jax.errors import InputError
 from ast_jax.events import read_events
 from ast_jax.inference.store import FILES, VECTORS, Store
@@ -96,12 +98,60 @@ def test_what_is_no_index_or_another_one_is_refused(tmp_path):
         Store.open(tmp_path / "index", ABOUT | {"kind": "token"})
 
 
-def test_the_commands_find_the_same_sound_again(tmp_path, monkeypatch, capsys):
-    """A tone hidden in the second window of a noise file is the nearest to the tone, by file and by part."""
-    model = AST(CONFIG, rngs=nnx.Rngs(0))
+def trained(seed=0, mean=-4.0):
+    """A model, each seed another one."""
+    model = AST(CONFIG, rngs=nnx.Rngs(seed))
     model.pos_embed[...] = jnp.zeros_like(model.pos_embed[...])
-    loaded = LoadedModel(model, ["a", "b"], model.front_end.with_statistics(-4.0, 4.0), "softmax")
-    monkeypatch.setattr("ast_jax.weights.load_model", lambda source, **options: loaded)
+    return LoadedModel(model, ["a", "b"], model.front_end.with_statistics(mean, 4.0), "softmax")
+
+
+@pytest.fixture
+def model_named_m(monkeypatch):
+    """Puts a model in the place of every checkpoint."""
+
+    def put(loaded):
+        monkeypatch.setattr("ast_jax.weights.load_model", lambda source, **options: loaded)
+
+    put(trained())
+    return put
+
+
+def noises(root, count, seed=0):
+    """So many files of a window each."""
+    rng = np.random.default_rng(seed)
+    root.mkdir(exist_ok=True)
+    files = [root / f"{number}.wav" for number in range(count)]
+    for file in files:
+        soundfile.write(file, rng.normal(0, 0.05, round(0.65 * RATE)), RATE)
+    return files
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"mean": -5.0}], ids=["weights", "statistics"])
+def test_another_model_of_the_same_name_is_refused(tmp_path, model_named_m, capsys, other):
+    """By index, by search, by label; of an index that does not know its model it is said and gone on."""
+    file, out = noises(tmp_path / "sounds", 1)[0], tmp_path / "index"
+    invoke("index", [str(file), "--model=m", f"--out={out}"])
+    heard([file], "m", AS_IT_IS, tmp_path / "labels.index")
+    held = (out / VECTORS).read_bytes()
+    model_named_m(trained(**other))
+    again = noises(tmp_path / "sounds", 2)
+    for ask in (
+        lambda: invoke("index", [*map(str, again), "--model=m", f"--out={out}"]),
+        lambda: invoke("search", [str(file), f"--index={out}"]),
+        lambda: heard(again, "m", AS_IT_IS, tmp_path / "labels.index"),
+    ):
+        with pytest.raises(InputError, match=r"another model now .* make the index again"):
+            ask()
+    assert (out / VECTORS).read_bytes() == held
+    about = json.loads((out / "about.json").read_text())
+    (out / "about.json").write_text(json.dumps({key: about[key] for key in about if key != "digest"}))
+    capsys.readouterr()
+    invoke("search", [str(tmp_path / "sounds" / "1.wav"), f"--index={out}"])
+    assert "does not say which weights it was made with" in capsys.readouterr().err
+
+
+def test_the_commands_find_the_same_sound_again(tmp_path, model_named_m, capsys):
+    """A tone hidden in the second window of a noise file is the nearest to the tone, by file and by part."""
     rng, t = np.random.default_rng(0), np.arange(round(0.65 * RATE)) / RATE
     tone, sounds = 0.3 * np.sin(2 * np.pi * 700 * t), tmp_path / "sounds"
     sounds.mkdir()

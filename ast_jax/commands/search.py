@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.models import AS_IT_IS, WindowS, load_with_grid
+from ast_jax.commands.models import AS_IT_IS, Stated, WindowS, load_with_grid
 from ast_jax.errors import InputError
 from ast_jax.inference.store import Found, Store
 
@@ -106,7 +106,10 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
     from ast_jax.weights.pretrained import fit_frames
 
     about = store.about
-    loaded, grid = load_with_grid(about["model"], AS_IT_IS, window_s=about["window_s"], hop_s=about["hop_s"])
+    # as `label` was told
+    stated = Stated(**about.get("stated", {}))
+    loaded, grid = load_with_grid(about["model"], stated, window_s=about["window_s"], hop_s=about["hop_s"])
+    store.check_model(loaded.digest())
     if width(loaded) != about["width"]:
         raise InputError(f"{about['model']} is another model than that of the index: make the index again")
     forward = embedder(loaded, itemgetter(about["kind"]))

@@ -2,7 +2,7 @@
 
 R rows, D width. A directory of
 
-- `about.json`: the model and how sounds are cut, written once;
+- `about.json`: the model, its digest and how sounds are cut, written once;
 - `vectors.f32`: rows of D float32 numbers of unit length, appended;
 - `files.jsonl`: a line a file (its path, size, time of change, and when its windows begin and end), written
   after its rows are: what a crash tore off is cut away when the store next grows.
@@ -10,6 +10,7 @@ R rows, D width. A directory of
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,12 +68,30 @@ class Store:
             stored = json.loads(path.read_text())
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}): make the index again") from None
-        if about is not None and (wrong := [key for key in about if stored.get(key) != about[key]]):
+        # of which weights it is: `check_model`
+        asked = {key: value for key, value in (about or {}).items() if key != "digest"}
+        if wrong := [key for key in asked if stored.get(key) != asked[key]]:
             raise InputError(
                 f"the index {root} has {', '.join(f'{key} {stored.get(key)}' for key in wrong)}, asked for "
-                f"{', '.join(str(about[key]) for key in wrong)}: name another --out"
+                f"{', '.join(str(asked[key]) for key in wrong)}: name another directory"
             )
         return cls(root, stored)
+
+    def check_model(self, digest: str) -> None:
+        """That its rows are of this very model (`LoadedModel.digest`); an older store does not say, which is
+        told. Raises InputError for another one.
+        """
+        known, model = self.about.get("digest"), self.about["model"]
+        if known is None:
+            print(
+                f"{self.root} does not say which weights it was made with: taken to be {model} as it is now",
+                file=sys.stderr,
+            )
+        elif known != digest:
+            raise InputError(
+                f"the index {self.root} was made with {model} as it was ({known}), which is another model now"
+                f" ({digest}): make the index again, in another directory"
+            )
 
     @classmethod
     @contextmanager
