@@ -817,6 +817,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("abstract entries have children", 'or entry.get("restrictions") == ["abstract"]', ""),
     )),
     "ast_jax/inference/labelling.py": ("inference_labelling", (
+        ("spelt otherwise, asked again",
+         "[Path(os.path.abspath(file)) for", "[file.absolute() for"),
         ("the likeliest clip comes first", "gain = np.maximum(0, ", "gain = -np.maximum(0, "),
         ("what is held out is learned", "if self._splits[number] == SPLITS[False]]", "]"),
         ("nothing is held out", "held_out = shown is not None and shown.held_out", "held_out = False"),
@@ -836,6 +838,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("another model asks", "    store.check_model(loaded.digest())\n", ""),
     )),
     "ast_jax/inference/store.py": ("inference_search", (
+        ("two spellings are two files", "return os.path.abspath(file)", "return str(file.absolute())"),
+        ("two spellings of an older index", 'os.path.normpath(entry["file"])', 'entry["file"]'),
         ("rows of another model are added", "elif known != digest:", "elif False:"),
         ("a file that changed is found twice", "hidden = old |", "hidden = False & old |"),
         ("the index is not standardised", "unit((rows - mean) / deviation) @ wanted", "rows @ wanted"),

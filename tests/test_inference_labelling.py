@@ -105,6 +105,17 @@ def test_the_table_is_a_data_set_and_another_sitting_goes_on(sitting, clips, tmp
     assert again.next(by="a") is None
 
 
+def test_a_second_sitting_knows_clips_that_are_spelt_otherwise(clips, tmp_path):
+    """Nothing is asked twice, and the table lists nothing twice."""
+    files, vectors, truth = clips
+    spelt = [file.parent / ".." / file.parent.name / file.name for file in files]
+    answered(Session(tmp_path / "labels.csv", spelt, vectors), truth, 7)
+    for again in (spelt, files):
+        assert Session(tmp_path / "labels.csv", again, vectors).standing()["answers"] == 7
+    answered(Session(tmp_path / "labels.csv", spelt, vectors), truth, 23)
+    assert len(folder.list_clips(tmp_path / "labels.csv").clips) == 30
+
+
 def test_rows_of_other_files_stay_and_a_table_that_is_none_is_left_alone(sitting, clips, tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("file,labels,split\nelsewhere.wav,owl,train\n")

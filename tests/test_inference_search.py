@@ -150,6 +150,22 @@ def test_another_model_of_the_same_name_is_refused(tmp_path, model_named_m, caps
     assert "does not say which weights it was made with" in capsys.readouterr().err
 
 
+def test_two_spellings_of_a_file_are_one(tmp_path, model_named_m, monkeypatch, capsys):
+    """In an index, and for a query that is in it; in one of an older version too."""
+    noises(tmp_path / "sounds", 2)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for spelt in (["../sounds", "../here/../sounds/0.wav"], [str(tmp_path / "sounds")]):
+        invoke("index", [*spelt, "--model=m", "--out=../index"])
+        assert "2 windows of 2 files" in capsys.readouterr().out
+    invoke("search", ["../sounds/0.wav", "--index=../index", "--json"])
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["file"] == str(tmp_path / "sounds" / "1.wav")
+    listed = tmp_path / "index" / FILES
+    listed.write_text(listed.read_text().replace("/sounds/", "/here/../sounds/"))
+    assert Store.open(tmp_path / "index").has(tmp_path / "sounds" / "0.wav")
+
+
 def test_the_commands_find_the_same_sound_again(tmp_path, model_named_m, capsys):
     """A tone hidden in the second window of a noise file is the nearest to the tone, by file and by part."""
     rng, t = np.random.default_rng(0), np.arange(round(0.65 * RATE)) / RATE

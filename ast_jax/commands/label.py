@@ -53,11 +53,11 @@ def label(
         raise InputError(f"--out={out}: wanted a .csv in a directory that is there")
 
     from ast_jax.datasets.locking import locked
-    from ast_jax.inference.files import sound_files
+    from ast_jax.inference.files import each_once, sound_files
     from ast_jax.inference.labelling import Session, checked
 
     names = [checked(name, "--classes") for name in classes]
-    clips = list(dict.fromkeys(file.absolute() for file in sound_files(sounds)))
+    clips = each_once(sound_files(sounds))
     listening = listen(LOOPBACK, port)
     with out.with_name(f".{out.name}.lock").open("w") as lock:
         if not locked(lock):

@@ -1,6 +1,7 @@
 """`index` and `search`: the sounds that are most like one."""
 
 import html
+import os
 from json import dumps
 from operator import itemgetter
 from pathlib import Path
@@ -35,10 +36,10 @@ def index(
     cannot be heard are reported, the others are in the index all the same; then the status is 1.
     """
     from ast_jax.inference.embed import kept
-    from ast_jax.inference.files import Failures, sound_files
+    from ast_jax.inference.files import Failures, each_once, sound_files
 
     loaded, grid = load_with_grid(model, AS_IT_IS, window_s=window_s, hop_s=hop_s)
-    files = sound_files(sounds, loaded.front_end)
+    files = each_once(sound_files(sounds, loaded.front_end))
     failures = Failures(len(files), "indexed")
     store = kept(out, files, loaded, grid, {"model": model, "kind": kind}, failures)
     print(f"{len(store)} windows of {store.num_files} files in {out}")
@@ -73,7 +74,7 @@ def search(
         raise InputError("--form and --out go together")
     store = Store.open(index)
     vector = _of_query(store, query, from_s, to_s)
-    found = store.search(vector, top, once=once, without=str(query.absolute()))
+    found = store.search(vector, top, once=once, without=os.path.abspath(query))
     if page is not None:
         page.write_text(_page(query, found), encoding="utf-8")
     if out is not None:
@@ -137,7 +138,7 @@ def _page(query: Path, found: list[Found]) -> str:
 <html lang="en"><meta charset="utf-8"><title>Like {html.escape(query.name)}</title>
 <style>body {{ font: 1rem sans-serif; margin: 2rem }} td {{ padding: .2rem .8rem }}</style>
 <h1>Like {html.escape(query.name)}</h1>
-<p><audio controls src="{_address(str(query.absolute()))}"></audio></p>
+<p><audio controls src="{_address(os.path.abspath(query))}"></audio></p>
 <table><tr><th>cosine<th>when<th>sound<th>file
 {rows}
 </table></html>

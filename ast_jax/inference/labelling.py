@@ -112,7 +112,7 @@ class Session:
         seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.table, self.files = table, [file.absolute() for file in files]
+        self.table, self.files = table, [Path(os.path.abspath(file)) for file in files]
         self._vectors, self._order, self._clock = vectors, order, clock
         spread = vectors.std(axis=0)
         self._directions = unit((vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1))

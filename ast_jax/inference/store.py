@@ -44,6 +44,9 @@ class Store:
     def __init__(self, root: Path, about: dict[str, Any]):
         self.root, self.about = root, about
         self._files: list[dict[str, Any]] = [json.loads(line) for line in self._whole_lines().splitlines()]
+        # as `_spelt` has them, which older ones did not
+        for entry in self._files:
+            entry["file"] = os.path.normpath(entry["file"])
         size = self._size(VECTORS)
         if size < (needed := self._needed()):
             raise InputError(f"{root / VECTORS} has {size} bytes, wanted {needed}: make the index again")
@@ -107,7 +110,7 @@ class Store:
 
     def has(self, file: Path) -> bool:
         """Whether the file is in it as it is now."""
-        place = self._newest.get(str(file.absolute()))
+        place = self._newest.get(_spelt(file))
         return place is not None and self._files[place]["stamp"] == _stamp(file)
 
     def add(self, file: Path, starts_s: Any, ends_s: Any, vectors: Float[np.ndarray, "R D"]) -> None:
@@ -119,7 +122,7 @@ class Store:
             out.write(vectors.astype("<f4").tobytes())
             out.flush()
             os.fsync(out.fileno())
-        entry = {"file": str(file.absolute()), "stamp": _stamp(file)}
+        entry = {"file": _spelt(file), "stamp": _stamp(file)}
         entry |= {"starts_s": [float(x) for x in starts_s], "ends_s": [float(x) for x in ends_s]}
         with (self.root / FILES).open("a") as out:
             out.write(json.dumps(entry) + "\n")
@@ -221,6 +224,11 @@ def unit(vectors: Float[np.ndarray, "R D"]) -> Float[np.ndarray, "R D"]:
     """Each row at length 1; zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-12)
+
+
+def _spelt(file: Path) -> str:
+    """Its path in the one form in which files are known: absolute, without `..`."""
+    return os.path.abspath(file)
 
 
 def _stamp(file: Path) -> list[int]:
