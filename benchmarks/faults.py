@@ -801,6 +801,9 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "round(self._ends_s * rate) // steps.each"),
         ("an ensemble is its first model", "scores[0] if len(scores) == 1 else", "scores[0] if True else"),
     )),
+    "ast_jax/events/table.py": ("inference_search", (
+        ("tables of one name overwrite each other", "apart = len(set(names)) == len(names)", "apart = True"),
+    )),
     "ast_jax/events/psds.py": ("events", (
         ("a false detection that is triggered is no false one",
          "wrong += int((~sound).sum())", "wrong += int((~sound & (both.sum(axis=1) > 0)).sum())"),
@@ -835,6 +838,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("another device's arithmetic is another model", 'if key != "dtype"', "if key"),
     )),
     "ast_jax/commands/search.py": ("inference_search", (
+        ("names as they are, on the page", "escape(printable(one.file))", "escape(one.file)"),
         ("another model asks", "    store.check_model(loaded.digest())\n", ""),
     )),
     "ast_jax/inference/store.py": ("inference_search", (

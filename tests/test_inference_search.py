@@ -166,6 +166,30 @@ def test_two_spellings_of_a_file_are_one(tmp_path, model_named_m, monkeypatch, c
     assert Store.open(tmp_path / "index").has(tmp_path / "sounds" / "0.wav")
 
 
+def test_files_of_one_name_get_tables_of_their_own(tmp_path, model_named_m):
+    for place in ("a", "b"):
+        noises(tmp_path / place, 1)
+    invoke("index", [str(tmp_path / "a"), str(tmp_path / "b"), "--model=m", f"--out={tmp_path / 'index'}"])
+    query, out = tmp_path / "query.wav", tmp_path / "tables"
+    soundfile.write(query, np.random.default_rng(9).normal(0, 0.05, RATE), RATE)
+    invoke("search", [str(query), f"--index={tmp_path / 'index'}", "--form=audacity", f"--out={out}"])
+    assert sorted(path.name for path in out.iterdir()) == ["000000-0.wav.txt", "000001-0.wav.txt"]
+    assert all(len(read_events(path, "0.wav")) == 1 for path in out.iterdir())
+
+
+def test_a_name_that_is_no_utf_8_is_found_and_told(tmp_path, model_named_m, capsys):
+    files = noises(tmp_path / "sounds", 2)
+    odd = [file.rename(file.with_name(f"{file.stem}\udce9.wav")) for file in files]
+    index, page = f"--index={tmp_path / 'index'}", tmp_path / "found.html"
+    invoke("index", [*map(str, odd), "--model=m", f"--out={tmp_path / 'index'}"])
+    for form in ("csv", "raven"):
+        told = [f"--page={page}", f"--form={form}", f"--out={tmp_path / form}"]
+        invoke("search", [str(odd[0]), index, *told])
+        assert "1\\udce9.wav" in capsys.readouterr().out
+    assert "1%E9.wav" in page.read_text(encoding="utf-8")
+    assert "1\\udce9.wav" in page.read_text(encoding="utf-8")
+
+
 def test_the_commands_find_the_same_sound_again(tmp_path, model_named_m, capsys):
     """A tone hidden in the second window of a noise file is the nearest to the tone, by file and by part."""
     rng, t = np.random.default_rng(0), np.arange(round(0.65 * RATE)) / RATE

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 from ast_jax.commands.cli import Flag
-from ast_jax.errors import InputError, printable
-from ast_jax.events import FORMS, Event, Rules, read_events, table, write_events
+from ast_jax.errors import InputError
+from ast_jax.events import Event, Rules, names_of_tables, read_events, table, write_events
 from ast_jax.terminal import write_whole
 
 # A file each: what a table of several would not say.
@@ -192,10 +192,9 @@ class Progress:
         assert self.path is not None
         if form in OF_ONE_FILE:
             out.mkdir(parents=True, exist_ok=True)
-            stems = {file: printable(Path(file).stem)[:100] for file in sorted(self.done)}
-            unique = len(set(stems.values())) == len(stems)
-            for number, (file, stem) in enumerate(stems.items()):
-                name = f"{stem}{FORMS[form]}" if unique else f"{number:06d}-{stem}{FORMS[form]}"
+            files = sorted(self.done)
+            names = names_of_tables([Path(file).stem for file in files], form)
+            for file, name in zip(files, names, strict=True):
                 write_whole(out / name, write_events(self.done[file], form))
         else:
             every = (event for _, events in sorted(self.done.items()) for event in events)

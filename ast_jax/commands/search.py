@@ -12,7 +12,7 @@ import numpy as np
 
 from ast_jax.commands.cli import Flag
 from ast_jax.commands.models import AS_IT_IS, Stated, WindowS, load_with_grid
-from ast_jax.errors import InputError
+from ast_jax.errors import InputError, printable
 from ast_jax.inference.store import Found, Store
 
 
@@ -78,25 +78,26 @@ def search(
     if page is not None:
         page.write_text(_page(query, found), encoding="utf-8")
     if out is not None:
-        _write_table(found, f"like {query.name}", form or "csv", out)
+        _write_table(found, f"like {printable(query.name)}", form or "csv", out)
     if json:
         print(dumps([vars(one) for one in found]))
         return
     for one in found:
-        print(f"{one.score:.3f}  {one.start_s:8.2f} to {one.end_s:8.2f} s  {one.file}")
+        print(f"{one.score:.3f}  {one.start_s:8.2f} to {one.end_s:8.2f} s  {printable(one.file)}")
 
 
 def _write_table(found: list[Found], label: str, form: str, out: Path) -> None:
-    from ast_jax.events import FORMS, Event, write_events
+    from ast_jax.events import Event, names_of_tables, write_events
 
     events = [Event(one.file, one.start_s, one.end_s, label, one.score) for one in found]
     if form in ("csv", "tsv"):
         out.write_text(write_events(events, form), encoding="utf-8")
         return
     out.mkdir(parents=True, exist_ok=True)
-    for file in dict.fromkeys(event.file for event in events):
+    files = sorted({event.file for event in events})
+    for file, name in zip(files, names_of_tables([Path(file).name for file in files], form), strict=True):
         own = sorted((event for event in events if event.file == file), key=lambda event: event.onset_s)
-        (out / f"{Path(file).name}{FORMS[form]}").write_text(write_events(own, form), encoding="utf-8")
+        (out / name).write_text(write_events(own, form), encoding="utf-8")
 
 
 def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | None) -> np.ndarray:
@@ -128,16 +129,17 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
 
 
 def _page(query: Path, found: list[Found]) -> str:
+    name = html.escape(printable(query.name))
     rows = "\n".join(
         f"<tr><td>{one.score:.3f}<td>{one.start_s:.2f} to {one.end_s:.2f} s"
         f'<td><audio controls preload="none" src="{_address(one.file, one.start_s, one.end_s)}"></audio>'
-        f"<td>{html.escape(one.file)}"
+        f"<td>{html.escape(printable(one.file))}"
         for one in found
     )
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Like {html.escape(query.name)}</title>
+<html lang="en"><meta charset="utf-8"><title>Like {name}</title>
 <style>body {{ font: 1rem sans-serif; margin: 2rem }} td {{ padding: .2rem .8rem }}</style>
-<h1>Like {html.escape(query.name)}</h1>
+<h1>Like {name}</h1>
 <p><audio controls src="{_address(os.path.abspath(query))}"></audio></p>
 <table><tr><th>cosine<th>when<th>sound<th>file
 {rows}
@@ -147,4 +149,4 @@ def _page(query: Path, found: list[Found]) -> str:
 
 def _address(file: str, start_s: float | None = None, end_s: float | None = None) -> str:
     part = "" if start_s is None else f"#t={start_s:.2f},{end_s:.2f}"
-    return f"file://{quote(file)}{part}"
+    return f"file://{quote(os.fsencode(file))}{part}"

@@ -3,6 +3,6 @@ found.
 """
 
 from ast_jax.events.decode import Decoder, Rules
-from ast_jax.events.table import FORMS, Event, read_events, write_events
+from ast_jax.events.table import FORMS, Event, names_of_tables, read_events, write_events
 
-__all__ = ["FORMS", "Decoder", "Event", "Rules", "read_events", "write_events"]
+__all__ = ["FORMS", "Decoder", "Event", "Rules", "names_of_tables", "read_events", "write_events"]
