@@ -73,6 +73,34 @@ def test_a_file_that_changed_takes_the_place_of_what_it_was(tmp_path):
     assert found[0].score == 1
 
 
+def test_what_overlaps_a_part_of_the_query_alone_is_left_out(tmp_path):
+    store, files, _ = filled(tmp_path, [5, 1])
+    query = np.ones(4, np.float32)
+    hidden = lambda part_s: (
+        {(str(files[0]), float(i)) for i in range(5)}
+        - {(one.file, one.start_s) for one in store.search(query, 99, without=str(files[0]), part_s=part_s)}
+    )
+    assert {start for _, start in hidden((1.5, 3.0))} == {1.0, 2.0}
+    assert {start for _, start in hidden((2.0, 2.5))} == {2.0}
+    assert len(hidden((-np.inf, np.inf))) == 5
+
+
+def test_files_that_are_gone_or_have_changed_are_not_found(tmp_path):
+    store, files, _ = filled(tmp_path, [2, 1, 1])
+    assert store.stale == {}
+    files[0].unlink()
+    files[1].write_bytes(b"longer than before")
+    again, query = Store.open(tmp_path / "index"), np.ones(4, np.float32)
+    assert again.stale == {str(files[0]): "gone", str(files[1]): "changed"}
+    assert not again.has(files[0])
+    assert {one.file for one in again.search(query, 99)} == {str(files[2])}
+    again.add(files[1], [0], [1], np.eye(4, dtype=np.float32)[:1])
+    assert again.stale == {str(files[0]): "gone"}
+    files[1].unlink()
+    files[2].unlink()
+    assert Store.open(tmp_path / "index").search(query, 99) == []
+
+
 def test_what_a_crash_tore_off_is_cut_away_and_no_search_does_it(tmp_path):
     filled(tmp_path, [2, 1])
     index = tmp_path / "index"
@@ -188,6 +216,35 @@ def test_a_name_that_is_no_utf_8_is_found_and_told(tmp_path, model_named_m, caps
         assert "1\\udce9.wav" in capsys.readouterr().out
     assert "1%E9.wav" in page.read_text(encoding="utf-8")
     assert "1\\udce9.wav" in page.read_text(encoding="utf-8")
+
+
+def test_a_part_is_found_again_in_its_own_recording(tmp_path, model_named_m, capsys):
+    rng, t = np.random.default_rng(0), np.arange(round(0.65 * RATE)) / RATE
+    recording = rng.normal(0, 0.05, 6 * len(t))
+    for window in (1, 4):
+        recording[window * len(t) : (window + 1) * len(t)] = 0.3 * np.sin(2 * np.pi * 700 * t)
+    file, index = tmp_path / "hour.wav", tmp_path / "index"
+    soundfile.write(file, recording, RATE)
+    gone = noises(tmp_path / "sounds", 2)
+    where = [str(file), str(tmp_path / "sounds")]
+    invoke("index", [*where, "--model=m", f"--out={index}", "--window_s=0.65"])
+    gone[0].unlink()
+    capsys.readouterr()
+    query = [str(file), f"--index={index}", "--json", "--top=99"]
+    invoke("search", [*query, "--from_s=0.65", "--to_s=1.3"])
+    captured = capsys.readouterr()
+    assert "of 3 files in" in captured.err
+    assert "1 gone, 0 changed since: they are left out" in captured.err
+    found = json.loads(captured.out)
+    assert (found[0]["file"], found[0]["start_s"]) == (str(file), pytest.approx(4 * 0.65))
+    starts = [one["start_s"] for one in found if one["file"] == str(file)]
+    assert sorted(starts) == pytest.approx([0, 2 * 0.65, 3 * 0.65, 4 * 0.65, 5 * 0.65])
+    invoke("search", query)
+    assert [one["file"] for one in json.loads(capsys.readouterr().out)] == [str(gone[1])]
+    invoke("search", [*query, "--from_s=0", "--to_s=3"])
+    assert "of the part its first 0.65 s are heard" in capsys.readouterr().err
+    invoke("index", [str(file), "--model=m", f"--out={index}", "--window_s=0.65"])
+    assert "1 gone, 0 changed since: they will be left out of answers" in capsys.readouterr().err
 
 
 def test_the_commands_find_the_same_sound_again(tmp_path, model_named_m, capsys):

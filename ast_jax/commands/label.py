@@ -89,7 +89,8 @@ def heard(
     about = {"model": model, "kind": kind, "stated": json.loads(json.dumps(said))}
     store = kept(index, files, loaded, grid, about, Failures(len(files), "heard"))
     held = store.vectors() if len(store) else {}
-    known = [file for file in files if str(file) in held]
+    # not one that has changed and cannot be heard any more
+    known = [file for file in files if str(file) in held and str(file) not in store.stale]
     if not known:
         raise InputError("none of the files can be heard: name others")
     return known, np.stack([held[str(file)].mean(axis=0) for file in known]), grid.front_end

@@ -2,6 +2,8 @@
 
 import html
 import os
+import sys
+from collections import Counter
 from json import dumps
 from operator import itemgetter
 from pathlib import Path
@@ -43,6 +45,7 @@ def index(
     failures = Failures(len(files), "indexed")
     store = kept(out, files, loaded, grid, {"model": model, "kind": kind}, failures)
     print(f"{len(store)} windows of {store.num_files} files in {out}")
+    _tell_stale(store, "will be left out of answers")
     failures.exit_if_any()
 
 
@@ -66,7 +69,8 @@ def search(
       python -m ast_jax search QUERY.wav --index=index [--from_s=2 --to_s=5] [--page=found.html]
 
     By the cosine of standardised embeddings, exactly: every window is looked at. The query itself is left out
-    where it is in the index.
+    where it is in the index: the file, or its windows that overlap the part. So are files that are gone or
+    have changed since they were indexed, which is told.
     """
     if to_s is not None and (from_s is None or to_s <= from_s):
         raise InputError("--to_s is the end of a part: give --from_s before it")
@@ -74,7 +78,11 @@ def search(
         raise InputError("--form and --out go together")
     store = Store.open(index)
     vector = _of_query(store, query, from_s, to_s)
-    found = store.search(vector, top, once=once, without=os.path.abspath(query))
+    part_s = (-np.inf, np.inf)
+    if from_s is not None:
+        part_s = (from_s, from_s + store.about["window_s"] if to_s is None else to_s)
+    found = store.search(vector, top, once=once, without=os.path.abspath(query), part_s=part_s)
+    _tell_stale(store, "are left out")
     if page is not None:
         page.write_text(_page(query, found), encoding="utf-8")
     if out is not None:
@@ -84,6 +92,18 @@ def search(
         return
     for one in found:
         print(f"{one.score:.3f}  {one.start_s:8.2f} to {one.end_s:8.2f} s  {printable(one.file)}")
+
+
+def _tell_stale(store: Store, outcome: str) -> None:
+    """What is not as it was indexed, in a line, if anything."""
+    if store.stale:
+        counts = Counter(store.stale.values())
+        told = [f"{counts[what]} {verb}" for what, verb in (("gone", "gone"), ("changed", "changed since"))]
+        print(
+            f"of {store.num_files} files in {store.root} {', '.join(told)}: they {outcome} "
+            "(`index` takes up those that changed)",
+            file=sys.stderr,
+        )
 
 
 def _write_table(found: list[Found], label: str, form: str, out: Path) -> None:
@@ -122,6 +142,8 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
         return np.mean(heard[0].answers, axis=0)
     fbank = window_at(query, from_s, grid, flag="--from_s")
     if to_s is not None:
+        if to_s - from_s > grid.window_s:
+            print(f"of the part its first {grid.window_s:g} s are heard, a window", file=sys.stderr)
         fbank = fbank[: max(1, round((to_s - from_s) / grid.front_end.seconds(1)))]
     length = loaded.model.config.num_frames
     padded = fit_frames(fbank[None], length, grid.front_end.padding)

@@ -141,7 +141,7 @@ def kept(
     }
     with Store.growing(where, about) as store:
         store.check_model(about["digest"])
-        new = [file for file in files if not (file.is_file() and store.has(file))]
+        new = [file for file in files if not store.has(file)]
         if len(new) < len(files):
             print(
                 f"{len(files) - len(new)} of {len(files)} files are in {where} as they are", file=sys.stderr
