@@ -1,6 +1,7 @@
 """Labelling: what is asked, what is kept, several pages; by keys in a real browser where there is one."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from starlette.testclient import TestClient
 from ast_jax.datasets import folder
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import Kaldi
-from ast_jax.inference.labelling import HELD_OUT, SHOWN_S, Session, Taken
+from ast_jax.inference.labelling import HELD_OUT, SHOWN_S, Session, Taken, groups_by
 from ast_jax.inference.serve.label_app import make_label_app
 
 NAMES = ("bell", "rain", "wind")
@@ -143,6 +144,90 @@ def test_undo_takes_back_answers_and_skips_of_its_own_page(sitting, clips, tmp_p
     assert not (tmp_path / "labels.csv").exists()
 
 
+def test_a_clip_held_out_that_was_skipped_and_taken_back_is_held_out(sitting, clips, tmp_path):
+    session, truth = sitting(), clips[2]
+    answered(session, truth, 4)
+    held_out = session.next(by="a").number
+    session.skip(held_out, by="a")
+    assert session.undo(by="a").number == held_out
+    session.answer(held_out, truth[held_out], by="a")
+    assert (tmp_path / "labels.csv").read_text().splitlines()[-1].endswith(f"{truth[held_out]},test")
+    session.undo(by="a")
+    session.answer(held_out, truth[held_out], by="a")
+    assert session.standing()["held_out"] == 1
+
+
+def by_pairs(file: Path) -> str:
+    """clip00 and clip01 are of recording 0, and so on."""
+    return f"recording {int(file.stem[4:]) // 2}"
+
+
+@pytest.mark.parametrize("order", ["active", "random"])
+def test_groups_are_held_out_whole_and_another_sitting_holds_out_the_same(sitting, clips, tmp_path, order):
+    truth = clips[2]
+    session = sitting(order=order, group=by_pairs)
+    assert session.told_groups() == "3 of 15 groups are held out, 6 of 30 clips"
+    heard = answered(session, truth, 9)
+    assert [i for i, clip in enumerate(heard, 1) if "held out" in clip.why] == [HELD_OUT]
+    # one that is asked for, too
+    away = next(i for i, name in enumerate(session.groups) if name in session.held_groups)
+    again = sitting(order=order, group=by_pairs)
+    assert again.held_groups == session.held_groups
+    if away not in again.labels:
+        again.answer(away, truth[away], by="a")
+    while clip := again.next(by="a"):
+        again.answer(clip.number, truth[clip.number], by="a")
+    listing = folder.list_clips(tmp_path / "labels.csv")
+    assert {name: len(split) for name, split in listing.splits.items()} == {"train": 24, "test": 6}
+    owners = [{by_pairs(Path(clip.path)) for clip in listing.splits[name]} for name in ("train", "test")]
+    assert (owners[0] & owners[1], owners[1]) == (set(), session.held_groups)
+    assert set(listing.notes["groups"].values()) == owners[0] | owners[1]
+    # it is judged on them all
+    again.fit()
+    assert again.standing()["curve"][-1]["answers"] == 30
+
+
+def test_groups_that_are_held_out_do_not_decide_what_is_asked(sitting, clips, tmp_path):
+    """With them, more clips would be like the second kind."""
+    files, vectors, _ = clips
+    away = sitting(group=by_pairs).held_groups
+    kinds = np.zeros(30, int)
+    train = [i for i, file in enumerate(files) if by_pairs(file) not in away]
+    kinds[train[14:]] = 1
+    kinds[[i for i in range(30) if i not in train]] = 1
+    alike = np.random.default_rng(0).normal(0, 0.01, vectors.shape) + np.eye(8)[kinds]
+    session = Session(tmp_path / "labels.csv", files, alike.astype(np.float32), group=by_pairs)
+    assert kinds[session.next(by="a").number] == 0
+
+
+def test_groups_are_a_pattern_or_a_table_and_stay_what_they_were(sitting, clips, tmp_path):
+    files, _, truth = clips
+    rows = [f"{file},{'ab'[i % 2]}" for i, file in enumerate(files)]
+    (tmp_path / "whose.csv").write_text("\n".join(["file,group", *rows]))
+    of_table = groups_by(str(tmp_path / "whose.csv"), tmp_path)
+    assert [of_table(file) for file in files[:3]] == ["a", "b", "a"]
+    with pytest.raises(InputError, match=r"new\.wav has no group in"):
+        of_table(tmp_path / "new.wav")
+    tens = groups_by(r"clip(\d)", tmp_path)
+    assert tens(files[13]) == "1"
+    with pytest.raises(InputError, match="one group"):
+        sitting(group=groups_by("clip", tmp_path))
+    answered(sitting(), truth, 5)
+    # where both sides have clips of one
+    with pytest.raises(InputError, match="in both splits"):
+        sitting(group=of_table)
+    (tmp_path / "labels.csv").unlink()
+    answered(sitting(group=of_table), truth, 1)
+    for group, message in ((None, "give --group, as before"), (tens, "and by --group of")):
+        with pytest.raises(InputError, match=message):
+            sitting(group=group)
+
+
+def test_without_groups_it_is_said_that_pieces_may_stand_on_both_sides(sitting):
+    assert "pieces of one recording" in sitting().told_groups()
+    assert sitting().standing()["groups"] == 0
+
+
 def test_two_pages_get_clips_of_their_own_and_the_second_answer_is_refused(clips, tmp_path):
     now = [0.0]
     session = Session(tmp_path / "labels.csv", *clips[:2], clock=lambda: now[0])
@@ -244,6 +329,7 @@ def test_clips_are_labelled_by_keys_alone(sitting, clips, tmp_path):
         page.get_by_text("taken back").wait_for()
         assert name.inner_text() == shown
         page.get_by_text("After 8 answers: 100").wait_for()
+        page.get_by_text("Pieces of one recording may stand on both sides").wait_for()
         assert page.get_by_role("img", name="After 8 answers").is_visible()
         second = chromium.new_page()
         second.goto(address)
