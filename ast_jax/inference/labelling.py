@@ -1,9 +1,9 @@
 """A sitting of labelling: which clip to hear next, what was answered, what a classifier makes of it so far.
 
 N clips, D width. The table is a CSV (file, labels, split, and group where there are groups) that `folder`
-takes, written whole at every answer. Every fifth clip is drawn at random and held out (split `test`): how well
-the classifier does on those is what it would do on the rest, which the others, chosen because they are hard,
-do not say. What it would do on a new recording groups alone say: pieces of one are alike.
+takes, written whole at every answer. Every fifth clip is drawn at random and held out (split `test`): how
+well the classifier does on those is what it would do on the rest, which the others, chosen because they are
+hard, do not say. What it would do on a new recording groups alone say: pieces of one are alike.
 """
 
 import csv
