@@ -848,6 +848,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("another model asks", "    store.check_model(loaded.digest())\n", ""),
     )),
     "ast_jax/inference/store.py": ("inference_search", (
+        ("each block over the first", "scores[first : first + len(rows)] =", "scores[: len(rows)] ="),
         ("two spellings are two files", "return os.path.abspath(file)", "return str(file.absolute())"),
         ("two spellings of an older index", 'os.path.normpath(entry["file"])', 'entry["file"]'),
         ("rows of another model are added", "elif known != digest:", "elif False:"),

@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 import soundfile
 from chromium import browser, needs_chromium, served
+from flax import nnx
 from starlette.testclient import TestClient
 
+from ast_jax.commands import invoke
 from ast_jax.datasets import folder
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import Kaldi
 from ast_jax.inference.labelling import HELD_OUT, SHOWN_S, Session, Taken, groups_by
 from ast_jax.inference.serve.label_app import make_label_app
+from ast_jax.models import AST, ASTConfig
+from ast_jax.weights import LoadedModel
 
 NAMES = ("bell", "rain", "wind")
 
@@ -115,6 +119,40 @@ def test_a_second_sitting_knows_clips_that_are_spelt_otherwise(clips, tmp_path):
         assert Session(tmp_path / "labels.csv", again, vectors).standing()["answers"] == 7
     answered(Session(tmp_path / "labels.csv", spelt, vectors), truth, 23)
     assert len(folder.list_clips(tmp_path / "labels.csv").clips) == 30
+
+
+def test_the_command_sits_twice_on_clips_above(clips, tmp_path, monkeypatch, capsys):
+    """`label ../clips`: the second sitting knows the first one's answers, and `folder` takes the table."""
+    model = AST(ASTConfig(num_classes=2, num_frames=24, width=8, depth=1, num_heads=1), rngs=nnx.Rngs(0))
+    loaded = LoadedModel(model, ["a", "b"], model.front_end.with_statistics(-4.0, 4.0), "softmax")
+    monkeypatch.setattr("ast_jax.weights.load_model", lambda source, **options: loaded)
+    sounds, here = tmp_path / "sounds", tmp_path / "here"
+    sounds.mkdir()
+    here.mkdir()
+    for file in clips[0][:6]:
+        (sounds / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(here)
+    heard = []
+
+    def sit(app, limits, host, listening):
+        with listening, TestClient(app, base_url=f"http://{host}") as client:
+            for _ in range(2):
+                told = client.post("/api/next", json={"page": "a"}).json()
+                heard.append((told["answers"], told["shown"]["clip"], told["groups"]))
+                answer = {"page": "a", "clip": told["shown"]["clip"], "label": "owl"}
+                assert client.post("/api/answer", json=answer).status_code == 200
+
+    monkeypatch.setattr("ast_jax.inference.serve.server.run", sit)
+    asked = ["../sounds", "--model=m", "--out=labels.csv", "--port=0", r"--group=clip(\d+)"]
+    for total in (2, 4):
+        invoke("label", asked)
+        err = capsys.readouterr().err
+        assert f"{total} of 6 clips are labelled" in err
+        assert "1 of 6 groups are held out, 1 of 6 clips" in err
+    assert [answers for answers, _, _ in heard] == [0, 1, 2, 3]
+    assert len({clip for _, clip, _ in heard}) == 4
+    assert {groups for _, _, groups in heard} == {6}
+    assert len(folder.list_clips(here / "labels.csv").clips) == 4
 
 
 def test_rows_of_other_files_stay_and_a_table_that_is_none_is_left_alone(sitting, clips, tmp_path):

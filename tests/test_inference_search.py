@@ -59,6 +59,13 @@ def test_a_search_is_a_sort_by_cosine(tmp_path_factory, counts, seed):
     assert str(files[0]) not in {one.file for one in store.search(query, 99, without=str(files[0]))}
 
 
+def test_a_search_by_blocks_is_a_search_at_once(tmp_path, monkeypatch):
+    store, query = filled(tmp_path, [3, 4, 1])[0], np.ones(4, np.float32)
+    at_once = store.search(query, 99)
+    monkeypatch.setattr("ast_jax.inference.store._BLOCK", 3)
+    assert store.search(query, 99) == at_once
+
+
 def test_a_file_that_changed_takes_the_place_of_what_it_was(tmp_path):
     store, files, _ = filled(tmp_path, [2, 1])
     assert store.has(files[1])
