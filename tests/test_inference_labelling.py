@@ -1,18 +1,23 @@
 """Labelling: what is asked, what is kept, several pages; by keys in a real browser where there is one."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from chromium import browser, needs_chromium, served
+from flax import nnx
 from starlette.testclient import TestClient
 
+from ast_jax.commands import invoke
 from ast_jax.datasets import folder
 from ast_jax.errors import InputError
 from ast_jax.features.front_end import Kaldi
-from ast_jax.inference.labelling import HELD_OUT, SHOWN_S, Session, Taken
+from ast_jax.inference.labelling import HELD_OUT, SHOWN_S, Session, Taken, groups_by
 from ast_jax.inference.serve.label_app import make_label_app
+from ast_jax.models import AST, ASTConfig
+from ast_jax.weights import LoadedModel
 
 NAMES = ("bell", "rain", "wind")
 
@@ -105,6 +110,51 @@ def test_the_table_is_a_data_set_and_another_sitting_goes_on(sitting, clips, tmp
     assert again.next(by="a") is None
 
 
+def test_a_second_sitting_knows_clips_that_are_spelt_otherwise(clips, tmp_path):
+    """Nothing is asked twice, and the table lists nothing twice."""
+    files, vectors, truth = clips
+    spelt = [file.parent / ".." / file.parent.name / file.name for file in files]
+    answered(Session(tmp_path / "labels.csv", spelt, vectors), truth, 7)
+    for again in (spelt, files):
+        assert Session(tmp_path / "labels.csv", again, vectors).standing()["answers"] == 7
+    answered(Session(tmp_path / "labels.csv", spelt, vectors), truth, 23)
+    assert len(folder.list_clips(tmp_path / "labels.csv").clips) == 30
+
+
+def test_the_command_sits_twice_on_clips_above(clips, tmp_path, monkeypatch, capsys):
+    """`label ../clips`: the second sitting knows the first one's answers, and `folder` takes the table."""
+    model = AST(ASTConfig(num_classes=2, num_frames=24, width=8, depth=1, num_heads=1), rngs=nnx.Rngs(0))
+    loaded = LoadedModel(model, ["a", "b"], model.front_end.with_statistics(-4.0, 4.0), "softmax")
+    monkeypatch.setattr("ast_jax.weights.load_model", lambda source, **options: loaded)
+    sounds, here = tmp_path / "sounds", tmp_path / "here"
+    sounds.mkdir()
+    here.mkdir()
+    for file in clips[0][:6]:
+        (sounds / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(here)
+    heard = []
+
+    def sit(app, limits, host, listening):
+        with listening, TestClient(app, base_url=f"http://{host}") as client:
+            for _ in range(2):
+                told = client.post("/api/next", json={"page": "a"}).json()
+                heard.append((told["answers"], told["shown"]["clip"], told["groups"]))
+                answer = {"page": "a", "clip": told["shown"]["clip"], "label": "owl"}
+                assert client.post("/api/answer", json=answer).status_code == 200
+
+    monkeypatch.setattr("ast_jax.inference.serve.server.run", sit)
+    asked = ["../sounds", "--model=m", "--out=labels.csv", "--port=0", r"--group=clip(\d+)"]
+    for total in (2, 4):
+        invoke("label", asked)
+        err = capsys.readouterr().err
+        assert f"{total} of 6 clips are labelled" in err
+        assert "1 of 6 groups are held out, 1 of 6 clips" in err
+    assert [answers for answers, _, _ in heard] == [0, 1, 2, 3]
+    assert len({clip for _, clip, _ in heard}) == 4
+    assert {groups for _, _, groups in heard} == {6}
+    assert len(folder.list_clips(here / "labels.csv").clips) == 4
+
+
 def test_rows_of_other_files_stay_and_a_table_that_is_none_is_left_alone(sitting, clips, tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("file,labels,split\nelsewhere.wav,owl,train\n")
@@ -130,6 +180,90 @@ def test_undo_takes_back_answers_and_skips_of_its_own_page(sitting, clips, tmp_p
     assert session.undo(by="a") is None
     assert session.undo(by="b").number == other.number
     assert not (tmp_path / "labels.csv").exists()
+
+
+def test_a_clip_held_out_that_was_skipped_and_taken_back_is_held_out(sitting, clips, tmp_path):
+    session, truth = sitting(), clips[2]
+    answered(session, truth, 4)
+    held_out = session.next(by="a").number
+    session.skip(held_out, by="a")
+    assert session.undo(by="a").number == held_out
+    session.answer(held_out, truth[held_out], by="a")
+    assert (tmp_path / "labels.csv").read_text().splitlines()[-1].endswith(f"{truth[held_out]},test")
+    session.undo(by="a")
+    session.answer(held_out, truth[held_out], by="a")
+    assert session.standing()["held_out"] == 1
+
+
+def by_pairs(file: Path) -> str:
+    """clip00 and clip01 are of recording 0, and so on."""
+    return f"recording {int(file.stem[4:]) // 2}"
+
+
+@pytest.mark.parametrize("order", ["active", "random"])
+def test_groups_are_held_out_whole_and_another_sitting_holds_out_the_same(sitting, clips, tmp_path, order):
+    truth = clips[2]
+    session = sitting(order=order, group=by_pairs)
+    assert session.told_groups() == "3 of 15 groups are held out, 6 of 30 clips"
+    heard = answered(session, truth, 9)
+    assert [i for i, clip in enumerate(heard, 1) if "held out" in clip.why] == [HELD_OUT]
+    # one that is asked for, too
+    away = next(i for i, name in enumerate(session.groups) if name in session.held_groups)
+    again = sitting(order=order, group=by_pairs)
+    assert again.held_groups == session.held_groups
+    if away not in again.labels:
+        again.answer(away, truth[away], by="a")
+    while clip := again.next(by="a"):
+        again.answer(clip.number, truth[clip.number], by="a")
+    listing = folder.list_clips(tmp_path / "labels.csv")
+    assert {name: len(split) for name, split in listing.splits.items()} == {"train": 24, "test": 6}
+    owners = [{by_pairs(Path(clip.path)) for clip in listing.splits[name]} for name in ("train", "test")]
+    assert (owners[0] & owners[1], owners[1]) == (set(), session.held_groups)
+    assert set(listing.notes["groups"].values()) == owners[0] | owners[1]
+    # it is judged on them all
+    again.fit()
+    assert again.standing()["curve"][-1]["answers"] == 30
+
+
+def test_groups_that_are_held_out_do_not_decide_what_is_asked(sitting, clips, tmp_path):
+    """With them, more clips would be like the second kind."""
+    files = clips[0]
+    away = sitting(group=by_pairs).held_groups
+    kinds = np.zeros(30, int)
+    train = [i for i, file in enumerate(files) if by_pairs(file) not in away]
+    kinds[train[14:]] = 1
+    kinds[[i for i in range(30) if i not in train]] = 1
+    alike = np.eye(8, dtype=np.float32)[kinds]
+    session = Session(tmp_path / "labels.csv", files, alike, group=by_pairs)
+    assert kinds[session.next(by="a").number] == 0
+
+
+def test_groups_are_a_pattern_or_a_table_and_stay_what_they_were(sitting, clips, tmp_path):
+    files, _, truth = clips
+    rows = [f"{file},{'ab'[i % 2]}" for i, file in enumerate(files)]
+    (tmp_path / "whose.csv").write_text("\n".join(["file,group", *rows]))
+    of_table = groups_by(str(tmp_path / "whose.csv"), tmp_path)
+    assert [of_table(file) for file in files[:3]] == ["a", "b", "a"]
+    with pytest.raises(InputError, match=r"new\.wav has no group in"):
+        of_table(tmp_path / "new.wav")
+    tens = groups_by(r"clip(\d)", tmp_path)
+    assert tens(files[13]) == "1"
+    with pytest.raises(InputError, match="one group"):
+        sitting(group=groups_by("clip", tmp_path))
+    answered(sitting(), truth, 5)
+    # where both sides have clips of one
+    with pytest.raises(InputError, match="in both splits"):
+        sitting(group=of_table)
+    (tmp_path / "labels.csv").unlink()
+    answered(sitting(group=of_table), truth, 1)
+    for group, message in ((None, "give --group, as before"), (tens, "and by --group of")):
+        with pytest.raises(InputError, match=message):
+            sitting(group=group)
+
+
+def test_without_groups_it_is_said_that_pieces_may_stand_on_both_sides(sitting):
+    assert "pieces of one recording" in sitting().told_groups()
+    assert sitting().standing()["groups"] == 0
 
 
 def test_two_pages_get_clips_of_their_own_and_the_second_answer_is_refused(clips, tmp_path):
@@ -233,6 +367,7 @@ def test_clips_are_labelled_by_keys_alone(sitting, clips, tmp_path):
         page.get_by_text("taken back").wait_for()
         assert name.inner_text() == shown
         page.get_by_text("After 8 answers: 100").wait_for()
+        page.get_by_text("Pieces of one recording may stand on both sides").wait_for()
         assert page.get_by_role("img", name="After 8 answers").is_visible()
         second = chromium.new_page()
         second.goto(address)

@@ -24,10 +24,37 @@ from ast_jax.errors import InputError
 from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig, host_variables, kernels_on
 from ast_jax.weights import LoadedModel, initialise, layouts, load_model, read_source, torch_file, vit_layout
+from ast_jax.weights.onnx_model import OnnxModel
+from ast_jax.weights.pretrained import with_config
 
 # Both sides compute in float32; with weights of std 0.2 logits are of size 1 to 10 and differ by some 1e-6 of
 # that.
 PARITY = 1e-4
+
+
+def test_a_digest_is_of_all_that_answers_follow_from_and_of_nothing_else():
+    """Weights, what is heard, the config, the activation; not the device's arithmetic, nor thresholds."""
+    shape = {"num_classes": 2, "num_frames": 32, "width": 8, "depth": 1, "num_heads": 1}
+    net = AST(ASTConfig(**shape), rngs=nnx.Rngs(0))
+    loaded = LoadedModel(net, ["a", "b"], net.front_end.with_statistics(-4.0, 4.0), "softmax")
+    own, other = loaded.digest(), AST(ASTConfig(**shape), rngs=nnx.Rngs(1))
+    changes = [
+        {"front_end": net.front_end.with_statistics(-4.0, 4.5)},
+        {"front_end": dataclasses.replace(loaded.front_end, spread=1.0)},
+        {"activation": "sigmoid"},
+        {"label_names": ["b", "a"]},
+        {"channels": "first"},
+        {"model": other},
+    ]
+    digests = [dataclasses.replace(loaded, **change).digest() for change in changes]
+    digests.append(with_config(loaded, mask_even=True).digest())
+    assert len({own, *digests}) == 1 + len(digests)
+    assert with_config(loaded, dtype="bfloat16").digest() == own
+    assert dataclasses.replace(loaded, thresholds=[0.1, 0.2], notes=["said"]).digest() == own
+    onnx = OnnxModel(*(getattr(loaded, name) for name in ("model", "label_names", "front_end", "activation")))
+    digests = [dataclasses.replace(onnx, **change).digest() for change in changes[:5]]
+    digests += [onnx.digest(), dataclasses.replace(onnx, file_digest="another file").digest()]
+    assert len(set(digests)) == 7
 
 
 def fbank(loaded, batch=2, frames=None):

@@ -27,6 +27,13 @@ def label(
     index: Annotated[
         Path | None, Flag("where embeddings are kept, as `index` has them (default: beside the table)")
     ] = None,
+    group: Annotated[
+        str | None,
+        Flag(
+            "whose a clip is: a pattern of its path, as `folder` has it, or a table (file, group); then "
+            "groups are held out whole"
+        ),
+    ] = None,
     port: Annotated[int, Flag("0: any free one", least=0, most=65535)] = 8000,
 ) -> None:
     """A page on which you name your clips, one key each; the clip that teaches most comes first.
@@ -37,8 +44,9 @@ def label(
     Every answer is in the table before the next clip is shown; the same command goes on where you stopped.
     A classifier on the model's embeddings is fitted as you go: it guesses, it chooses what comes next, and
     the page draws how well it does on one clip of five, drawn at random and held out (split `test` of the
-    table). One class a clip. Two pages at once get clips of their own. Until Ctrl-C, for this machine alone.
-    Needs fastapi, uvicorn (the extra `serve`) and scikit-learn (`probe`).
+    table). Where clips are pieces of recordings, --group says which belong together: else they stand on both
+    sides, and the curve flatters. One class a clip. Two pages at once get clips of their own. Until Ctrl-C,
+    for this machine alone. Needs fastapi, uvicorn (the extra `serve`) and scikit-learn (`probe`).
     """
     try:
         import sklearn  # noqa: F401
@@ -53,11 +61,11 @@ def label(
         raise InputError(f"--out={out}: wanted a .csv in a directory that is there")
 
     from ast_jax.datasets.locking import locked
-    from ast_jax.inference.files import sound_files
-    from ast_jax.inference.labelling import Session, checked
+    from ast_jax.inference.files import each_once, sound_files
+    from ast_jax.inference.labelling import Session, checked, groups_by
 
     names = [checked(name, "--classes") for name in classes]
-    clips = list(dict.fromkeys(file.absolute() for file in sound_files(sounds)))
+    clips = each_once(sound_files(sounds))
     listening = listen(LOOPBACK, port)
     with out.with_name(f".{out.name}.lock").open("w") as lock:
         if not locked(lock):
@@ -65,7 +73,9 @@ def label(
                 f"{out} is being written by another `label`: stop that one, or name another --out"
             )
         files, vectors, front_end = heard(clips, model, stated, index or out.with_suffix(".index"))
-        session = Session(out, files, vectors, classes=names, order=order)
+        whose = groups_by(group, out.absolute().parent) if group else None
+        session = Session(out, files, vectors, classes=names, order=order, group=whose)
+        print(session.told_groups(), file=sys.stderr)
         run(make_label_app(session, front_end), Limits(), LOOPBACK, listening)
         answers = session.standing()["answers"]
         print(f"{answers} of {len(files)} clips are labelled in {out}", file=sys.stderr)
@@ -89,7 +99,8 @@ def heard(
     about = {"model": model, "kind": kind, "stated": json.loads(json.dumps(said))}
     store = kept(index, files, loaded, grid, about, Failures(len(files), "heard"))
     held = store.vectors() if len(store) else {}
-    known = [file for file in files if str(file) in held]
+    # not one that has changed and cannot be heard any more
+    known = [file for file in files if str(file) in held and str(file) not in store.stale]
     if not known:
         raise InputError("none of the files can be heard: name others")
     return known, np.stack([held[str(file)].mean(axis=0) for file in known]), grid.front_end

@@ -1,6 +1,9 @@
 """`index` and `search`: the sounds that are most like one."""
 
 import html
+import os
+import sys
+from collections import Counter
 from json import dumps
 from operator import itemgetter
 from pathlib import Path
@@ -10,8 +13,8 @@ from urllib.parse import quote
 import numpy as np
 
 from ast_jax.commands.cli import Flag
-from ast_jax.commands.models import AS_IT_IS, WindowS, load_with_grid
-from ast_jax.errors import InputError
+from ast_jax.commands.models import AS_IT_IS, Stated, WindowS, load_with_grid
+from ast_jax.errors import InputError, printable
 from ast_jax.inference.store import Found, Store
 
 
@@ -35,13 +38,14 @@ def index(
     cannot be heard are reported, the others are in the index all the same; then the status is 1.
     """
     from ast_jax.inference.embed import kept
-    from ast_jax.inference.files import Failures, sound_files
+    from ast_jax.inference.files import Failures, each_once, sound_files
 
     loaded, grid = load_with_grid(model, AS_IT_IS, window_s=window_s, hop_s=hop_s)
-    files = sound_files(sounds, loaded.front_end)
+    files = each_once(sound_files(sounds, loaded.front_end))
     failures = Failures(len(files), "indexed")
     store = kept(out, files, loaded, grid, {"model": model, "kind": kind}, failures)
     print(f"{len(store)} windows of {store.num_files} files in {out}")
+    _tell_stale(store, "will be left out of answers")
     failures.exit_if_any()
 
 
@@ -65,7 +69,8 @@ def search(
       python -m ast_jax search QUERY.wav --index=index [--from_s=2 --to_s=5] [--page=found.html]
 
     By the cosine of standardised embeddings, exactly: every window is looked at. The query itself is left out
-    where it is in the index.
+    where it is in the index: the file, or its windows that overlap the part. So are files that are gone or
+    have changed since they were indexed, which is told.
     """
     if to_s is not None and (from_s is None or to_s <= from_s):
         raise InputError("--to_s is the end of a part: give --from_s before it")
@@ -73,29 +78,46 @@ def search(
         raise InputError("--form and --out go together")
     store = Store.open(index)
     vector = _of_query(store, query, from_s, to_s)
-    found = store.search(vector, top, once=once, without=str(query.absolute()))
+    part_s = (-np.inf, np.inf)
+    if from_s is not None:
+        part_s = (from_s, from_s + store.about["window_s"] if to_s is None else to_s)
+    found = store.search(vector, top, once=once, without=os.path.abspath(query), part_s=part_s)
+    _tell_stale(store, "are left out")
     if page is not None:
         page.write_text(_page(query, found), encoding="utf-8")
     if out is not None:
-        _write_table(found, f"like {query.name}", form or "csv", out)
+        _write_table(found, f"like {printable(query.name)}", form or "csv", out)
     if json:
         print(dumps([vars(one) for one in found]))
         return
     for one in found:
-        print(f"{one.score:.3f}  {one.start_s:8.2f} to {one.end_s:8.2f} s  {one.file}")
+        print(f"{one.score:.3f}  {one.start_s:8.2f} to {one.end_s:8.2f} s  {printable(one.file)}")
+
+
+def _tell_stale(store: Store, outcome: str) -> None:
+    """What is not as it was indexed, in a line, if anything."""
+    if store.stale:
+        counts = Counter(store.stale.values())
+        told = [f"{counts[what]} {verb}" for what, verb in (("gone", "gone"), ("changed", "changed since"))]
+        print(
+            f"of {store.num_files} files in {store.root} {', '.join(told)}: they {outcome} "
+            "(`index` takes up those that changed)",
+            file=sys.stderr,
+        )
 
 
 def _write_table(found: list[Found], label: str, form: str, out: Path) -> None:
-    from ast_jax.events import FORMS, Event, write_events
+    from ast_jax.events import Event, names_of_tables, write_events
 
     events = [Event(one.file, one.start_s, one.end_s, label, one.score) for one in found]
     if form in ("csv", "tsv"):
         out.write_text(write_events(events, form), encoding="utf-8")
         return
     out.mkdir(parents=True, exist_ok=True)
-    for file in dict.fromkeys(event.file for event in events):
+    files = sorted({event.file for event in events})
+    for file, name in zip(files, names_of_tables([Path(file).name for file in files], form), strict=True):
         own = sorted((event for event in events if event.file == file), key=lambda event: event.onset_s)
-        (out / f"{Path(file).name}{FORMS[form]}").write_text(write_events(own, form), encoding="utf-8")
+        (out / name).write_text(write_events(own, form), encoding="utf-8")
 
 
 def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | None) -> np.ndarray:
@@ -106,7 +128,10 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
     from ast_jax.weights.pretrained import fit_frames
 
     about = store.about
-    loaded, grid = load_with_grid(about["model"], AS_IT_IS, window_s=about["window_s"], hop_s=about["hop_s"])
+    # as `label` was told
+    stated = Stated(**about.get("stated", {}))
+    loaded, grid = load_with_grid(about["model"], stated, window_s=about["window_s"], hop_s=about["hop_s"])
+    store.check_model(loaded.digest())
     if width(loaded) != about["width"]:
         raise InputError(f"{about['model']} is another model than that of the index: make the index again")
     forward = embedder(loaded, itemgetter(about["kind"]))
@@ -117,6 +142,8 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
         return np.mean(heard[0].answers, axis=0)
     fbank = window_at(query, from_s, grid, flag="--from_s")
     if to_s is not None:
+        if to_s - from_s > grid.window_s:
+            print(f"of the part its first {grid.window_s:g} s are heard, a window", file=sys.stderr)
         fbank = fbank[: max(1, round((to_s - from_s) / grid.front_end.seconds(1)))]
     length = loaded.model.config.num_frames
     padded = fit_frames(fbank[None], length, grid.front_end.padding)
@@ -124,17 +151,18 @@ def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | Non
 
 
 def _page(query: Path, found: list[Found]) -> str:
+    name = html.escape(printable(query.name))
     rows = "\n".join(
         f"<tr><td>{one.score:.3f}<td>{one.start_s:.2f} to {one.end_s:.2f} s"
         f'<td><audio controls preload="none" src="{_address(one.file, one.start_s, one.end_s)}"></audio>'
-        f"<td>{html.escape(one.file)}"
+        f"<td>{html.escape(printable(one.file))}"
         for one in found
     )
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Like {html.escape(query.name)}</title>
+<html lang="en"><meta charset="utf-8"><title>Like {name}</title>
 <style>body {{ font: 1rem sans-serif; margin: 2rem }} td {{ padding: .2rem .8rem }}</style>
-<h1>Like {html.escape(query.name)}</h1>
-<p><audio controls src="{_address(str(query.absolute()))}"></audio></p>
+<h1>Like {name}</h1>
+<p><audio controls src="{_address(os.path.abspath(query))}"></audio></p>
 <table><tr><th>cosine<th>when<th>sound<th>file
 {rows}
 </table></html>
@@ -143,4 +171,4 @@ def _page(query: Path, found: list[Found]) -> str:
 
 def _address(file: str, start_s: float | None = None, end_s: float | None = None) -> str:
     part = "" if start_s is None else f"#t={start_s:.2f},{end_s:.2f}"
-    return f"file://{quote(file)}{part}"
+    return f"file://{quote(os.fsencode(file))}{part}"

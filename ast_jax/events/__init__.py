@@ -3,6 +3,16 @@ found.
 """
 
 from ast_jax.events.decode import SIMPLE, Decoder, Rules
-from ast_jax.events.table import FORMS, Event, read_events, read_files, write_events
+from ast_jax.events.table import FORMS, Event, names_of_tables, read_events, read_files, write_events
 
-__all__ = ["FORMS", "SIMPLE", "Decoder", "Event", "Rules", "read_events", "read_files", "write_events"]
+__all__ = [
+    "FORMS",
+    "SIMPLE",
+    "Decoder",
+    "Event",
+    "Rules",
+    "names_of_tables",
+    "read_events",
+    "read_files",
+    "write_events",
+]

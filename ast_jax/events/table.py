@@ -128,6 +128,14 @@ def footer(form: str) -> str:
 FORMS = {"tsv": ".tsv", "csv": ".csv", "json": ".json", "audacity": ".txt", "raven": ".selections.txt"}
 
 
+def names_of_tables(names: Sequence[str], form: str) -> list[str]:
+    """What the tables of several files are called: as these names, numbered where two are the same."""
+    # with a whole one, a name may be longer than the disk allows
+    names = [printable(name)[:100] for name in names]
+    apart = len(set(names)) == len(names)
+    return [f"{'' if apart else f'{number:06d}-'}{name}{FORMS[form]}" for number, name in enumerate(names)]
+
+
 def _joined(cells: Sequence[str], delimiter: str, quoted: bool = True) -> str:
     if not quoted:
         return delimiter.join(cells) + "\n"

@@ -122,16 +122,18 @@ def kept(
     """The store in `where` of every window of these files, grown by those that are new or have changed.
 
     `about` is what it is of, its `kind` of embedding among that. Raises InputError where it is of something
-    else.
+    else, or of another model of the same name.
     """
     about = {
         **about,
         "window_s": grid.window_s,
         "hop_s": grid.hop / grid.front_end.sample_rate_hz,
         "width": width(loaded),
+        "digest": loaded.digest(),
     }
     with Store.growing(where, about) as store:
-        new = [file for file in files if not (file.is_file() and store.has(file))]
+        store.check_model(about["digest"])
+        new = [file for file in files if not store.has(file)]
         if len(new) < len(files):
             print(
                 f"{len(files) - len(new)} of {len(files)} files are in {where} as they are", file=sys.stderr

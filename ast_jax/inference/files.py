@@ -2,6 +2,7 @@
 rest done.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,11 @@ def sound_files(paths: Iterable[Path], front_end: FrontEnd = REFERENCE) -> list[
             )
         found += map(Path, inside)
     return found
+
+
+def each_once(files: Iterable[Path]) -> list[Path]:
+    """Absolute, without `..`, so that a file spelt in two ways is one."""
+    return list(dict.fromkeys(Path(os.path.abspath(file)) for file in files))
 
 
 def each_channel(files: Iterable[Path]) -> list[Path | OneChannel]:

@@ -1,8 +1,9 @@
 """A sitting of labelling: which clip to hear next, what was answered, what a classifier makes of it so far.
 
-N clips, D width. The table is a CSV (file, labels, split) that `folder` takes, written whole at every answer.
-Every fifth clip is drawn at random and held out (split `test`): how well the classifier does on those is what
-it would do on the rest, which the others, chosen because they are hard, do not say.
+N clips, D width. The table is a CSV (file, labels, split, and group where there are groups) that `folder`
+takes, written whole at every answer. Every fifth clip is drawn at random and held out (split `test`): how
+well the classifier does on those is what it would do on the rest, which the others, chosen because they are
+hard, do not say. What it would do on a new recording groups alone say: pieces of one are alike.
 """
 
 import csv
@@ -20,15 +21,18 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
-from ast_jax.errors import InputError
+from ast_jax.datasets.folds import group_called
+from ast_jax.errors import InputError, printable
 from ast_jax.inference.store import unit
 from ast_jax.terminal import write_whole
 from ast_jax.text_tables import composed, read_table
 
 COLUMNS = ("file", "labels", "split")
+# a fourth one, of whose each clip is
+GROUP = "group"
 # of what is not held out, and of what is
 SPLITS = ("train", "test")
-# of so many answers one is of a clip drawn at random, held out
+# of so many answers one is of a clip drawn at random, held out; of so many groups one is
 HELD_OUT = 5
 # of earlier sittings, so many points of the curve are found again
 EARLIER_POINTS = 12
@@ -87,6 +91,26 @@ def checked(label: str, where: str = "the answer") -> str:
     return label
 
 
+def groups_by(said: str, beside: Path) -> Callable[[Path], str]:
+    """What tells of a file whose it is: a pattern of its path from `beside`, as `folder` takes one,
+    or a table (.csv) with the columns file and group.
+
+    Raises InputError for a table that is none; what it gives, for a file of which nothing is said.
+    """
+    if not said.lower().endswith(".csv"):
+        return lambda file: composed(group_called(os.path.relpath(file, beside), said).strip())
+    table = Path(os.path.abspath(said))
+    rows = read_table(table, ("file", GROUP))
+    known = {os.path.normpath(table.parent / row["file"]): composed(row[GROUP]) for row in rows}
+
+    def of_table(file: Path) -> str:
+        if not (name := known.get(str(file))):
+            raise InputError(f"{printable(file)} has no group in {table}: wanted one of every clip")
+        return name
+
+    return of_table
+
+
 class Shown(NamedTuple):
     """A clip on a page: whose, since when, and whether it was drawn at random to be held out."""
 
@@ -95,10 +119,20 @@ class Shown(NamedTuple):
     held_out: bool
 
 
+class Done(NamedTuple):
+    """An answer or a skip: of which clip, on which page, and whether it is held out."""
+
+    number: int
+    by: str
+    held_out: bool
+
+
 class Session:
     """The clips, the answers, and the order of what is asked; safe for several threads.
 
-    Raises InputError where `table` is no table of answers, or names a clip twice.
+    `group` says of a file whose it is (a recording's, a site's): some groups are then held out as a whole,
+    drawn before anything is asked. Raises InputError where `table` is no table of answers, names a clip
+    twice, or has other groups; for fewer than two groups.
     """
 
     def __init__(
@@ -110,9 +144,10 @@ class Session:
         classes: Sequence[str] = (),
         order: str = "active",
         seed: int = 0,
+        group: Callable[[Path], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.table, self.files = table, [file.absolute() for file in files]
+        self.table, self.files = table, [Path(os.path.abspath(file)) for file in files]
         self._vectors, self._order, self._clock = vectors, order, clock
         spread = vectors.std(axis=0)
         self._directions = unit((vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1))
@@ -121,13 +156,19 @@ class Session:
         self._lock, self._fitting = threading.RLock(), threading.Lock()
         self._shown: dict[int, Shown] = {}
         # what was done, by whom, the newest last: answers and skips
-        self._done: list[tuple[int, str]] = []
+        self._done: list[Done] = []
         self._skipped: set[int] = set()
         # of each answered clip, in the order of the answers
         self.labels: dict[int, str] = {}
         self._splits: dict[int, str] = {}
-        self._others: list[tuple[str, str, str]] = []
+        self._others: list[tuple[str, ...]] = []
+        self._group = group
+        self.groups = [group(file) for file in self.files] if group else []
         self._read()
+        # of groups: those whose clips are for judging alone
+        self.held_groups = self._drawn_groups(seed)
+        away = {number for number, name in enumerate(self.groups) if name in self.held_groups}
+        self._away = np.array([number in away for number in range(len(files))], bool)
         # the classifier, and of each clip one less the margin between the two likeliest classes
         self._model: Fitted | None = None
         self._doubts = np.ones(len(files))
@@ -145,14 +186,23 @@ class Session:
             return
         numbers = {str(file): number for number, file in enumerate(self.files)}
         for row in read_table(self.table, COLUMNS):
-            if set(row) != set(COLUMNS) or row["split"] not in SPLITS:
+            if not {*COLUMNS} <= {*row} <= {*COLUMNS, GROUP} or row["split"] not in SPLITS:
                 raise InputError(
                     f"{row.where}: wanted a table of {', '.join(COLUMNS)} as `label` writes it, with the "
                     f"splits {' and '.join(SPLITS)}: name another --out"
                 )
-            number = numbers.get(os.path.normpath(self.table.absolute().parent / row["file"]))
+            if GROUP in row and not self._group:
+                raise InputError(f"{row.where}: clips have a group here: give --group, as before")
+            path = Path(os.path.normpath(self.table.absolute().parent / row["file"]))
+            owner = [self._group(path)] if self._group else []
+            if owner and row.get(GROUP, owner[0]) != owner[0]:
+                raise InputError(
+                    f"{row.where}: {row['file']} is of the group {row[GROUP]}, and by --group of {owner[0]}: "
+                    "give the --group of before, or name another --out"
+                )
+            number = numbers.get(str(path))
             if number is None:
-                self._others.append((row["file"], row["labels"], row["split"]))
+                self._others.append((row["file"], row["labels"], row["split"], *owner))
             elif number in self.labels:
                 raise InputError(f"{row.where}: {row['file']} is listed twice: keep one row a file")
             else:
@@ -164,12 +214,42 @@ class Session:
             return
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        rows.writerow((*COLUMNS, GROUP) if self._group else COLUMNS)
         rows.writerows(self._others)
         beside = self.table.absolute().parent
         for number, label in self.labels.items():
-            rows.writerow((os.path.relpath(self.files[number], beside), label, self._splits[number]))
+            cells = (os.path.relpath(self.files[number], beside), label, self._splits[number])
+            rows.writerow((*cells, *self.groups[number : number + 1]))
         write_whole(self.table, text.getvalue())
+
+    def _drawn_groups(self, seed: int) -> set[str]:
+        """The groups that are held out: those of earlier answers, and others at random up to their share."""
+        if not self._group:
+            return set()
+        names = sorted(set(self.groups))
+        if len(names) < 2:
+            raise InputError(f"all clips are of one group ({names[0]}): some could not be held out")
+        sides: dict[str, str] = {}
+        told = [(self.groups[number], split) for number, split in self._splits.items()]
+        for name, split in told + [(row[-1], row[2]) for row in self._others]:
+            if sides.setdefault(name, split) != split:
+                raise InputError(
+                    f"{self.table} has clips of the group {name} in both splits: name another --out"
+                )
+        held = {name for name, split in sides.items() if split == SPLITS[True]} & {*names}
+        order = np.random.default_rng(seed).permutation(len(names))
+        free = [names[place] for place in order if names[place] not in sides]
+        return held | {*free[: max(0, max(1, round(len(names) / HELD_OUT)) - len(held))]}
+
+    def told_groups(self) -> str:
+        """How far what is held out can be believed, a line."""
+        if not self._group:
+            return (
+                "clips are held out one by one: where several are pieces of one recording they stand on both "
+                "sides, and the curve flatters (--group=PATTERN keeps them on one)"
+            )
+        clips = f"{int(self._away.sum())} of {len(self.files)} clips"
+        return f"{len(self.held_groups)} of {len(set(self.groups))} groups are held out, {clips}"
 
     # ---- Answers
 
@@ -181,33 +261,36 @@ class Session:
         label = checked(label)
         with self._lock:
             self._refuse_taken(number)
-            shown = self._shown.pop(number, None)
-            held_out = shown is not None and shown.held_out
+            held_out = self._hidden(number)
             self.labels[number], self._splits[number] = label, SPLITS[held_out]
             self._skipped.discard(number)
-            self._done.append((number, by))
+            self._done.append(Done(number, by, held_out))
             self._write()
 
     def skip(self, number: int, *, by: str) -> None:
         """The clip is not asked again in this sitting. Raises Taken where it has a class already."""
         with self._lock:
             self._refuse_taken(number)
-            self._shown.pop(number, None)
+            self._done.append(Done(number, by, self._hidden(number)))
             self._skipped.add(number)
-            self._done.append((number, by))
 
     def undo(self, *, by: str) -> Clip | None:
         """Takes back this page's last answer or skip; the clip, or nothing where there is none."""
         with self._lock:
-            place = next((i for i in reversed(range(len(self._done))) if self._done[i][1] == by), None)
+            place = next((i for i in reversed(range(len(self._done))) if self._done[i].by == by), None)
             if place is None:
                 return None
-            number, _ = self._done.pop(place)
+            number, _, held_out = self._done.pop(place)
             self._skipped.discard(number)
-            held_out = self._splits.pop(number, "") == SPLITS[True]
+            self._splits.pop(number, None)
             if self.labels.pop(number, None) is not None:
                 self._write()
             return self._show(number, by, "taken back", held_out=held_out)
+
+    def _hidden(self, number: int) -> bool:
+        """Whether a clip that was shown is held out; it is shown no more."""
+        shown = self._shown.pop(number, None)
+        return bool(self._away[number]) if self._group else shown is not None and shown.held_out
 
     def _refuse_taken(self, number: int) -> None:
         if number in self.labels:
@@ -225,6 +308,10 @@ class Session:
                 near = self._directions[open_] @ self._directions[like]
                 return self._show(int(open_[near.argmax()]), by, "like the one before")
             held_out = len(self._held_out()) < (len(self.labels) + 1) // HELD_OUT
+            if self._group:
+                # while there are such
+                side = open_[self._away[open_] == held_out]
+                held_out, open_ = (held_out, side) if len(side) else (not held_out, open_)
             if held_out or self._order == "random":
                 number = int(open_[0])
                 why = "drawn at random" + ", held out" * held_out
@@ -240,7 +327,7 @@ class Session:
         classes (1 while there is no classifier). The sum alone is facility location (Wei, Iyer and Bilmes
         2015).
         """
-        open_, among = open_[:MOST_LOOKED_AT], self._drawn[:MOST_SPOKEN_FOR]
+        open_, among = open_[:MOST_LOOKED_AT], self._drawn[~self._away[self._drawn]][:MOST_SPOKEN_FOR]
         near = np.zeros(len(among))
         if self.labels:
             heard = self._directions[list(self.labels)]
@@ -312,6 +399,7 @@ class Session:
                 "answers": answers,
                 "skipped": len(self._skipped),
                 "held_out": len(self._held_out()),
+                "groups": len(set(self.groups)),
                 "classes": [{"label": label, "count": count} for label, count in counts.items()],
                 "curve": [{"answers": count, "accuracy": share} for count, share in curve],
             }

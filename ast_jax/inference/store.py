@@ -2,7 +2,7 @@
 
 R rows, D width. A directory of
 
-- `about.json`: the model and how sounds are cut, written once;
+- `about.json`: the model, its digest and how sounds are cut, written once;
 - `vectors.f32`: rows of D float32 numbers of unit length, appended;
 - `files.jsonl`: a line a file (its path, size, time of change, and when its windows begin and end), written
   after its rows are: what a crash tore off is cut away when the store next grows.
@@ -10,9 +10,11 @@ R rows, D width. A directory of
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,9 @@ class Store:
     def __init__(self, root: Path, about: dict[str, Any]):
         self.root, self.about = root, about
         self._files: list[dict[str, Any]] = [json.loads(line) for line in self._whole_lines().splitlines()]
+        # as `_spelt` has them, which older ones did not
+        for entry in self._files:
+            entry["file"] = os.path.normpath(entry["file"])
         size = self._size(VECTORS)
         if size < (needed := self._needed()):
             raise InputError(f"{root / VECTORS} has {size} bytes, wanted {needed}: make the index again")
@@ -67,12 +72,30 @@ class Store:
             stored = json.loads(path.read_text())
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}): make the index again") from None
-        if about is not None and (wrong := [key for key in about if stored.get(key) != about[key]]):
+        # of which weights it is: `check_model`
+        asked = {key: value for key, value in (about or {}).items() if key != "digest"}
+        if wrong := [key for key in asked if stored.get(key) != asked[key]]:
             raise InputError(
                 f"the index {root} has {', '.join(f'{key} {stored.get(key)}' for key in wrong)}, asked for "
-                f"{', '.join(str(about[key]) for key in wrong)}: name another --out"
+                f"{', '.join(str(asked[key]) for key in wrong)}: name another directory"
             )
         return cls(root, stored)
+
+    def check_model(self, digest: str) -> None:
+        """That its rows are of this very model (`LoadedModel.digest`); an older store does not say, which is
+        told. Raises InputError for another one.
+        """
+        known, model = self.about.get("digest"), self.about["model"]
+        if known is None:
+            print(
+                f"{self.root} does not say which weights it was made with: taken to be {model} as it is now",
+                file=sys.stderr,
+            )
+        elif known != digest:
+            raise InputError(
+                f"the index {self.root} was made with {model} as it was ({known}), which is another model now"
+                f" ({digest}): make the index again, in another directory"
+            )
 
     @classmethod
     @contextmanager
@@ -88,8 +111,7 @@ class Store:
 
     def has(self, file: Path) -> bool:
         """Whether the file is in it as it is now."""
-        place = self._newest.get(str(file.absolute()))
-        return place is not None and self._files[place]["stamp"] == _stamp(file)
+        return _spelt(file) in self._newest and not self._state(_spelt(file))
 
     def add(self, file: Path, starts_s: Any, ends_s: Any, vectors: Float[np.ndarray, "R D"]) -> None:
         """A file's windows, in the place of those that it had before."""
@@ -100,12 +122,13 @@ class Store:
             out.write(vectors.astype("<f4").tobytes())
             out.flush()
             os.fsync(out.fileno())
-        entry = {"file": str(file.absolute()), "stamp": _stamp(file)}
+        entry: dict[str, Any] = {"file": _spelt(file), "stamp": _stamp(file)}
         entry |= {"starts_s": [float(x) for x in starts_s], "ends_s": [float(x) for x in ends_s]}
         with (self.root / FILES).open("a") as out:
             out.write(json.dumps(entry) + "\n")
         self._newest[entry["file"]] = len(self._files)
         self._files.append(entry)
+        self.__dict__.pop("stale", None)
 
     def __len__(self) -> int:
         """Windows of all files as they were heard last."""
@@ -118,30 +141,46 @@ class Store:
         first = np.searchsorted(owner, np.arange(len(self._files) + 1))
         return {file: held[first[place] : first[place + 1]] for file, place in self._newest.items()}
 
+    @cached_property
+    def stale(self) -> dict[str, str]:
+        """Files that are not as they were heard: {file: "gone" or "changed"}, at the first look."""
+        return {file: state for file in self._newest if (state := self._state(file))}
+
     @property
     def num_files(self) -> int:
         """Files in it."""
         return len(self._newest)
 
     def search(
-        self, query: Float[np.ndarray, " D"], most: int, *, once: bool = False, without: str = ""
+        self,
+        query: Float[np.ndarray, " D"],
+        most: int,
+        *,
+        once: bool = False,
+        without: str = "",
+        part_s: tuple[float, float] = (-np.inf, np.inf),
     ) -> list[Found]:
         """The windows nearest to `query`, best first, of equals the earlier one.
 
         By the cosine between embeddings in which each number has mean 0 and deviation 1 over the index: those
         of one model all point much the same way. With `once`, each file's best window alone; `without` leaves
-        a file out. Reads a block of rows at a time.
+        out a file's windows that overlap `part_s`. Files that are `stale` are not found. Reads a block of
+        rows at a time.
         """
         owner, place = self._rows()
         scores = np.full(len(owner), -np.inf, np.float32)
         old = np.array([self._newest[entry["file"]] != i for i, entry in enumerate(self._files)], bool)
-        hidden = old | np.array([entry["file"] == without for entry in self._files], bool)
+        gone = np.array([entry["file"] in self.stale for entry in self._files], bool)
+        hidden = (old | gone)[owner]
+        if (queried := self._newest.get(without)) is not None:
+            starts, ends = (np.array(self._files[queried][key]) for key in ("starts_s", "ends_s"))
+            hidden[owner == queried] |= (starts < part_s[1]) & (ends > part_s[0])
         if len(owner):
             mean, deviation = self._statistics(~old[owner])
             wanted = unit((unit(query[None]) - mean) / deviation)[0]
             for first, rows in self._blocks():
                 scores[first : first + len(rows)] = unit((rows - mean) / deviation) @ wanted
-        scores[hidden[owner]] = -np.inf
+        scores[hidden] = -np.inf
         found: list[Found] = []
         seen: set[int] = set()
         for row in np.argsort(-scores, kind="stable"):
@@ -155,6 +194,13 @@ class Store:
                 Found(entry["file"], entry["starts_s"][i], entry["ends_s"][i], round(float(scores[row]), 6))
             )
         return found
+
+    def _state(self, file: str) -> str:
+        """What has become of a file that is in it: "gone", "changed" or nothing."""
+        now = _stamp(Path(file))
+        if now is None:
+            return "gone"
+        return "" if now == self._files[self._newest[file]]["stamp"] else "changed"
 
     def _blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "R D"]]]:
         """All rows, so many at a time, each with the number of its first one."""
@@ -204,6 +250,15 @@ def unit(vectors: Float[np.ndarray, "R D"]) -> Float[np.ndarray, "R D"]:
     return vectors / np.maximum(lengths, 1e-12)
 
 
-def _stamp(file: Path) -> list[int]:
-    status = file.stat()
+def _spelt(file: Path) -> str:
+    """Its path in the one form in which files are known: absolute, without `..`."""
+    return os.path.abspath(file)
+
+
+def _stamp(file: Path) -> list[int] | None:
+    """Its size and time of change; nothing of what is not there."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
     return [status.st_size, status.st_mtime_ns]

@@ -5,6 +5,7 @@ B batch, T frames, F mel bins, C classes.
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,8 @@ class OnnxModel(LoadedModel):
     # of its file
     file_digest: str = ""
 
-    def digest(self) -> str:
-        """As of a `LoadedModel`."""
-        return self.file_digest
+    def _weights(self) -> Iterator[bytes]:
+        yield self.file_digest.encode()
 
     def logits(self, fbank: Float[np.ndarray, "B T F"]) -> Float[np.ndarray, "B C"]:
         """As of a `LoadedModel`."""

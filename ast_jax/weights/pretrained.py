@@ -5,8 +5,9 @@ D width, B batch, T frames, F mel bins, C classes.
 
 import dataclasses
 import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,27 @@ class LoadedModel:
         return graphdef, params | statistics
 
     def digest(self) -> str:
-        """Which model it is: of its arrays, so that another one never goes on with this one's work."""
-        found = hashlib.blake2b(digest_size=8)
-        for path, array in sorted(host_variables(self.model).items()):
-            found.update(path.encode())
-            found.update(array.tobytes())
+        """Which model it is, so that another one never goes on with this one's work: of its arrays, and of
+        what else its answers follow from (family, config, front end with mean and std, classes, activation).
+        Not of thresholds, nor of the arithmetic, which is each device's own.
+        """
+        said = {
+            "family": family_name(self.model),
+            "model": {key: value for key, value in _chosen(self.model.config).items() if key != "dtype"},
+            "front_end": {"kind": self.front_end.kind, **_chosen(self.front_end)},
+            "classes": self.label_names,
+            "activation": self.activation,
+            "channels": self.channels,
+        }
+        found = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8)
+        for part in self._weights():
+            found.update(part)
         return found.hexdigest()
+
+    def _weights(self) -> Iterator[bytes]:
+        for path, array in sorted(host_variables(self.model).items()):
+            yield path.encode()
+            yield array.tobytes()
 
     def card(self) -> dict[str, Any]:
         """What model_card.json says."""
@@ -163,6 +179,14 @@ class LoadedModel:
                 return take(*merge(graphdef, arrays)(self.front_end.normalise(fbank)))
 
         return jax.jit(forward, static_argnums=0)
+
+
+def _chosen(values: Any) -> dict[str, Any]:
+    """Fields of a dataclass that are not as by default: one that a newer version adds changes nothing."""
+    stated = {
+        field.name: (getattr(values, field.name), field.default) for field in dataclasses.fields(values)
+    }
+    return {name: value for name, (value, default) in stated.items() if value != default}
 
 
 def with_config(loaded: LoadedModel, **changes: Any) -> LoadedModel:

@@ -34,7 +34,7 @@ function show(told) {
   const left = told.clips - told.answers - told.skipped;
   $("standing").textContent = `${told.answers} of ${told.clips} clips labelled, ${told.held_out} of them held out`
     + (told.skipped ? `, ${told.skipped} skipped` : "") + (left ? "" : ": all are done");
-  showCurve(told.curve);
+  showCurve(told);
   if (!told.shown) {
     $("clip").hidden = left > 0 ? $("clip").hidden : true;
     if (left > 0) $("error").textContent = "Nothing to take back, or other pages show all that is left.";
@@ -67,13 +67,14 @@ async function picture({clip, name}) {
   $("spectrogram").setAttribute("aria-label", `Spectrogram of ${name}`);
 }
 
-function showCurve(curve) {
+function showCurve({curve, groups}) {
   $("curve").toggleAttribute("hidden", !curve.length);  // an svg has no such property
   if (!curve.length) return;
   const last = curve.at(-1), x = n => 400 * n / last.answers, y = share => 119 - 118 * share;
   $("line").setAttribute("d", curve.map(({answers, accuracy}, i) =>
     `${i ? "L" : "M"}${x(answers).toFixed(1)} ${y(accuracy).toFixed(1)}`).join(""));
-  $("curve-words").textContent = `After ${last.answers} answers: ${percent(last.accuracy)} of the clips held out.`;
+  $("curve-words").textContent = `After ${last.answers} answers: ${percent(last.accuracy)} of the clips held out`
+    + (groups ? ", whole groups." : ". Pieces of one recording may stand on both sides and flatter it: see --group.");
   $("curve").setAttribute("aria-label", $("curve-words").textContent);
 }
 
