@@ -190,7 +190,8 @@ def _forward_of_attention(self, waveform):
     x = torch.relu(self.fc1(x.transpose(1, 2))).transpose(1, 2)
     weights = torch.softmax(self.att_block.att(x).clamp(-10, 10), dim=-1)
     scores = torch.sigmoid(self.att_block.cla(x))
-    return {"clipwise_output": (weights * scores).sum(dim=2), "segments": scores.transpose(1, 2)}
+    by_frame = torch.repeat_interleave(scores.transpose(1, 2), 32, dim=1)
+    return {"clipwise_output": (weights * scores).sum(dim=2), "framewise_output": by_frame}
 
 
 def efficientnet(scale, *, colours: int = 1):
