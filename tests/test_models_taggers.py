@@ -1,23 +1,17 @@
 """PANNs and PSLA against the published classes, from a waveform to log-odds, gradients and statistics."""
 
 import functools
-import json
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tagger_oracles import efficientnet, logit, panns_model, psla_model, saved
+from tagger_oracles import logit, panns_model, psla_model, saved
 from test_features_log_mel import formula as kaldi
-from weights_oracles import timm
 
-from ast_jax.errors import InputError
 from ast_jax.models import (
     abstract,
-    build,
     family,
-    host_variables,
     kernels_on,
     merge,
     num_parameters,
@@ -29,9 +23,7 @@ from ast_jax.objectives import objective
 from ast_jax.settings import Objective, Optimizer
 from ast_jax.training.optim import optimizer_of, rates_of, schedule
 from ast_jax.training.step import Step, init_state, train_step
-from ast_jax.weights import LoadedModel, load_model, panns_layout, psla_layout, read_source
-from ast_jax.weights.convert import convert
-from ast_jax.weights.model_card import CARD
+from ast_jax.weights import load_model, panns_layout, psla_layout
 from ast_jax.weights.pretrained import with_config
 
 # Unoptimised, and by the older of two ways to write fused loops: PSLA is compiled in a third of the time.
@@ -69,7 +61,9 @@ def loaded_panns(tmp_path, name: str, model, **changes):
 
 
 @pytest.mark.parametrize(
-    ("name", "rate_hz"), [*((name, 32_000) for name in PANNS), ("cnn14", 16_000)], ids=lambda value: str(value)
+    ("name", "rate_hz"),
+    [*((name, 32_000) for name in PANNS), ("cnn14", 16_000)],
+    ids=lambda value: str(value),
 )
 def test_a_panns_scores_are_the_published_classes_from_a_waveform(tmp_path, name, rate_hz):
     """Log-odds of clips and, where it judges them, scores of steps, before they are repeated for each frame.
@@ -280,78 +274,3 @@ def assert_statistics(pair, state, share: float):
         var = moved[path.replace("/mean", "/var")]
         size = np.sqrt(var.max()) if path.endswith("mean") else var.max()
         np.testing.assert_allclose(value, moved[path], rtol=0, atol=share * size, err_msg=path)
-
-
-# ---- Files
-
-
-@pytest.mark.parametrize("name", ["cnn6", "cnn14_decision_att", "wavegram_logmel_cnn14", "psla"])
-def test_their_files_come_back_bit_for_bit(tmp_path, name):
-    """Into our model and out again, every entry that is not a count of batches or the frozen front end."""
-    torch = pytest.importorskip("torch")
-    is_psla = name == "psla"
-    model = psla_model(SCALES["tiny"]) if is_psla else panns_model(name)
-    saved(model, tmp_path / "theirs.pth", **({} if is_psla else {"iteration": 3}))
-    stated = {"mean": 0.0, "std": 1.0} if is_psla else {}
-    convert(tmp_path / "theirs.pth", tmp_path / "ours", to="flax", **stated)
-    convert(tmp_path / "ours", tmp_path / "again.pth", to="psla" if is_psla else "panns")
-    again = torch.load(tmp_path / "again.pth", weights_only=True)
-    again = {k.removeprefix("module."): v for k, v in again.items()} if is_psla else again["model"]
-    for key, value in model.state_dict().items():
-        if key.endswith("num_batches_tracked") or key.startswith(("effnet._fc", "att_block.bn_att")):
-            continue
-        if key.startswith(("spectrogram_extractor", "logmel_extractor")):
-            np.testing.assert_allclose(again[key], value, atol=1e-6)
-        else:
-            assert torch.equal(again[key], value), key
-    model.load_state_dict(again, strict=not is_psla)  # psla's has the ImageNet classes beside
-    assert load_model(tmp_path / "again.pth").card() == load_model(tmp_path / "ours").card()
-
-
-def test_an_imagenet_net_is_the_same_from_both_libraries(tmp_path):
-    """Both hold a B0's layers in the order of the paper: the same arrays, by place, under either's names."""
-    torch = pytest.importorskip("torch")
-    theirs = efficientnet(SCALES["b0"], colours=3).state_dict()
-    counts = [key for key in theirs if key.endswith("num_batches_tracked")]
-    theirs = {key: torch.rand(value.shape) for key, value in theirs.items() if key not in counts}
-    other = timm().create_model("efficientnet_b0", pretrained=False).state_dict()
-    other = [key for key in other if not key.endswith("num_batches_tracked")]
-    renamed = dict(zip(other, theirs.values(), strict=True))
-    for name, state in {"theirs.pth": theirs, "timm.pth": renamed}.items():
-        torch.save(state, tmp_path / name)
-    first, second = (read_source(tmp_path / name) for name in ("theirs.pth", "timm.pth"))
-    assert first.model == second.model == {"scale": "b0"}
-    assert first.arrays.keys() == second.arrays.keys()
-    for path, value in first.arrays.items():
-        np.testing.assert_array_equal(second.arrays[path], value, err_msg=path)
-    taken = first.arrays["net/blocks/3/depthwise/kernel"]
-    np.testing.assert_array_equal(taken, theirs["_blocks.3._depthwise_conv.weight"].permute(2, 3, 1, 0))
-
-
-def test_a_front_end_that_is_another_is_refused(tmp_path):
-    pytest.importorskip("torch")
-    model = panns_model("cnn6")
-    model.logmel_extractor.melW.data[3] += 0.01
-    with pytest.raises(InputError, match=r"melW is of another front end"):
-        loaded_panns(tmp_path, "cnn6", model)
-
-
-@pytest.mark.parametrize("name", ["psla", "wavegram_logmel_cnn14", "vggish_mlp"])
-def test_they_run_as_onnx(tmp_path, name):
-    """The parity line has the largest difference of logits, of random features."""
-    pytest.importorskip("jax2onnx")
-    pytest.importorskip("onnxruntime")
-    options = {
-        "psla": {"scale": "tiny"},
-        "wavegram_logmel_cnn14": {"channels": (4, 8)},
-        "vggish_mlp": {"channels": (4, 4, 8, 8), "width": 16, "hidden": 8},
-    }[name]
-    model = build(name, family(name).Config(num_classes=3, num_frames=96, **options))
-    if name == "vggish_mlp":
-        # far from a score of 1, where float32 is coarse
-        model.classifier.head.kernel[...] *= 0.01
-    card = {"label_names": list("abc"), "activation": "sigmoid", "channels": "mean"}
-    loaded = LoadedModel(model, front_end=model.front_end, **card)
-    np.savez(tmp_path / "ours.npz", **host_variables(model), **{CARD: json.dumps(loaded.card())})
-    line = convert(tmp_path / "ours.npz", tmp_path / "onnx", to="onnx")[-1]
-    assert float(re.search(r"differ by at most (\S+)", line)[1]) < 1e-3, line
