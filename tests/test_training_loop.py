@@ -215,25 +215,32 @@ def narrow_cnn6(sounds, data_dir, tmp_path):
     """Settings of a narrow CNN6 that starts from a published file, with PANNs' stripes, mixup, dropout."""
     saved(panns_model("cnn6", classes=7, channels=(4, 4, 8, 8)), tmp_path / "cnn6.pth", iteration=7)
     places = {"dataset.source_dir": sounds, "dataset.data_dir": data_dir, "init_from": tmp_path / "cnn6.pth"}
-    own = {"batch_size": 4, "least_steps": 0, "average_epochs": (1, 2), "log_every": 2}
-
-    def settings_of(epochs: int):
-        changes = {**places, **own, "epochs": epochs}.items()
-        words = [f"--config.{key}={value}" for key, value in changes]
-        config = parse(["--config=folder:model=cnn6,seconds=0.3", *words])[0]
-        with config.unlocked():
-            config.model.options = ConfigDict({"channels": (4, 4, 8, 8)})
-        return config
-
-    return settings_of
+    own = {"batch_size": 4, "least_steps": 0, "epochs": 2, "average_epochs": (1, 2), "log_every": 2}
+    changes = [f"--config.{key}={value}" for key, value in {**places, **own}.items()]
+    config = parse(["--config=folder:model=cnn6,seconds=0.3", *changes])[0]
+    with config.unlocked():
+        config.model.options = ConfigDict({"channels": (4, 4, 8, 8)})
+    return config
 
 
-def test_a_model_with_statistics_goes_on_bit_for_bit(narrow_cnn6, tmp_path):
-    """Running statistics as parameters, and the averages of both across the stop."""
+@pytest.mark.slow
+def test_a_model_with_statistics_goes_on_bit_for_bit(narrow_cnn6, tmp_path, monkeypatch):
+    """Running statistics as parameters, and the averages of both; stopped in the second of two epochs."""
     whole, run = tmp_path / "whole", tmp_path / "run"
-    train(narrow_cnn6(epochs=2), whole)
-    for epochs in (1, 2):
-        train(narrow_cnn6(epochs), run)
+    checks, check = iter(range(99)), hosts.StopRequest.check
+
+    def terminated(request: hosts.StopRequest) -> None:
+        # after four steps and two batches of an evaluation
+        request._requested = next(checks) == 7
+        check(request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts.StopRequest, "check", terminated)
+        with pytest.raises(SystemExit):
+            train(narrow_cnn6, run)
+    assert STEPS < saved_steps(run)[-1] < 2 * STEPS
+    for workdir in (run, whole):
+        train(narrow_cnn6, workdir)
     assert_same_run(run, whole)
     last = load_variables(run, "last")
     ours, theirs = load_variables(run, "average"), load_variables(whole, "average")
