@@ -1,7 +1,8 @@
 """The PyTorch side of the tests of PANNs and PSLA: published classes where a package has them, and the rest
 of those systems written from their facts around the packages' blocks.
 
-Imported by the tests that need it; skips them where a package is absent.
+Imported by the tests that need it; skips them where a package is absent. And models of ours with random
+arrays.
 """
 
 import importlib.util
@@ -10,6 +11,9 @@ import types
 
 import numpy as np
 import pytest
+
+from ast_jax.models import abstract, family, variables
+from ast_jax.weights.pretrained import filled
 
 
 def _package(name: str):
@@ -67,11 +71,13 @@ def panns_model(name: str, *, classes: int = 5, rate_hz: int = 32_000, channels=
         _add_wavegram(model, models.ConvBlock, channels)
     if hasattr(model, "spec_augmenter"):
         model.spec_augmenter = nn.Identity()
-    return _randomised(model, torch, torch.randn(4, 80_000) * torch.tensor([[0.01], [0.1], [0.3], [1.0]]))
+    return randomised(model, torch.randn(4, 80_000) * torch.tensor([[0.01], [0.1], [0.3], [1.0]]))
 
 
-def _randomised(model, torch, sample, seed: int = 0):
+def randomised(model, sample, seed: int = 0):
     """Norms away from 1 and 0, running statistics of a sample, so that layers matter; and loud heads."""
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -190,7 +196,8 @@ def _forward_of_attention(self, waveform):
     x = torch.relu(self.fc1(x.transpose(1, 2))).transpose(1, 2)
     weights = torch.softmax(self.att_block.att(x).clamp(-10, 10), dim=-1)
     scores = torch.sigmoid(self.att_block.cla(x))
-    return {"clipwise_output": (weights * scores).sum(dim=2), "segments": scores.transpose(1, 2)}
+    by_frame = torch.repeat_interleave(scores.transpose(1, 2), 32, dim=1)
+    return {"clipwise_output": (weights * scores).sum(dim=2), "framewise_output": by_frame}
 
 
 def efficientnet(scale, *, colours: int = 1):
@@ -241,7 +248,7 @@ def psla_model(scale, *, classes: int = 5):
             x = self.effnet.extract_features(fbank[:, None].transpose(2, 3))
             return self.attention(x.mean(dim=2)[..., None])
 
-    return _randomised(Model(), torch, torch.randn(4, 96, 128))
+    return randomised(Model(), torch.randn(4, 96, 128))
 
 
 def saved(model, path, **around) -> None:
@@ -308,3 +315,15 @@ def vggish_perceptron(classes: int, hidden: int):
             return torch.sigmoid(self.head(x.transpose(1, 2))).mean(dim=1)
 
     return Perceptron()
+
+
+def random_model(name: str, **fields):
+    """Ours, with fields of its Config; drawn by NumPy, since jax compiles a program for each shape."""
+    config, rng = family(name).Config(**fields), np.random.default_rng(0)
+    arrays = {}
+    for path, value in variables(abstract(name, config)).items():
+        inputs = max(1, int(np.prod(value.shape[:-1])))
+        drawn = rng.normal(0, (2 / inputs) ** 0.5 if path.endswith("kernel") else 0.1, value.shape)
+        centre = {"scale": 1.0, "var": 1.0, "weights": 0.25}.get(path.rpartition("/")[2])
+        arrays[path] = (drawn if centre is None else np.abs(centre + drawn)).astype(np.float32)
+    return filled(name, config, arrays)

@@ -56,6 +56,22 @@ def test_it_is_librosas(front_end, samples):
     np.testing.assert_allclose(jax.jit(front_end.features)(jnp.asarray(x)), want, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("front_end", FRONT_ENDS[:2], ids=["32 kHz", "16 kHz"])
+def test_it_is_torchlibrosas(front_end):
+    """1e-4 of the largest decibel: the published classes' own layers, float32 both."""
+    stft, torch = pytest.importorskip("torchlibrosa.stft"), pytest.importorskip("torch")
+    rate_hz, length = front_end.sample_rate_hz, front_end.frame_length
+    spectrogram = stft.Spectrogram(n_fft=length, hop_length=front_end.frame_shift, win_length=length)
+    log_mel = stft.LogmelFilterBank(
+        sr=rate_hz, n_fft=length, n_mels=64, fmin=50, fmax=front_end.high_hz, amin=1e-10, top_db=None
+    )
+    x = sound(16_000)
+    want = log_mel(spectrogram(torch.from_numpy(x)[None]))[0, 0].numpy()
+    made = front_end.features(x)
+    assert made.shape == want.shape
+    np.testing.assert_allclose(made, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
 def by_transformers(x: np.ndarray, front_end) -> np.ndarray:
     """The same numbers of transformers' own spectrograms, in float64."""
     audio = pytest.importorskip("transformers.audio_utils")

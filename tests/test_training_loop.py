@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from ml_collections import ConfigDict
+from tagger_oracles import panns_model, saved
 
 from ast_jax.checkpoints import Store, load_variables, saved_steps
 from ast_jax.commands import invoke
@@ -207,6 +209,50 @@ def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, 
     assert results["average"]["mAP"] == pytest.approx(
         evaluated["predictions_average.npz"][-1].summary()["mAP"]
     )
+
+
+@pytest.fixture
+def narrow_cnn6(sounds, data_dir, tmp_path):
+    """Settings of a narrow CNN6 that starts from a published file, with PANNs' stripes, mixup, dropout."""
+    saved(panns_model("cnn6", classes=7, channels=(4, 4, 8, 8)), tmp_path / "cnn6.pth", iteration=7)
+    places = {"dataset.source_dir": sounds, "dataset.data_dir": data_dir, "init_from": tmp_path / "cnn6.pth"}
+    own = {"batch_size": 4, "least_steps": 0, "epochs": 2, "average_epochs": (1, 2), "log_every": 2}
+    changes = [f"--config.{key}={value}" for key, value in {**places, **own}.items()]
+    config = parse(["--config=folder:model=cnn6,seconds=0.3", *changes])[0]
+    with config.unlocked():
+        config.model.options = ConfigDict({"channels": (4, 4, 8, 8)})
+    return config
+
+
+@pytest.mark.slow
+def test_a_model_with_statistics_goes_on_bit_for_bit(narrow_cnn6, tmp_path, monkeypatch):
+    """Running statistics as parameters, and the averages of both; stopped in the second of two epochs."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    checks, check = iter(range(99)), hosts.StopRequest.check
+
+    def terminated(request: hosts.StopRequest) -> None:
+        # after four steps and two batches of an evaluation
+        request._requested = next(checks) == 7
+        check(request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts.StopRequest, "check", terminated)
+        with pytest.raises(SystemExit):
+            train(narrow_cnn6, run)
+    assert STEPS < saved_steps(run)[-1] < 2 * STEPS
+    for workdir in (run, whole):
+        train(narrow_cnn6, workdir)
+    assert_same_run(run, whole)
+    last = load_variables(run, "last")
+    ours, theirs = load_variables(run, "average"), load_variables(whole, "average")
+    assert ours.keys() == theirs.keys() == last.keys()
+    for path, value in theirs.items():
+        np.testing.assert_array_equal(ours[path], value, err_msg=path)
+    for path in ("blocks/3/norms/0/mean", "blocks/3/norms/0/var", "fc1/kernel"):
+        assert not np.array_equal(theirs[path], last[path]), path
+    results = json.loads((run / "results.json").read_text())
+    assert results["average"]["epochs"] == [1, 2]
+    assert results["init"].endswith("cnn6.pth, head new")
 
 
 def checkpoint(workdir: Path, step: int, scratch: Path) -> dict[str, np.ndarray]:

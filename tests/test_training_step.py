@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from tagger_oracles import random_model
 
 from ast_jax.evaluation.scoring import eval_step
 from ast_jax.features import Kaldi, log_mel
@@ -286,6 +287,23 @@ def test_statistics_are_gathered_part_by_part(batch):
     wanted = 0.9 * (0.1 * spectrum[[0, 2]].mean(axis=0)) + 0.1 * spectrum[1]
     np.testing.assert_allclose(new["statistics"]["norm/mean"], wanted, rtol=1e-5, atol=1e-6)
     assert evaluated(new).keys() == params.keys() | statistics.keys()
+
+
+def test_statistics_of_a_published_family_are_gathered_part_by_part(batch):
+    """CNN6 in two parts: the statistics of part after part, and the mean of both parts' gradients."""
+    model = random_model("cnn6", num_classes=4, num_frames=32, channels=(2, 2, 2, 4), dropout=(0.0, 0.0))
+    rows = batch | {"fbank": batch["fbank"][:, :, :64], "mask": jnp.ones(4)}
+    graphdef, params, statistics = split(model)
+    what = dataclasses.replace(PLAIN, front_end=model.front_end)
+    start = init_state(params, statistics, DESCENT)
+    whole = compiled(graphdef, dataclasses.replace(what, accumulate=2), DESCENT)(start, rows)[0]
+    one, parts = compiled(graphdef, what, DESCENT), [slice(0, 4, 2), slice(1, 4, 2)]
+    first, second = ({key: value[part] for key, value in rows.items()} for part in parts)
+    before = one(start, first)[0]
+    after = one({**start, "statistics": before["statistics"]}, second)[0]
+    assert_close(whole["statistics"], after["statistics"])
+    halves = {path: (before["params"][path] + after["params"][path]) / 2 for path in params}
+    assert_close(whole["params"], halves)
 
 
 def test_frozen_parameters_get_no_gradient_and_do_not_move(graph, batch):

@@ -189,7 +189,7 @@ class Tagger:
         """What the scores of these labels, or else of the `top` best, rest on in one window of one sound: the
         one from `start_s` on, or else where the first label scores highest.
 
-        Raises InputError: an unknown label, a sound that ends before, an ensemble, a model that is no AST.
+        Raises InputError: an unknown label, a sound that ends before, an ensemble.
         """
         from ast_jax.inference.explain import label_indices, window_at
 

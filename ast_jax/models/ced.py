@@ -1,7 +1,8 @@
 """CED: a ViT on 64 mel bins in decibels, its input normalised by a layer of its own, the mean of all patches
 judged (Dinkel et al. 2023, "CED: Consistent ensemble distillation for audio tagging").
 
-B batch, T frames, F mel bins, C classes.
+B batch, R rows of features (B, or 2 B where clips are mixed after the first layer), T frames, F mel bins, C
+classes.
 """
 
 import dataclasses

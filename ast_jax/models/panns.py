@@ -1,7 +1,8 @@
 """PANNs: the convolutional taggers of Kong et al. 2020 (CNN6, CNN10, CNN14 and CNN14's frame-wise forms), as
 published.
 
-B batch, T frames, F mel bins, C classes, D channels of the last block, t steps of time (T / 32 for CNN14).
+B batch, R rows of features (B, or 2 B where clips are mixed after the first layer), T frames, F mel bins, C
+classes, D channels of the last block, t steps of time (T / 32 for CNN14).
 """
 
 import dataclasses

@@ -4,7 +4,8 @@ VGGish (Hershey et al. 2017) turns each .96 s into 128 numbers; three layers jud
 has the mean of its scores (Kong et al. 2018, "average pooling": mAP .300 on AudioSet). The paper prints
 Google's .314, of an embedding that was never released.
 
-B batch, T frames, F mel bins, C classes, P patches of .96 s, E = 128 numbers of each, D hidden units.
+B batch, R rows of features (B, or 2 B where clips are mixed), T frames, F mel bins, C classes, P patches of
+.96 s, E = 128 numbers of each, D hidden units.
 """
 
 import dataclasses
