@@ -925,6 +925,13 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("one rate for all under vmap", "optimizer=optim.optimizer_of(settings, rate, factors)",
          "optimizer=program.optimizer"),
     )),
+    "ast_jax/commands/ablate.py": ("recipes", (
+        ("an ensemble of one", "for run in results])", "for run in list(results)[:1]])"),
+        ("an ensemble costs what one does", "sum(map(num_parameters, models))", "num_parameters(models[0])"),
+        ("the balanced set's figures always",
+         'return "full" if "full" in recipe', 'return "balanced" if "full" in recipe'),
+        ("members without their change", "member.with_setting(key, value), f", "member, f"),
+    )),
     "ast_jax/commands/tune.py": ("commands_tune", (
         ("the worse half goes on",
          'return -row["epochs"], -row["value"] if', 'return -row["epochs"], row["value"] if'),
