@@ -386,6 +386,10 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     )),
     "ast_jax/training/epochs.py": ("training_epochs", (
         ("off by one", "max(0, later + 1)", "max(0, later)"),
+        ("the first epoch counts once for PSLA",
+         "(settings.average_first_twice and later > 0)", "(settings.average_first_twice and later > epoch)"),
+        ("twice before there is a second one",
+         "(settings.average_first_twice and later > 0)", "(settings.average_first_twice and later >= 0)"),
         ("wrong weight of the newest", "(v - m) / count", "(v - m) / (count + 1)"),
         ("scores replaced, not added", 'new["cumulative"] + scores', 'scores + 0 * new["cumulative"]'),
         ("every epoch takes part", 'if "average" in new and takes_part:', 'if "average" in new:'),

@@ -28,6 +28,23 @@ def test_weights_of_the_epochs_asked_for_are_counted(epoch, count):
     assert epochs.num_averaged(Averages(), epoch) == 0
 
 
+def test_the_first_epoch_counts_twice_where_a_recipe_says_so():
+    """PSLA's published code: from the second epoch on the average holds three, and the first one twice."""
+    settings = Averages(average_epochs=(2, 4), average_first_twice=True)
+    counts = [epochs.num_averaged(settings, epoch) for epoch in range(1, 6)]
+    assert counts == [0, 1, 3, 4, 4]
+    weights = {2: 10.0, 3: 100.0, 4: 1000.0, 5: 1e4}
+    kept = epochs.initial_averages(settings, {"w": jnp.zeros(2)}, (2, 2))
+    means = []
+    for epoch, weight in weights.items():
+        count = epochs.num_averaged(settings, epoch)
+        takes_part = count > epochs.num_averaged(settings, epoch - 1)
+        value = {"w": jnp.full(2, weight)}
+        kept = epochs.advance(kept, value, predictions(0.5).scores, count=count, takes_part=takes_part)
+        means.append(float(kept["average"]["w"][0]))
+    assert means == pytest.approx([10, (2 * 10 + 100) / 3, (2 * 10 + 1100) / 4, (2 * 10 + 1100) / 4])
+
+
 def test_averages_are_the_means_of_what_took_part():
     settings, weights = Averages(average_epochs=(2, 3), cumulative=True), {"w": jnp.zeros(2)}
     kept = epochs.initial_averages(settings, weights, (2, 2))
