@@ -244,6 +244,26 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("thresholds forgotten", 'thresholds=card.get("thresholds")', "thresholds=None"),
         ("std for mean", 'std=card.get("std")', 'std=card.get("mean")'),
     )),
+    "ast_jax/weights/unpickle.py": ("weights_torch_file", (
+        ("short texts are free too", "file.tell() - at - SHORT", "file.tell() - at"),
+        ("long texts are not", "start += max(0, file.tell()", "start += min(0, file.tell()"),
+        ("what is unknown is looked for in dictionaries alone",
+         "isinstance(value, (dict, list, tuple)) and", "isinstance(value, dict) and"),
+        ("items for what is unknown", "elif not isinstance(container, Unknown):", "else:"),
+    )),
+    "ast_jax/weights/torch_file.py": ("weights_torch_file", (
+        ("unknown names are let by", "if not beside:", "if beside is None:"),
+        ("an unknown type of elements",
+         "refuse_unknown(self.path, (storage, kind))", "refuse_unknown(self.path, storage)"),
+    )),
+    "ast_jax/weights/files.py": ("weights_torch_file", (
+        ("unknown names are let into a state dict",
+         "    torch_file.refuse_unknown(where, tree)\n    if others", "    if others"),
+        ("what is unknown is handed on", "if not any(unknown(value))}", "if True}"),
+        ("what was taken is told as left aside", "if key != taken and", "if"),
+        ("what lies beside a chosen state dict is not told",
+         "        _tell_unknown(tree, wanted, notes)\n", ""),
+    )),
     "ast_jax/weights/vit_files.py": ("weights_source weights_pretrained", (
         ("width and hidden swapped", "width, hidden = arrays", "hidden, width = arrays"),
         ("always distilled", '"distilled": "dist_token" in arrays', '"distilled": True'),
