@@ -416,6 +416,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("sum for mean", 'np.asarray(averages["cumulative"]) / epoch', 'np.asarray(averages["cumulative"])'),
         ("arguments swapped", '.better(row[metric], best["value"])', '.better(best["value"], row[metric])'),
         ("coverage upside down", '"coverage": there / expected', '"coverage": expected / there'),
+        ("averaged weights beside the epoch's figure", "    if averaged:\n", "    if averaged is None:\n"),
         ("sign of the difference", '"difference": gap.difference', '"difference": -gap.difference'),
     )),
     "ast_jax/models/base.py": ("models_base models_ast", (

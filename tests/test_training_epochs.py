@@ -74,6 +74,18 @@ def test_figures_tell_the_ensemble_the_coverage_and_the_published_value():
     assert "published" not in epochs.figures(settings, 2, predictions(0.75), {})
 
 
+def test_averaged_weights_have_a_published_figure_of_their_own():
+    """Which is no epoch's, and an epoch's is not theirs."""
+    gap = lambda known, averaged: epochs.published_gap(
+        Settings(published=Published(known)), 3, {"mAP": 0.452}, averaged=averaged
+    )
+    known = {"metric": "mAP", "curve": {"3": 0.5}, "average": 0.444, "band": 0.01}
+    assert gap(known, True) == {"published": 0.444, "difference": pytest.approx(0.008), "inside": True}
+    assert (gap(known, False)["published"], gap(known, False)["inside"]) == (0.5, False)
+    assert gap({"metric": "mAP", "average": 0.444, "band": 0.01}, False) == {}
+    assert gap({"metric": "mAP", "curve": {"3": 0.5}, "band": 0.01}, True) == {}
+
+
 def test_the_best_epoch_is_the_later_of_equals_and_the_lower_where_lower_is_better():
     values = enumerate([0.3, 0.5, 0.5, 0.4], 1)
     rows = [{"epoch": n, "step": 10 * n, "mAP": value, NAME: value} for n, value in values]
