@@ -244,6 +244,14 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("thresholds forgotten", 'thresholds=card.get("thresholds")', "thresholds=None"),
         ("std for mean", 'std=card.get("std")', 'std=card.get("mean")'),
     )),
+    "ast_jax/weights/recognise.py": ("weights_catalogue", (
+        ("classes without names have no normalisation",
+         "    if entry.multi_label is not None:", "    if entry.labels:"),
+        ("that they have no names is not told",
+         "if entry.labels is not None:\n            source.notes = []",
+         "if True:\n            source.notes = []"),
+        ("the catalogue's facts are forgotten", "facts=entry.facts | facts)", "facts=facts)"),
+    )),
     "ast_jax/weights/unpickle.py": ("weights_torch_file", (
         ("short texts are free too", "file.tell() - at - SHORT", "file.tell() - at"),
         ("long texts are not", "start += max(0, file.tell()", "start += min(0, file.tell()"),
