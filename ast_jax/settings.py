@@ -283,7 +283,7 @@ class Averages:
 class Published:
     """What there is to compare with; empty: nothing."""
 
-    # the curve to compare with: `metric`, `curve` {epoch: value}, `band`
+    # what to compare with: `metric`, `curve` {epoch: value}, `average` (of the averaged weights), `band`
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

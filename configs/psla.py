@@ -36,20 +36,27 @@ def get_config(suffix: str = ""):
     config.save_every = 5000
     if not options["scratch"]:
         config.init_from = f"efficientnet_{options['scale']}"
+    # of the epochs before the last no figure is published
+    published = {"metric": "mAP", "curve": {"30": 0.440}, "average": 0.444, "band": 0.01}
     if options["balanced"]:
         config.dataset.train, config.sampling, config.save_every = ("balanced",), "shuffle", 0
         config.epochs, config.lr, config.average_epochs = 60, 1e-3, (41, 60)
         config.lr_decay_epochs = tuple(range(35, 61, 5))
-    elif config.init_from == "efficientnet_b2":
-        config.published = {"metric": "mAP", "curve": {"30": 0.440}, "band": 0.01}
+        # of no epoch at all; with enhanced labels, of which those by the original ones (.312) are in the band
+        published |= {"curve": {}, "average": 0.319}
     if options["fsd50k"] and options["balanced"]:
         raise InputError("balanced is of AudioSet: leave it out where fsd50k is asked for")
     if options["fsd50k"]:
-        config.dataset.name, config.published = "fsd50k", {}
+        config.dataset.name = "fsd50k"
         config.dataset.train, config.dataset.eval, config.dataset.test = ("train",), ("val",), ("eval",)
         config.num_frames, config.time_mask = 3000, 192
         config.batch_size, config.epochs, config.lr = 24, 40, 5e-4
         config.average_epochs, config.lr_decay_epochs = (21, 40), tuple(range(10, 41, 5))
+        # of the clips of val, which are heard after each epoch; .5585 and .5616 are of eval, and which epoch
+        # was the best is not published
+        published |= {"curve": {}, "average": 0.588}
+    if config.init_from == "efficientnet_b2":
+        config.published = published
     if options["waveform"]:
         config.dataset.kind = "waveform"
     enlarge(config, options["pod"])

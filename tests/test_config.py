@@ -135,7 +135,7 @@ def test_recipes_carry_the_references_values(name, suffix):
     assert config.dataset.kind == "log_mel"
 
 
-# PANNs' and PSLA's published settings that differ from the AST's.
+# PANNs', PSLA's and the baseline's published settings that differ from the AST's.
 OTHERS = {
     ("panns", ""): {
         **{"model.family": "cnn14", "num_frames": 1001, "batch_size": 32, "lr": 1e-3, "loss": "bce"},
@@ -146,6 +146,23 @@ OTHERS = {
     },
     ("panns", "balanced"): {"epochs": 50, "published.curve.50": 0.278, "dataset.train": ["balanced"]},
     ("panns", "16k"): {"model.options.sample_rate_hz": 16_000, "published.curve.300": 0.438},
+    ("panns", "model=wavegram_logmel_cnn14"): {
+        **{"model.family": "wavegram_logmel_cnn14", "num_frames": 1000, "dataset.kind": "waveform"},
+        **{"mixup_of": "features", "published.curve.300": 0.439},
+    },
+    ("panns", "model=cnn6"): {"model.family": "cnn6", "num_frames": 1001, "published.curve.300": 0.343},
+    ("panns", "model=cnn10"): {"model.family": "cnn10", "num_frames": 1001, "published.curve.300": 0.380},
+    **{
+        ("panns", f"model={name}"): {"model.family": name, "num_frames": 1001, "published.curve.300": figure}
+        for name, figure in {"cnn14_decision_max": 0.385, "cnn14_decision_att": 0.425}.items()
+    },
+    ("baseline", ""): {
+        **{"model.family": "vggish_mlp", "num_frames": 960, "init_from": "vggish", "freeze": "backbone"},
+        **{"batch_size": 500, "lr": 1e-3, "adam_b1": 0.9, "adam_b2": 0.999, "weight_decay": 0.0},
+        **{"sampling": "round_robin", "loss": "bce", "mixup": 0.0, "freq_mask": 0, "time_mask": 0},
+        **{"epoch_steps": 1000, "epochs": 50, "dataset.train": ["balanced", "unbalanced"]},
+        **{"published.curve.50": 0.300},
+    },
     ("psla", ""): {
         **{"model.family": "psla", "model.options.scale": "b2", "num_frames": 1056, "batch_size": 100},
         **{
@@ -158,12 +175,25 @@ OTHERS = {
         **{"lr_decay": 0.5, "lr_decay_epochs": [10, 15, 20, 25, 30], "epochs": 30, "sampling": "balanced"},
         **{"average_epochs": [16, 30], "average_first_twice": True, "mixup": 0.5, "mixup_alpha": 10.0},
         **{"freq_mask": 48, "time_mask": 192, "adam_b1": 0.95, "weight_decay": 5e-7},
-        **{"init_from": "efficientnet_b2", "published.curve.30": 0.440},
+        **{"init_from": "efficientnet_b2", "published.curve.30": 0.440, "published.average": 0.444},
     },
     ("psla", "balanced"): {
         **{"lr": 1e-3, "lr_decay_epochs": [35, 40, 45, 50, 55, 60], "epochs": 60, "sampling": "shuffle"},
         **{"average_epochs": [41, 60], "init_from": "efficientnet_b2"},
+        **{"published.curve": None, "published.average": 0.319, "published.band": 0.01},
     },
+    ("psla", "fsd50k"): {
+        **{"dataset.name": "fsd50k", "num_frames": 3000, "batch_size": 24, "lr": 5e-4, "loss": "bce"},
+        **{"dataset.mean": -4.6476, "dataset.std": 4.5699, "lr_warmup_steps": 1000, "lr_decay": 0.5},
+        **{"lr_decay_epochs": [10, 15, 20, 25, 30, 35, 40], "epochs": 40, "sampling": "balanced"},
+        **{"average_epochs": [21, 40], "average_first_twice": True, "mixup": 0.5, "mixup_alpha": 10.0},
+        **{"freq_mask": 48, "time_mask": 192, "adam_b1": 0.95, "adam_b2": 0.999, "weight_decay": 5e-7},
+        **{"dataset.train": ["train"], "dataset.eval": ["val"], "dataset.test": ["eval"]},
+        **{"model.options.scale": "b2", "init_from": "efficientnet_b2"},
+        **{"published.curve": None, "published.average": 0.588, "published.band": 0.01},
+    },
+    ("psla", "fsd50k,scratch"): {"init_from": "", "published.average": None},
+    ("psla", "scale=b0"): {"init_from": "efficientnet_b0", "published.average": None},
 }
 
 
@@ -246,6 +276,8 @@ def test_published_curves_are_the_logged_ones():
         "4": 0.4490,
         "5": 0.4486,
     }
+    averages = [recipe("audioset", word).published.average for word in ("balanced", "")]
+    assert averages == [0.34999, 0.45903]
     assert recipe("esc50", "P").published.curve["22"] == 0.9575
     assert not recipe("esc50", "S").published
 

@@ -12,13 +12,14 @@ import pytest
 from ast_jax.recipes import parse
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("tpu_vm.sh", "gpu.sh", "slurm.sh", "esc50_folds.sh", "audioset_ensembles.sh")
+SCRIPTS = ("tpu_vm.sh", "gpu.sh", "slurm.sh", "esc50_folds.sh", "audioset_ensembles.sh", "table_one.sh")
 ARGUMENTS = {
     "tpu_vm.sh": ["ast", "us-west4-a", "v5litepod-8", "--config=configs/audioset.py", "--workdir=/mnt/a b"],
     "gpu.sh": ["--config=configs/audioset.py"],
     "slurm.sh": ["2", "--config=configs/audioset.py", "--workdir=/shared/as"],
     "esc50_folds.sh": ["ESC-50-master", "runs/esc50", "S", "--seeds=3"],
     "audioset_ensembles.sh": ["audioset", "runs/as", "--config.batch_size=96"],
+    "table_one.sh": ["--words=full", "--out=runs/one", "--", "--rows=psla_ens_s", "--config.batch_size=96"],
 }
 
 
@@ -86,6 +87,34 @@ def test_the_ensembles_are_three_seeds_and_three_strides():
     evaluated = [line for line in done.stdout.splitlines() if " evaluate " in line]
     assert [line.count("runs/as/seed") for line in evaluated] == [3, 3]
     assert [line.count("runs/as/stride") for line in evaluated] == [0, 3]
+
+
+def test_pslas_ensembles_are_three_seeds_and_the_ten_published_models():
+    arguments = ["--dry_run", *ARGUMENTS["audioset_ensembles.sh"]]
+    done = launch(
+        "audioset_ensembles.sh", *arguments, RECIPE="psla", SUFFIX="balanced", PUBLISHED="psla files"
+    )
+    trained = [parse(flags)[0] for flags in recipes(done.stdout)[1:4]]
+    assert [(config.seed, config.epochs, config.model.family) for config in trained] == [
+        (seed, 60, "psla") for seed in range(3)
+    ]
+    small, large = [line for line in done.stdout.splitlines() if " evaluate " in line]
+    assert small.count("runs/as/seed") == 3
+    assert [f"as_mdl_{i}.pth" in large for i in range(10)] == [True] * 10
+    assert all("--which=last" in line for line in (small, large))
+    without = launch("audioset_ensembles.sh", *arguments, RECIPE="psla")
+    assert without.stdout.count(" evaluate ") == 1
+    assert "Ensemble-M left out: PUBLISHED=DIR" in without.stdout
+    assert "choose audioset or psla" in launch("audioset_ensembles.sh", *arguments, RECIPE="panns").stderr
+
+
+def test_table_one_is_one_command():
+    done = launch("table_one.sh", "--dry_run", *ARGUMENTS["table_one.sh"])
+    assert done.stdout.split()[1:] == [
+        *("-m", "ast_jax", "ablate", "--config=configs/table_one.py:systems,full", "--workdir=runs/one"),
+        *("--rows=psla_ens_s", "--config.batch_size=96"),
+    ]
+    assert "no option --word" in launch("table_one.sh", "--word=full").stderr
 
 
 def test_folds_run_on_the_visible_devices():

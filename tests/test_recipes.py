@@ -15,10 +15,15 @@ from ast_jax.config import base, flatten
 from ast_jax.errors import InputError
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.main import main
+from ast_jax.models.base import num_parameters
+from ast_jax.models.cost import forward_flops
 from ast_jax.recipes import Recipe
+from ast_jax.settings import Settings
+from ast_jax.weights import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ABLATIONS = ROOT / "configs" / "ablations.py"
+TABLE_ONE = ROOT / "configs" / "table_one.py"
 
 
 # ---- Seeds
@@ -198,6 +203,96 @@ def test_the_launch_script_names_every_table():
     lines = done.stdout.splitlines()
     assert [line.split("ablations.py:")[1].split(",")[0] for line in lines] == list(recipe_tables())
     assert all(line.endswith("--config.epochs=1") for line in lines)
+
+
+# ---- Table 1
+
+
+def test_table_one_holds_the_papers_figures():
+    rows = lambda suffix: ablate.rows_of(Recipe(f"{TABLE_ONE}:systems{suffix}"))
+    assert rows("") == (
+        "systems",
+        {
+            **{"baseline": None, "cnn14": 0.278, "wavegram": None},
+            **{"psla": 0.319, "psla_ens_s": 0.345, "psla_ens_m": 0.362},
+            **{"ast": 0.347, "ast_ens_s": 0.363, "ast_ens_m": 0.378},
+        },
+    )
+    assert rows(",full")[1] == {
+        **{"baseline": 0.300, "cnn14": 0.431, "wavegram": 0.439},
+        **{"psla": 0.444, "psla_ens_s": 0.464, "psla_ens_m": 0.474},
+        **{"ast": 0.459, "ast_ens_s": 0.475, "ast_ens_m": 0.485},
+    }
+    assert set(rows(",esc10")[1].values()) == {None}
+    note = Recipe(str(TABLE_ONE)).table("NOTES")["baseline"]
+    assert "Google's .314" in note
+    assert "an embedding that is private" in note
+
+
+@pytest.mark.parametrize("words", ["", "full", "builtin", "esc10"])
+def test_every_row_of_table_one_is_a_recipe(words):
+    """An ensemble's is that of its members; of some the members are not known."""
+    found = Recipe(f"{TABLE_ONE}:{','.join(filter(None, ['systems', words]))}")
+    runs = {row: ablate.members_of(found, row) for row in ablate.rows_of(found)[1]}
+    full = words == "full"
+    seeds = lambda row: [row, f"{row}-seed1", f"{row}-seed2"]
+    strides = [f"ast-strides{stride}x{stride}" for stride in (12, 14, 16)]
+    assert {row: list(members) for row, members in runs.items() if list(members) != [row]} == {
+        **{"psla_ens_s": seeds("psla"), "psla_ens_m": []},
+        **{"ast_ens_s": seeds("ast"), "ast_ens_m": [*seeds("ast"), *strides] if full else []},
+    }
+    configs = {name: member.config() for members in runs.values() for name, member in members.items()}
+    for name, config in configs.items():
+        settings = Settings.of(config)
+        one, _, changed = name.partition("-")
+        assert (
+            settings.model.family
+            == (
+                {"baseline": "vggish_mlp", "cnn14": "cnn14" if words in ("", "full") else "cnn6"}
+                | {"wavegram": "wavegram_logmel_cnn14", "psla": "psla", "ast": "ast"}
+            )[one]
+        ), name
+        if changed.startswith("seed"):
+            assert config.seed == int(changed[-1]), name
+        if full and one == "ast":
+            wide = int(changed[-2:]) if changed.startswith("strides") else 10
+            assert settings.model.strides == (wide, wide), name
+
+
+def test_an_ensembles_row_is_the_mean_of_its_members_scores(seeds, tmp_path, capsys, monkeypatch):
+    """Runs that are done, under the names of the row's members; a row without known members has a dash."""
+    for name, seed in (("psla", 0), ("psla-seed1", 1), ("psla-seed2", 0), ("baseline", 1)):
+        (tmp_path / name).symlink_to(seeds / f"seed{seed}")
+    metric = "test_training_epochs:BRIER"  # no two runs have the same
+
+    def done(config, workdir):
+        results = json.loads((workdir / "results.json").read_text())
+        return results | {"last": {**results["last"], metric: 0.5}}
+
+    monkeypatch.setattr("ast_jax.training.loop.train", done)
+    rows = "psla,psla_ens_s,psla_ens_m,baseline"
+    recipe = [f"--config={TABLE_ONE}:systems,full", f"--config.metric={metric}"]
+    invoke("ablate", [*recipe, f"--rows={rows}", f"--workdir={tmp_path}"])
+    shown = capsys.readouterr().out
+    found = {row["row"]: row for row in json.loads((tmp_path / "ablation.json").read_text())["rows"]}
+    assert list(found) == rows.split(",")
+    saved = [Predictions.read(seeds / f"seed{seed}" / "predictions.npz") for seed in (0, 1, 0)]
+    mean = np.mean([member.scores for member in saved], axis=0)
+    wanted = np.square(mean - saved[0].targets).mean()
+    assert found["psla_ens_s"]["value"] == pytest.approx(wanted)
+    assert found["psla_ens_s"]["members"] == ["psla", "psla-seed1", "psla-seed2"]
+    # what a run costs is its own; what an ensemble does is that of all its members
+    one, three = found["psla"], found["psla_ens_s"]
+    model = load_model(seeds / "seed0").model
+    assert (one["parameters"], one["forward_flops"]) == (num_parameters(model), forward_flops(model))
+    assert one["clips_per_s"] > 0
+    assert (three["parameters"], three["clips_per_s"]) == (3 * one["parameters"], None)
+    assert three["forward_flops"] == 3 * one["forward_flops"]
+    assert "| psla_ens_m | - | 0.474 | - | - | - | - | - |" in shown
+    assert f"| {one['parameters'] / 1e6:.1f} M | {one['forward_flops'] / 1e9:.2f} |" in shown
+    assert "\nbaseline: the paper prints Google's .314, of an embedding that is private; " in shown
+    assert "\npsla_ens_s: the mean of the scores of psla, psla-seed1, psla-seed2.\n" in shown
+    assert (tmp_path / "ablation.md").read_text() in shown
 
 
 def recipe_tables() -> dict:

@@ -167,7 +167,7 @@ def test_stopping_after_an_epoch_and_going_on_is_the_same_run(whole, sounds, dat
 
 
 @pytest.mark.slow
-def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, monkeypatch):
+def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, monkeypatch, capsys):
     """Weights averaged over epochs 1 and 2, scores over all so far, across a stop after epoch 1; training
     itself is as without."""
     workdir, evaluated, save = tmp_path / "run", {}, Predictions.save
@@ -178,8 +178,12 @@ def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, 
 
     monkeypatch.setattr(Predictions, "save", noted)
     options = {"average_epochs": (1, 2), "cumulative": True, "metric": "mAP", "keep_last": 99}
-    train(settings(sounds, data_dir, **options, epochs=1), workdir)
-    train(settings(sounds, data_dir, **options), workdir)
+    published = {"metric": "mAP", "average": 2.0, "band": 0.01}
+    for epochs in (1, 3):
+        config = settings(sounds, data_dir, **options, epochs=epochs)
+        with config.unlocked():
+            config.published = published
+        train(config, workdir)
 
     by_epoch = [checkpoint(workdir, STEPS * epoch, tmp_path) for epoch in (1, 2, 3)]
     averaged = load_variables(workdir, "average")
@@ -209,6 +213,10 @@ def test_averages_of_epochs_and_their_resume(whole, sounds, data_dir, tmp_path, 
     assert results["average"]["mAP"] == pytest.approx(
         evaluated["predictions_average.npz"][-1].summary()["mAP"]
     )
+    # of the two epochs it is published for, not of the first alone
+    assert (results["average"]["published"], results["average"]["inside"]) == (2.0, False)
+    told = "weights averaged over epochs 1 to 2  published 2.0000, difference"
+    assert capsys.readouterr().err.count(told) == 1
 
 
 @pytest.fixture

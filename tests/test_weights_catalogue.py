@@ -15,11 +15,14 @@ from safetensors.numpy import save_file
 from weights_oracles import our_params
 
 from ast_jax.errors import InputError
+from ast_jax.models import build, family, host_variables
 from ast_jax.weights import (
     catalogue,
     download,
     layouts,
     load_model,
+    panns_layout,
+    psla_layout,
     published,
     read_source,
     torch_file,
@@ -85,8 +88,9 @@ def test_entries_are_complete():
         # positions or a config say how long the clips of these are
         placed = entry.family in ("passt", "ced", "eat")
         assert (entry.num_frames is not None) == (audio and not placed), entry.name
-        for fact in (entry.labels, entry.multi_label):
-            assert (fact is not None) == audio, entry.name
+        assert (entry.multi_label is not None) == audio, entry.name
+        # the order of PSLA's classes of FSD50K is in no file
+        assert (entry.labels is not None) == (audio and not entry.name.startswith("psla_fsd50k_")), entry.name
         assert (entry.strides is not None) == (audio and entry.family == "ast")
         # the first layer of PANNs and CED normalises, and PaSST has its own numbers
         stated = audio and not placed and "cnn" not in entry.family
@@ -122,6 +126,38 @@ def test_the_published_facts():
     named = {0: "Speech", 81: "Cat", 137: "Music", 283: "Wind", 388: "Alarm", 526: "Field recording"}
     assert {i: best.label_names()[i] for i in named} == named
     assert catalogue.find("deit_base_distilled_patch16_384").sha256 == "d0272ac0"
+
+
+ZENODO, DROPBOX = "https://zenodo.org/record/3987831/files/", "https://www.dropbox.com/s/"
+PINNED = {  # address, MD5 where one is published
+    "cnn14_0.431": (f"{ZENODO}Cnn14_mAP%3D0.431.pth", "541141fa2ee191a88f24a3219fff024e"),
+    "cnn14_16k_0.438": (f"{ZENODO}Cnn14_16k_mAP%3D0.438.pth", ""),
+    "cnn14_8k_0.416": (f"{ZENODO}Cnn14_8k_mAP%3D0.416.pth", ""),
+    "wavegram_logmel_cnn14_0.439": (
+        f"{ZENODO}Wavegram_Logmel_Cnn14_mAP%3D0.439.pth",
+        "17fa9ab65af3c0eb5ffbc5f65552c4e1",
+    ),
+    "cnn10_0.380": (f"{ZENODO}Cnn10_mAP%3D0.380.pth", "bfb1f1f9968938fa8ef4012b8471f5f6"),
+    "cnn6_0.343": (f"{ZENODO}Cnn6_mAP%3D0.343.pth", "e25e26b84585b14c7754c91e48efc9be"),
+    "cnn14_decision_max_0.385": (f"{ZENODO}Cnn14_DecisionLevelMax_mAP%3D0.385.pth", ""),
+    "cnn14_decision_att_0.425": (
+        f"{ZENODO}Cnn14_DecisionLevelAtt_mAP%3D0.425.pth",
+        "c8281ca2b9967244b91d557aa941e8ca",
+    ),
+    "psla_audioset_0.440": (f"{DROPBOX}d1z27wj30ew5qrs/as_mdl_0.pth", ""),
+    "psla_audioset_0.444": (f"{DROPBOX}ieggie0ara4x26d/as_mdl_0_wa.pth", ""),
+    "psla_fsd50k_0.5585": (f"{DROPBOX}stzrmfty2oyqnnj/fsd_mdl_best_single.pth", ""),
+    "psla_fsd50k_0.5616": (f"{DROPBOX}5fvybrbulvhsish/fsd_mdl_wa.pth", ""),
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_addresses_of_the_other_systems(name):
+    entry, (address, md5) = catalogue.find(name), PINNED[name]
+    assert (entry.source.partition("?")[0], entry.md5) == (address, md5)
+    assert entry.figure.startswith(f"{name.rpartition('_')[2]} mAP, ")
+    others = [found for found in catalogue.entries() if found.startswith(("cnn", "wavegram_", "psla_"))]
+    assert set(others) == set(PINNED)
 
 
 def test_unknown_names_suggest_the_nearest():
@@ -218,6 +254,65 @@ def test_a_name_becomes_a_model(tmp_path, monkeypatch):
     np.testing.assert_array_equal(source.arrays["head/kernel"], params["head/kernel"])
     assert source.notes[-1] == f"{name} is under CC BY-NC 4.0: not for commercial use"
     assert (tmp_path / "cache" / "audioset.pth").exists()
+
+
+def stand_in(path: Path, name: str, **options) -> dict[str, np.ndarray]:
+    """A published PANN's or PSLA's file in little, and its arrays under our paths."""
+    model = build(name, family(name).Config(num_frames=64, **options))
+    arrays = {key: np.asarray(value) for key, value in host_variables(model).items()}
+    if name == "psla":
+        rows = psla_layout.rows_of(options["scale"]) + psla_layout.heads()
+        state = layouts.write(rows, arrays)
+        torch_file.write(path, {f"module.{key}": value for key, value in state.items()})
+    else:
+        state = layouts.write(panns_layout.rows_of(name, model.config), arrays)
+        state |= panns_layout.front_end_arrays(model.config.sample_rate_hz)
+        torch_file.write(path, state, inside="model")
+    return arrays
+
+
+NARROW = {"channels": (4, 4, 4, 4, 4, 8), "num_classes": 527}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "heard"),
+    [
+        ("cnn14_0.431", "cnn14", NARROW, (32_000, 1001, 0.0, 1.0)),
+        ("cnn14_8k_0.416", "cnn14", NARROW | {"sample_rate_hz": 8_000}, (8_000, 1001, 0.0, 1.0)),
+        # the same names in the file: only the catalogue tells that these are frames' scores
+        ("cnn14_decision_max_0.385", "cnn14_decision_max", NARROW, (32_000, 1001, 0.0, 1.0)),
+        ("psla_audioset_0.444", "psla", {"scale": "tiny"}, (16_000, 1056, -4.6476, 4.5699)),
+        (
+            "psla_fsd50k_0.5616",
+            "psla",
+            {"scale": "tiny", "num_classes": 200},
+            (16_000, 3000, -4.6476, 4.5699),
+        ),
+    ],
+)
+def test_the_other_systems_names_become_models(tmp_path, monkeypatch, name, kind, options, heard):
+    arrays = stand_in(tmp_path / "published.pth", kind, **options)
+    address = (tmp_path / "published.pth").as_uri()
+    entry = dataclasses.replace(catalogue.find(name), source=address, md5="")
+    monkeypatch.setitem(catalogue.entries(), name, entry)
+    monkeypatch.setenv("AST_JAX_CACHE", str(tmp_path / "cache"))
+    source, loaded = read_source(name), load_model(name)
+    assert (source.family, source.activation) == (kind, "sigmoid")
+    assert source.arrays.keys() == arrays.keys()
+    for path, value in arrays.items():
+        np.testing.assert_array_equal(source.arrays[path], value, err_msg=path)
+    front_end = loaded.front_end
+    rate_hz, frames, mean, std = heard
+    assert (front_end.sample_rate_hz, loaded.model.config.num_frames) == (rate_hz, frames)
+    assert (front_end.mean, front_end.std) == (mean, std)
+    notes = " ".join(source.notes)
+    if "fsd50k" in name:
+        assert f"normalisation is that published with {name}" in notes
+        assert "its 200 classes have no names in the file: --labels gives them" in notes
+        assert source.label_names is None
+    else:
+        assert source.label_names == published.labels("audioset")
+        assert source.notes == [f"normalisation and classes are those published with {name}"]
 
 
 def hub_cache(root: Path, repository: str, files: dict[str, bytes]) -> Path:

@@ -21,7 +21,7 @@ X, Y = np.arange(3, dtype=np.float32), np.ones(2, np.float32)
 def given(tree, monkeypatch, tmp_path, **chosen) -> files.Contents:
     """What is made of the object of a `.pth` file."""
     torch_file.write(tmp_path / "x.pth", {})
-    monkeypatch.setattr(torch_file, "read", lambda path: tree)
+    monkeypatch.setattr(torch_file, "read", lambda path, **_: tree)
     return files.read(tmp_path / "x.pth", **chosen)
 
 

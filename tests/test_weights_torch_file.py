@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import re
 import struct
 import sys
 import tracemalloc
@@ -157,6 +158,106 @@ def test_code_in_a_pickle_is_refused_by_name(tmp_path, capsys, thing, name):
     assert capsys.readouterr().out == ""
 
 
+class Sampler(OrderedDict):
+    """Of a module that no reader has, with all that a pickle can say of an object."""
+
+
+def beside() -> dict:
+    """What PANNs' training saves beside `model`, and worse."""
+    state = np.random.RandomState(3)
+    sampler = Sampler(indexes=np.arange(9), random_state=state, generator=np.random.default_rng(0))
+    sampler.rate = np.float64(0.5)
+    return {"iteration": 600_000, "sampler": sampler, "args": argparse.Namespace(lr=1), "rogue": Rogue()}
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_state_dict_is_read_whatever_lies_beside_it(tmp_path, capsys, monkeypatch, new_format):
+    """Nothing is imported or called for it, and the names of what is left aside are told."""
+    torch = pytest.importorskip("torch")
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}
+    path = tmp_path / "x.pth"
+    model = {"state_dict": weights, "cfg": argparse.Namespace(width=3)}
+    torch.save({"model": model, **beside()}, path, _use_new_zipfile_serialization=new_format)
+    with monkeypatch.context() as without:
+        # whoever looked a name up would find nothing
+        for name in [name for name in sys.modules if name.startswith("numpy.random")]:
+            without.setitem(sys.modules, name, None)
+        without.delitem(globals(), "Sampler")
+        found = files.read(path)
+    assert {name: array.tolist() for name, array in found.arrays.items()} == {
+        **{"a": [[0, 1, 2], [3, 4, 5]], "b": [1, 1]},
+    }
+    assert found.beside == {"iteration": 600_000}
+    told = {note.partition(" ")[0]: note for note in found.notes}
+    assert set(told) == {"'sampler'", "'args'", "'rogue'", "'cfg'"}
+    assert "test_weights_torch_file.Sampler" in told["'sampler'"]
+    assert "left aside: it names 'argparse.Namespace', and only tensors are read" in told["'args'"]
+    assert re.search(r"builtin\w*\.print", told["'rogue'"])
+    assert capsys.readouterr().out == ""
+    with pytest.raises(InputError, match="only tensors and plain containers are read"):
+        torch_file.read(path)
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [
+        ({"c": np.arange(3)}, r"numpy\.\S*_reconstruct"),
+        ({"c": [1, {"d": argparse.Namespace()}]}, r"argparse\.Namespace"),
+        ({"c": Rogue()}, r"builtins\.print|__builtin__\.print"),
+    ],
+)
+@pytest.mark.parametrize("inside", ["model", None])
+def test_inside_a_state_dict_nothing_unknown_is_let_by(tmp_path, capsys, extra, name, inside):
+    """Neither in one of its own, nor in a bare one, nor for another state dict that would be whole."""
+    torch = pytest.importorskip("torch")
+    state = {"a": torch.ones(2), **extra}
+    whole = {"ema": {"a": torch.zeros(2)}}
+    torch.save({inside: state, **whole} if inside else state, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=name) as caught:
+        files.read(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+    if inside:
+        asked = files.read(tmp_path / "x.pth", inside="ema")
+        assert asked.arrays["a"].tolist() == [0, 0]
+        assert "'model' left aside" in " ".join(asked.notes)
+
+
+def test_a_tensor_of_something_unknown_is_refused_by_its_name(tmp_path):
+    """Its storage, and the type of a storage without one."""
+    text, numbers = torch_file._text, torch_file._ints
+    other = b"ctorch.storage\n_load_from_bytes\n)R"
+    rest = torch_file._int(0) + numbers((2,)) + numbers((1,)) + b"\x89" + torch_file._ORDERED_DICT
+    storage = b"(" + text("storage") + b"ctorch\nUntypedStorage\n" + text("0") + text("cpu") + b"K\x08tQ"
+    for content, name in (
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(" + other + rest + b"tR", "_load_from_bytes"),
+        (b"ctorch._utils\n_rebuild_tensor_v3\n(" + other + rest + b"ctorch\nint8\ntR", "_load_from_bytes"),
+        (b"ctorch._utils\n_rebuild_tensor_v3\n(" + storage + rest + b"ctorch\nint4\ntR", "torch.int4"),
+    ):
+        forge(
+            tmp_path / "x.pth",
+            pickled(b"}" + text("model") + b"}" + text("a"), content, b"ss"),
+            [("data/0", bytes(8))],
+        )
+        with pytest.raises(InputError, match=f"{name}': only tensors"):
+            files.read(tmp_path / "x.pth")
+
+
+def test_arrays_of_numpy_cost_what_they_are_long(tmp_path):
+    """A training set's indexes, as text in the pickle, may be longer than all the rest of a pickle."""
+    torch = pytest.importorskip("torch")
+    indexes = np.random.default_rng(0).integers(0, 1 << 40, 1 << 20)
+    torch.save({"model": {"a": torch.ones(2)}, "sampler": {"indexes": indexes}}, tmp_path / "x.pth")
+    size = (tmp_path / "x.pth").stat().st_size
+    assert size > 2 * unpickle.LIMIT
+    tracemalloc.start()
+    try:
+        assert list(files.read(tmp_path / "x.pth").arrays) == ["a"]
+        assert tracemalloc.get_traced_memory()[1] < 8 * size
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_pickle_cannot_change_the_functions_it_is_given(tmp_path):
     """BUILD sets attributes: of a plain function it would reach `__defaults__`, for every later file."""
     change = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}" + torch_file._text("_function") + b"Ns\x86b."
@@ -264,9 +365,13 @@ def test_a_pickle_costs_what_it_is_long(tmp_path, content, message):
 
 def test_a_pickle_has_no_more_than_a_model_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(unpickle, "LIMIT", 1000)
-    forge(tmp_path / "x.pth", pickled(b"N" * 1001))
-    with pytest.raises(InputError, match="more than 1000 bytes without its tensors"):
-        torch_file.read(tmp_path / "x.pth")
+    # short texts are objects like all others, of a long one the rest is its own length
+    for content in (b"N" * 1001, (torch_file._text("x" * 50)) * 20):
+        forge(tmp_path / "x.pth", pickled(content))
+        with pytest.raises(InputError, match="more than 1000 bytes without its tensors"):
+            torch_file.read(tmp_path / "x.pth")
+    forge(tmp_path / "y.pth", pickled(torch_file._text("x" * 5000)))
+    assert torch_file.read(tmp_path / "y.pth") == "x" * 5000
 
 
 def test_tensors_may_share_a_storage_within_reason(tmp_path):

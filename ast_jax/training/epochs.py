@@ -84,14 +84,18 @@ def coverage(data: Data, predictions: Predictions) -> dict[str, Any]:
     return {"expected_examples": expected, "coverage": there / expected} if expected else {}
 
 
-def published_gap(settings: Settings, epoch: int, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """{published, difference, inside} of an epoch's figures where the recipe knows the published one, else
-    {}.
+def published_gap(
+    settings: Settings, epoch: int, summary: Mapping[str, Any], *, averaged: bool = False
+) -> dict[str, Any]:
+    """{published, difference, inside} of an epoch's figures, or of those of the weights `averaged` up to it,
+    where the recipe knows the published one, else {}.
     """
     known = settings.published.published
     if not known:
         return {}
-    curve = {int(key): figure for key, figure in known["curve"].items()}
+    curve = {int(key): figure for key, figure in known.get("curve", {}).items()}
+    if averaged:
+        curve = {epoch: known["average"]} if "average" in known else {}
     gap = metrics.published_gap(epoch, summary[known["metric"]], curve, known["band"])
     if gap is None:
         return {}

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,16 @@ class Journal:
             )
             there = f" ({row['coverage']:.1%} of {row['expected_examples']})" if "coverage" in row else ""
             self.say(f"epoch {row['epoch']} on {row['num_examples']} clips{there}: {figures}")
-            if "published" in row:
-                verdict = "inside" if row["inside"] else "WARNING: outside"
-                self.say(
-                    f"  published {row['published']:.4f}, difference {row['difference']:+.4f}: {verdict} "
-                    "the band"
-                )
+            self.beside("", row)
+
+    def beside(self, what: str, figures: Mapping[str, Any]) -> None:
+        """How far a figure lies from the published one, where there is one."""
+        if "published" in figures:
+            verdict = "inside" if figures["inside"] else "WARNING: outside"
+            self.say(
+                f"{what}  published {figures['published']:.4f}, difference {figures['difference']:+.4f}: "
+                f"{verdict} the band"
+            )
 
     def say(self, line: str) -> None:
         """A line on stderr, above the bar where there is one."""
@@ -127,7 +131,7 @@ class SilentJournal:
     def _nothing(self, *_, **__) -> None:
         pass
 
-    advance = write = show = say = sync = close = _nothing
+    advance = write = show = say = beside = sync = close = _nothing
 
 
 class Clock:

@@ -335,7 +335,10 @@ def training(
                 first, last = settings.averages.average_epochs
                 predictions = evaluate(standing.averages["average"], splits.eval)
                 figures = workdir.keep(root, "average", predictions) | epochs.coverage(splits, predictions)
+                if run.epochs >= last:
+                    figures |= epochs.published_gap(settings, last, figures, averaged=True)
                 found["average"] = {"epochs": [first, min(last, run.epochs)], **figures}
+                journal.beside(f"weights averaged over epochs {first} to {last}", figures)
             if splits.test:
                 predictions = evaluate(load_variables(root, "best"), splits.test)
                 found["test"] = {"epoch": record["best"]["epoch"], **workdir.keep(root, "test", predictions)}

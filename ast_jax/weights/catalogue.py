@@ -35,8 +35,10 @@ class Entry:
     strides: tuple[int, int] | None = None
     mean: float | None = None
     std: float | None = None
-    # 'audioset' or 'speech_commands'; None for ImageNet models, whose heads are left aside.
+    # 'audioset' or 'speech_commands'; None for ImageNet models, whose heads are left aside, and for classes
+    # whose order nobody says
     labels: str | None = None
+    # None for what does not tag
     multi_label: bool | None = None
     channels: str | None = None
     # what a repository of the hub has beside its config and weights, where a model of sounds has no
@@ -56,9 +58,10 @@ class Entry:
     @property
     def notes(self) -> list[str]:
         """What whoever loads it is told."""
-        known = f"normalisation and classes are those published with {self.name}"
+        what = "normalisation and classes are those" if self.labels else "normalisation is that"
+        known = f"{what} published with {self.name}"
         bound = f"{self.name} is under {self.licence}: not for commercial use"
-        return [known] * (self.labels is not None) + [bound] * self.non_commercial
+        return [known] * (self.multi_label is not None) + [bound] * self.non_commercial
 
     def label_names(self) -> list[str] | None:
         """The classes by index."""

@@ -17,6 +17,7 @@ from ast_jax.errors import InputError
 from ast_jax.weights import torch_file
 from ast_jax.weights.budget import shown, zip_members
 from ast_jax.weights.model_card import CARD
+from ast_jax.weights.unpickle import unknown
 
 # Where training scripts put a state dict; the first that is there is taken.
 _INSIDE = (
@@ -33,7 +34,7 @@ class Contents(NamedTuple):
     arrays: dict[str, Any]
     card: dict[str, Any] | None
     notes: list[str]
-    # what lay beside a state dict in its file: numbers, texts, containers
+    # what lay beside a state dict in its file: numbers, texts, containers of these
     beside: dict[str, Any]
 
 
@@ -67,10 +68,11 @@ def read(path: Path, *, inside: str | None = None, prefix: str | None = None) ->
         arrays, card = _read_npz(path)
     elif zipped or start[:1] == b"\x80":
         card = torch_file.read_extra(path, CARD) if zipped else None
-        tree = torch_file.read(path)
+        tree = torch_file.read(path, beside=True)
         arrays = _state_dict(tree, str(path), inside, notes)
         inner = any(_holds_arrays(value) for value in tree.values())
         beside = {key: value for key, value in tree.items() if inner and not _holds_arrays(value)}
+        beside = {key: value for key, value in beside.items() if not any(unknown(value))}
     else:
         wanted = "a PyTorch (.pth, .bin), safetensors or .npz file"
         raise InputError(f"{path} is no checkpoint: it starts with {start[:4]!r}, wanted {wanted}")
@@ -162,20 +164,33 @@ def _state_dict(tree: Any, where: str, wanted: str | None, notes: list[str]) -> 
                 [key for key, value in tree.items() if _holds_arrays(value)] if isinstance(tree, dict) else []
             )
             raise InputError(f"{where} has no state dict {wanted!r} inside: there are {there}")
+        _tell_unknown(tree, wanted, notes)
         tree = tree[wanted]
     if not _holds_arrays(tree):
+        # by its name, where what would have held them is unknown
+        torch_file.refuse_unknown(where, tree)
         held = f"a dictionary of {_some(tree)}" if isinstance(tree, dict) else shown(tree)
         raise InputError(f"{where} holds {held}: wanted a state dict, alone or under 'model' or 'state_dict'")
     # Three times, for a dictionary may hold itself.
     for _ in range(3):
         inside = [key for key in _INSIDE if _holds_arrays(tree.get(key))]
-        tree = tree[inside[0]] if inside else tree
+        if inside:
+            _tell_unknown(tree, inside[0], notes)
+            tree = tree[inside[0]]
         if inside[1:]:
             aside = _some(inside[1:])
             notes.append(f"weights of {inside[0]!r} taken, those of {aside} left aside (--inside chooses)")
+    torch_file.refuse_unknown(where, tree)
     if others := [key for key, value in tree.items() if not isinstance(value, np.ndarray)]:
         notes.append(f"{_some(others)} left aside: no arrays")
     return {key: value for key, value in tree.items() if isinstance(value, np.ndarray)}
+
+
+def _tell_unknown(tree: dict[Any, Any], taken: str, notes: list[str]) -> None:
+    """What lies beside the state dict and is more than tensors and plain containers."""
+    for key, value in tree.items():
+        if key != taken and (names := sorted(set(unknown(value)))):
+            notes.append(f"{shown(key)} left aside: it names {_some(names)}, and only tensors are read")
 
 
 def _some(names: Any) -> str:

@@ -47,13 +47,14 @@ def _from_catalogue(entry: catalogue.Entry, facts: dict) -> Source:
     """The entry's files, and of its facts those that files do not say."""
     source = read_source(catalogue.fetch(entry.name), facts=entry.facts | facts)
     source.where = entry.name
-    if entry.labels is not None:
+    if entry.multi_label is not None:
         if entry.mean is not None:
             source.mean, source.std = entry.mean, entry.std
         source.activation = "sigmoid" if entry.multi_label else "softmax"
         source.channels = entry.channels or source.channels
         source.label_names = source.label_names or entry.label_names()
-        source.notes = []  # what was concluded from the file's shapes is known
+        if entry.labels is not None:
+            source.notes = []  # what was concluded from the file's shapes is known
     source.notes += entry.notes
     return source
 

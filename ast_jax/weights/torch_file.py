@@ -50,14 +50,16 @@ _STORAGES = {
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 
 
-def read(path: Path) -> Any:
+def read(path: Path, *, beside: bool = False) -> Any:
     """The object in a torch.save file: dictionaries, lists and tuples of read-only NumPy arrays and scalars.
 
     Tensors come with their own strides and types (bfloat16 through ml_dtypes). Torch types come as NumPy's.
+    Nothing in the file runs. What it names beside tensors and plain containers is refused, or with `beside`
+    stands as an `unpickle.Unknown` in its place, for `refuse_unknown` to hold what is wanted against.
 
     Raises:
-        InputError: the file is damaged or cut short, it names anything but tensors and plain containers, or
-            it asks for far more memory than it is long.
+        InputError: the file is damaged or cut short, it names anything but tensors and plain containers
+            (without `beside`), or it asks for far more memory than it is long.
     """
     with open(path, "rb") as file:
         magic = file.read(4)
@@ -67,7 +69,10 @@ def read(path: Path) -> Any:
             )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        return _read_zip(path, mapped) if magic[:1] == b"P" else _read_old(path, mapped)
+        tree = _read_zip(path, mapped) if magic[:1] == b"P" else _read_old(path, mapped)
+        if not beside:
+            refuse_unknown(path, tree)
+        return tree
     except InputError:
         raise
     # Damage can fail in any way at all; nothing is called that is not ours.
@@ -76,6 +81,15 @@ def read(path: Path) -> Any:
         raise InputError(
             f"{path} cannot be read, it is damaged or cut short ({why}): fetch it again"
         ) from error
+
+
+def refuse_unknown(where: str | Path, tree: Any) -> None:
+    """Raises InputError where something in `tree` is neither a tensor nor a plain container."""
+    for name in unpickle.unknown(tree):
+        raise InputError(
+            f"{where} names {shown(name)}: only tensors and plain containers are read, for "
+            "a pickle can run any code. Where you trust the file, load it in PyTorch and save its state_dict"
+        )
 
 
 def read_extra(path: Path, name: str) -> bytes | None:
@@ -127,15 +141,11 @@ class _Tensors:
         return unpickle.load(file, self.find, self.storage)
 
     def find(self, module: str, name: str) -> Any:
-        if (module, name) in self.known:
-            return self.known[module, name]
-        raise InputError(
-            f"{self.path} names {shown(f'{module}.{name}')}: only tensors and plain containers are read, for "
-            "a pickle can run any code. Where you trust the file, load it in PyTorch and save its state_dict"
-        )
+        return self.known.get((module, name), unpickle.Unknown(f"{module}.{name}"))
 
     def storage(self, pid: Any) -> _Storage:
         word, kind, key, _, size, *view = pid
+        refuse_unknown(self.path, kind)
         if word != "storage" or not isinstance(kind, np.dtype) or not isinstance(key, str) or any(view):
             raise ValueError(f"{shown(word)} of {shown(key)}, which is no storage")
         (size,) = _sizes((size,))
@@ -148,6 +158,7 @@ class _Tensors:
 
     def array(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
         """torch._utils._rebuild_tensor_v2: an array over its storage, all of which it may repeat."""
+        refuse_unknown(self.path, storage)
         if not isinstance(storage, _Storage):
             raise ValueError(f"a tensor over {shown(storage)}")
         data, (offset,), shape, strides = storage.elements, _sizes((offset,)), _sizes(shape), _sizes(strides)
@@ -162,6 +173,7 @@ class _Tensors:
 
     def array_of(self, storage, offset, shape, strides, grad, hooks, kind, *_) -> np.ndarray:
         """torch._utils._rebuild_tensor_v3, which names the type of an untyped storage's elements."""
+        refuse_unknown(self.path, (storage, kind))
         return self.array(_Storage(storage.elements.view(kind)), offset, shape, strides)
 
 

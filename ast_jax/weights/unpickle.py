@@ -2,17 +2,20 @@
 
 Python's own unpickler allocates what a pickle claims (8 GB for ten bytes), hashes what it calls a key (tuples
 that share themselves: for ever) and sets attributes of whatever it was given. Here every instruction costs
-what it is long, and there are only those that torch.save writes.
+what it is long, and there are only those that torch.save writes. What a pickle names and we do not know stays
+a name: it is neither looked up nor called.
 """
 
+import dataclasses
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ast_jax.weights.budget import shown
 
-# Bytes of a pickle without its tensors: those of models have less than 1 MiB. One may become an object of 64.
-LIMIT = 1 << 22
+# Bytes of a pickle without its tensors and long texts: those of models have less than 1 MiB. One may become
+# an object of 64; what a text, in which NumPy's arrays lie, has beyond SHORT bytes costs what it is long.
+LIMIT, SHORT = 1 << 22, 64
 
 _PUSH = {
     *(
@@ -46,6 +49,25 @@ _MARKED: dict[str, Callable] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """What a pickle names and we do not know: its name, in the place of all that would be made with it."""
+
+    name: str
+
+
+def unknown(tree: Any) -> Iterator[str]:
+    """The names of what is unknown in an object of `load`, which may hold itself."""
+    seen, waiting = set[int](), [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Unknown):
+            yield value.name
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+
+
 def load(file: Any, find: Callable[[str, str], Any], persistent: Callable[[Any], Any]) -> Any:
     """The object of one pickle; `file` then stands behind it.
 
@@ -53,7 +75,8 @@ def load(file: Any, find: Callable[[str, str], Any], persistent: Callable[[Any],
 
     Args:
         file: opened for reading bytes, or a mapped one.
-        find: what a module's name stands for; functions, and only these, may be called.
+        find: what a module's name stands for; functions, and only these, may be called. Of an `Unknown` every
+            call gives the same again, and what would be put into it is left aside.
         persistent: what a persistent id stands for.
 
     Raises:
@@ -66,7 +89,9 @@ def load(file: Any, find: Callable[[str, str], Any], persistent: Callable[[Any],
     for opcode, arg, at in pickletools.genops(file):
         name = opcode.name
         if at - start > LIMIT:
-            raise ValueError(f"more than {LIMIT} bytes without its tensors")
+            raise ValueError(f"more than {LIMIT} bytes without its tensors and long texts")
+        if isinstance(arg, (str, bytes)):
+            start += max(0, file.tell() - at - SHORT)
         if name in _PUSH:
             if isinstance(arg, int) and arg.bit_length() > 1024:
                 raise ValueError(f"an integer of {arg.bit_length()} bits")
@@ -100,9 +125,11 @@ def load(file: Any, find: Callable[[str, str], Any], persistent: Callable[[Any],
             stack.append(find(module, attribute))
         elif name in ("REDUCE", "NEWOBJ"):
             args, function = stack.pop(), stack.pop()
-            if not (callable(function) and isinstance(args, tuple) and len(args) <= 16):
-                raise ValueError(f"a call of {shown(function)} with {shown(args)}")
-            stack.append(function(*args))
+            if not isinstance(function, Unknown):
+                if not (callable(function) and isinstance(args, tuple) and len(args) <= 16):
+                    raise ValueError(f"a call of {shown(function)} with {shown(args)}")
+                function = function(*args)
+            stack.append(function)
         elif name == "BINPERSID":
             stack.append(persistent(stack.pop()))
         elif name in ("BUILD", "POP"):
@@ -124,6 +151,6 @@ def _extend(container: Any, items: list[Any]) -> Any:
             if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < 1 << 60):
                 raise ValueError(f"a dictionary with the key {shown(key)}")
             container[key] = value
-    else:
+    elif not isinstance(container, Unknown):
         raise ValueError(f"items for {shown(container)}")
     return container
