@@ -60,9 +60,8 @@ def list_clips(
         for split, given in (weak or {}).items()
     }
     parts = [*strong.values(), *vague.values()]
-    unknown = sorted(
-        {path for home in where.homes for path in scan(home).sounds} - {p for part in parts for p in part}
-    )
+    there = {os.path.normpath(path) for home in where.homes for path in scan(home).sounds}
+    unknown = sorted(there - {path for part in parts for path in part})
     left_out = []
     if negatives:
         strong[next(iter(strong))] |= {path: [] for path in unknown}
