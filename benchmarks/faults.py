@@ -946,7 +946,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     )),
     "ast_jax/datasets/listing.py": ("datasets_events", (
         ("pieces have their file's labels", "if events is not None:\n", "if False:\n"),
-        ("a piece of a file without times has its labels", "return () if self.timed and piece", "return () if False"),
+        ("a piece of a file without times has its labels", "return () if self.timed and piece",
+         "return () if False"),
         ("labels of a set without events go", "if self.timed and piece else", "if piece else"),
         ("an event after a file's end keeps its label", "if onset < end_s and offset > start_s",
          "if offset > start_s"),

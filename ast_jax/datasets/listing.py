@@ -57,12 +57,14 @@ class Listing:
     `left_out` holds (path, reason, detail) of files that are nobody's fault, such as a text file in a class's
     folder: they are listed in skipped.csv but do not count towards `max_skipped`. `notes` goes into the
     metadata as it is. `events` has, by a clip's id, (onset, offset, label) in seconds of each event in it,
-    where that is known; a clip that is not there has labels alone. `known` has, by a clip's id, the classes
-    that were judged of it: of the others nobody said whether they are there. A clip that is not there is
-    known as a whole; one with () has no label of any kind, also in a single-label set.
+    where that is known; a clip that is not there has labels alone. What is stored of a clip with events has
+    the labels of those that reach into it; of a piece of one with labels alone these are not known. `known`
+    has, by a clip's id, the classes that were judged of it: of the others nobody said whether they are there.
+    A clip that is not there is known as a whole; one with () has no label of any kind, also in a single-label
+    set.
 
     Raises InputError for no clips, two clips of one id, a label out of range or not among the classes that
-    were judged, several labels in a single-label set.
+    were judged, several labels in a single-label set, events in one.
     """
 
     name: str
@@ -127,6 +129,11 @@ def _check(listing: Listing) -> None:
         raise InputError(f"{listing.name}: no clips found; check the source directory and its layout")
     if len(set(listing.label_names)) != len(listing.label_names):
         raise InputError(f"{listing.name}: a label name occurs twice among {', '.join(listing.label_names)}")
+    if listing.events is not None and not listing.multi_label:
+        raise InputError(
+            f"{listing.name}: a single-label set with events: a piece may have none, or several: give "
+            "multi_label=True"
+        )
     seen: dict[str, str] = {}
     for split, clips in listing.splits.items():
         if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all":
