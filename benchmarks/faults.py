@@ -1187,6 +1187,29 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a table without labels is taken", "if all(not _lacking(_read(table)[0])", "if all(_read(table)[0]"),
         ("one label for several", 'return ";".join(map(_text, value))', "return _text(value[0])"),
     )),
+    "ast_jax/datasets/listing.py": ("datasets_events", (
+        ("pieces have their file's labels", "if events is not None:\n", "if False:\n"),
+        ("a piece of a file without times has its labels", "return () if self.timed and piece",
+         "return () if False"),
+        ("labels of a set without events go", "if self.timed and piece else", "if piece else"),
+        ("an event after a file's end keeps its label", "if onset < end_s and offset > start_s",
+         "if offset > start_s"),
+    )),
+    "ast_jax/datasets/extract.py": ("datasets_events", (
+        ("older pieces are taken for new ones", 'stored_as += ", labels of pieces"', "pass"),
+        ("every piece is the first", "start_s = number * round(", "start_s = 0 * round("),
+    )),
+    "ast_jax/datasets/ledger.py": ("datasets_events", (
+        ("nothing unknown of a piece without times", "if label not in clip.labels]", "]"),
+        ("unknown labels are not kept", "or self.num_vague > 0", "or False"),
+        ("events after the end are not told", "if onset_s >= end_s:", "if False:"),
+    )),
+    "ast_jax/datasets/prepare.py": ("datasets_events", (
+        ("older pieces are found without sounds", "and not earlier.outdated(about, directory)", "and True"),
+    )),
+    "ast_jax/datasets/events.py": ("datasets_events", (
+        ("scanned paths as they are spelled", "{os.path.normpath(path) for home in", "{path for home in"),
+    )),
     "ast_jax/commands/starting.py": ("commands_starting", (
         ("a run goes on from other weights", "return other if known.get", "return recipe if known.get"),
         ("a teacher's student hears otherwise", '("init_from", "teacher", ', '("init_from", '),

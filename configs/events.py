@@ -6,7 +6,8 @@ label; Audacity's label tracks; Raven's selection tables; RTTM).
 
 The model judges steps of time, and is taught by events and by what they make of the clip. Words: weak (events
 are kept from it: labels of clips alone teach it), cpu (AST-tiny at stride 16, for CPU cores). Keys: seconds
-(the model's length), default 5. Longer files are cut into pieces of that length, and events with them.
+(the model's length), default 5. Longer files are cut into pieces of that length, each with the labels
+of its own events.
 """
 
 from ast_jax.config import base, suffix_options

@@ -12,8 +12,9 @@ import soundfile
 from ast_jax import load_model
 from ast_jax.commands import invoke
 from ast_jax.datasets import events
+from ast_jax.datasets.listing import Clip
 from ast_jax.datasets.pipeline import FrameGrid, fit
-from ast_jax.datasets.prepare import prepare
+from ast_jax.datasets.prepare import find, prepare
 from ast_jax.errors import InputError
 from ast_jax.evaluation.events import told
 from ast_jax.events import Event
@@ -168,6 +169,113 @@ def test_pieces_have_the_events_that_reach_into_them(tmp_path):
         "long@2": [[0.2, 0.4, 1]],
         "other": [[0.0, 1.0, 0]],
     }
+
+
+@pytest.fixture
+def cut_tree(tmp_path) -> Path:
+    """A file of 3 s with a dog at .5 s and rain at 2.2 s, one with labels alone, and a short one of those."""
+    put(tmp_path / "a.wav", 3.0)
+    put(tmp_path / "vague.wav", 2.0)
+    put(tmp_path / "short.wav", 0.8)
+    (tmp_path / "t.tsv").write_text(HEAD + "a.wav\t0.5\t0.8\tdog\na.wav\t2.2\t2.4\train\n")
+    (tmp_path / "weak.csv").write_text("file,labels\nvague.wav,dog\nshort.wav,dog;rain\n")
+    return tmp_path
+
+
+CUT = {"tables": {"train": "t.tsv"}, "weak": {"train": "weak.csv"}, "cut_s": 1.0}
+
+
+def by_id(prepared, values) -> dict:
+    return {id: np.asarray(own).tolist() for id, own in zip(prepared.ids("train"), values, strict=True)}
+
+
+def test_pieces_have_the_labels_of_their_own_events(cut_tree):
+    prepared = prepare("events", source_dir=cut_tree, data_dir=cut_tree / "data", options=CUT)
+    wanted = {"a@0": [0], "a@1": [], "a@2": [1], "short": [0, 1], "vague@0": [], "vague@1": []}
+    assert by_id(prepared, prepared.label_sets("train")) == wanted
+    # what the shards hold
+    assert {example["id"]: list(example["labels"]) for example in prepared.source("train")} == wanted
+    assert prepared.class_counts("train").tolist() == [2, 2]
+    # A piece of a file with labels alone: that there is no rain is known, not whether its dog is here.
+    everything, partly = [True, True], [False, True]
+    known = dict.fromkeys(wanted, everything) | {"vague@0": partly, "vague@1": partly}
+    assert by_id(prepared, prepared.known("train")) == known
+    assert prepared.metadata["notes"]["told"][-1] == (
+        "2 pieces are of files of which it is not known when: their labels are unknown"
+    )
+
+
+def test_pieces_of_a_set_without_events_keep_the_label_of_their_file(tmp_path):
+    for name in ("train/dog/a", "train/rain/b", "test/dog/c", "test/rain/d"):
+        put(tmp_path / f"{name}.wav", 2.0)
+    options = {"cut_s": 1.0, "layout": "split/class"}
+    prepared = prepare("folder", source_dir=tmp_path, data_dir=tmp_path / "data", options=options)
+    found = by_id(prepared, prepared.label_sets("train"))
+    assert found == {"a@0": [0], "a@1": [0], "b@0": [1], "b@1": [1]}
+    assert prepared.known("train") is None
+
+
+def test_a_set_from_before_pieces_had_labels_of_their_own_is_prepared_again(cut_tree, monkeypatch):
+    where = {"source_dir": cut_tree, "data_dir": cut_tree / "data", "options": CUT, "progress": False}
+    with monkeypatch.context() as before:
+        # as it was: labels of the whole file, nothing of it in the set's name or metadata
+        before.setattr(Clip, "labels_in", lambda clip, start_s, length_s, piece: clip.labels)
+        name = lambda listing, source, how, contents=None: (
+            f"{how.kind}-{listing.fingerprint(source, how.identity, contents)}"
+        )
+        for module in ("prepare", "builder"):
+            before.setattr(f"ast_jax.datasets.{module}.set_name", name)
+        old = prepare("events", **where)
+    about = json.loads((old.directory / "metadata.json").read_text())
+    del about["labels_of"]
+    (old.directory / "metadata.json").write_text(json.dumps(about))
+    assert by_id(old, old.label_sets("train"))["a@1"] == [0, 1]
+    without_sounds = {"data_dir": cut_tree / "data", "kind": "log_mel", "options": CUT}
+    assert find("events", **without_sounds) is None
+    new = prepare("events", **where)
+    assert new.directory != old.directory
+    assert by_id(new, new.label_sets("train"))["a@1"] == []
+    # only labels are other: the sounds come from what was there
+    assert new.metadata["num_kept"] == 3
+    assert find("events", **without_sounds).directory == new.directory
+
+
+@pytest.mark.parametrize("cut", [{}, {"cut_s": 1.0}])
+def test_an_event_after_the_end_of_its_file_is_told_and_its_label_goes(tmp_path, cut):
+    put(tmp_path / "a.wav", 2.0)
+    put(tmp_path / "b.wav", 2.0)
+    rows = "a.wav\t0.5\t9\tdog\na.wav\t2.5\t3\train\nb.wav\t0.1\t0.2\train\nb.wav\t7\t8\train\n"
+    (tmp_path / "t.tsv").write_text(HEAD + rows)
+    options = {"tables": {"train": "t.tsv"}, **cut}
+    prepared = prepare("events", source_dir=tmp_path, data_dir=tmp_path / "data", options=options)
+    found: dict[str, set] = {}
+    for id, labels in by_id(prepared, prepared.label_sets("train")).items():
+        found.setdefault(id[0], set()).update(labels)
+    # b has another rain
+    assert found == {"a": {0}, "b": {1}}
+    assert prepared.metadata["notes"]["told"][-1] == (
+        "2 events begin after the end of what is stored: left out, see skipped.csv"
+    )
+    assert (prepared.directory / "skipped.csv").read_text().splitlines()[1:] == [
+        "a,,event left out,rain at 2.5 s: what is stored of its file ends at 2 s",
+        "b,,event left out,rain at 7 s: what is stored of its file ends at 2 s",
+    ]
+
+
+@pytest.mark.parametrize("place", ["../audio", "./../audio/"])
+def test_a_directory_of_sounds_in_another_spelling(tmp_path, monkeypatch, place):
+    for name in ("a", "b"):
+        put(tmp_path / f"audio/{name}.wav")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/t.tsv").write_text(HEAD + "a.wav\t0\t1\tdog\n")
+    tables = {"train": "t.tsv"}
+    listing = events.list_clips(tmp_path / "tables", tables=tables, sounds_dir=place)
+    assert [Path(path).name for path, *_ in listing.left_out] == ["b.wav"]
+    both = events.list_clips(tmp_path / "tables", tables=tables, sounds_dir=place, negatives=True)
+    assert [clip.id for clip in both.splits["train"]] == ["a", "b"]
+    monkeypatch.chdir(tmp_path / "tables")
+    put(Path("a.wav"))
+    assert not events.list_clips(".", tables=tables).left_out
 
 
 def direct(own: list, num_classes: int) -> np.ndarray:

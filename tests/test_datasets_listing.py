@@ -45,6 +45,7 @@ def test_a_split_without_clips_is_left_out():
         ([Clip("1", "/a.wav", (2,))], {}, "labels \\(2,\\) of 2 classes"),
         ([Clip("1", "/a.wav", (0, 1))], {}, "2 labels, one wanted"),
         ([Clip("1", "/a.wav", ())], {}, "0 labels, one wanted"),
+        ([Clip("1", "/a.wav", (0,))], {"events": {}}, "a single-label set with events"),
         ([Clip("1", "/a.wav", (0,))], {"label_names": ["a", "a"]}, "a label name occurs twice"),
         (
             [Clip("1", "/a.wav", (0,))],

@@ -42,6 +42,14 @@ def finished(home: Any, how: Extraction) -> Iterator[tuple[dict[str, Any], Any]]
     yield from sorted(found, key=lambda each: each[0]["created"], reverse=True)
 
 
+def outdated(about: Mapping[str, Any], directory: Any) -> bool:
+    """Whether it is a set with events cut into pieces that have the labels of their whole files."""
+    if about["cut_s"] is None or about.get("labels_of") == "pieces":
+        return False
+    prepared = PreparedSet(directory)
+    return prepared.events(prepared.splits) is not None
+
+
 def changes(prepared: PreparedSet, contents: Mapping[str, str]) -> Changes:
     """What became of the files of `prepared`, by the digests of those that are listed now."""
     root, old = prepared.metadata["source"], prepared.file_digests()
@@ -83,7 +91,7 @@ class Earlier:
         for number, place in enumerate(places):
             # as `extract.pieces` marks them
             mark = "" if cut_s is None or whole else f"@{number * round(cut_s * rate) / rate:g}"
-            records.append(record(clip.id + mark, *stored.example(place, clip.labels), self._how))
+            records.append(record(clip, *stored.example(place), self._how, mark=mark, number=number))
         return records
 
 
@@ -117,10 +125,8 @@ class _Stored:
     def id(self, place: tuple[str, int]) -> str:
         return self._ids[place[0]][place[1]]
 
-    def example(
-        self, place: tuple[str, int], labels: tuple[int, ...]
-    ) -> tuple[np.ndarray, tuple[int, ...], int]:
-        """What is stored there, `labels`, and its length in samples."""
+    def example(self, place: tuple[str, int]) -> tuple[np.ndarray, int]:
+        """What is stored there, and its length in samples."""
         split, position = place
         example = self._sources[split][position]
-        return example[self._data], labels, int(self._lengths[split][position])
+        return example[self._data], int(self._lengths[split][position])

@@ -38,9 +38,11 @@ def list_clips(
     (empty cells, as DCASE writes it) has none of them. With `negatives` so have the sound files below
     `sounds_dir` that no table names; without it they are left out, and told. `weak` has tables by split of
     files of which it is known what is heard and not when (columns file and labels, several by `;`, or DESED's
-    filename and event_labels, by commas): their steps teach nothing. Without `tables` a fifth of the files is
-    held out as `test`, by a hash of their stems. Labels are in the order of `label_names` (names, or a file
-    of them), else alphabetical. Raises InputError for anything that does not fit.
+    filename and event_labels, by commas): their steps teach nothing, and of pieces of such a file its labels
+    are not known. Without `tables` a fifth of the files is held out as `test`, by a hash of their stems.
+    Labels are in the order of `label_names` (names, or a file of them), else alphabetical.
+
+    Raises InputError for anything that does not fit.
     """
     source = Path(source_dir)
     if not source.exists():
@@ -58,9 +60,8 @@ def list_clips(
         for split, given in (weak or {}).items()
     }
     parts = [*strong.values(), *vague.values()]
-    unknown = sorted(
-        {path for home in where.homes for path in scan(home).sounds} - {p for part in parts for p in part}
-    )
+    there = {os.path.normpath(path) for home in where.homes for path in scan(home).sounds}
+    unknown = sorted(there - {path for part in parts for path in part})
     left_out = []
     if negatives:
         strong[next(iter(strong))] |= {path: [] for path in unknown}

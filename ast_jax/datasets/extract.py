@@ -95,7 +95,11 @@ def set_name(
 
     Other sounds, labels, settings or features make another name. `contents`: as for `Listing.fingerprint`.
     """
-    return f"{how.kind}-{listing.fingerprint(source_dir, how.identity, contents)}"
+    stored_as = how.identity
+    # Before, each piece had the labels of its whole file.
+    if how.cut_s is not None and listing.events is not None:
+        stored_as += ", labels of pieces"
+    return f"{how.kind}-{listing.fingerprint(source_dir, stored_as, contents)}"
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ class Record:
     cells: int
     total: float
     squares: float
+    # where in its file it begins
+    start_s: float = 0.0
     # what is odd about its file, which was heard all the same
     note: str = ""
 
@@ -130,18 +136,18 @@ def extract(clip: Clip, how: Extraction) -> Iterator[Record]:
     """
     if isinstance(how.front_end, Given):
         fbank = load_features(clip.path, how.front_end).astype(np.float16)
-        yield record(clip.id, fbank, clip.labels, len(fbank) * how.front_end.frame_shift, how)
+        yield record(clip, fbank, len(fbank) * how.front_end.frame_shift, how)
         return
     rate_hz = how.front_end.sample_rate_hz
     notes: list[str] = []
     form: dict[str, Any] = {"channels": how.channels, "sample_rate_hz": rate_hz, "tell": notes.append}
     if how.cut_s is None:
         waveform = load_audio(clip.path, longest_s=LONGEST_WHOLE_S, **form)
-        yield _record(clip.id, waveform, clip.labels, how, notes)
+        yield _record(clip, "", 0, waveform, how, notes)
         return
     blocks = stream_audio(clip.path, longest_s=LONGEST_CUT_S, **form)
-    for mark, part in pieces(blocks, how.cut_s, rate_hz):
-        yield _record(clip.id + mark, part, clip.labels, how, notes)
+    for number, (mark, part) in enumerate(pieces(blocks, how.cut_s, rate_hz)):
+        yield _record(clip, mark, number, part, how, notes)
         notes.clear()
 
 
@@ -167,20 +173,31 @@ def pieces(
 
 
 def _record(
-    id: str, waveform: np.ndarray, labels: tuple[int, ...], how: Extraction, notes: list[str]
+    clip: Clip, mark: str, number: int, waveform: np.ndarray, how: Extraction, notes: list[str]
 ) -> Record:
     stored = (
         how.front_end.features(waveform).astype(np.float16) if how.kind == "log_mel" else to_int16(waveform)
     )
-    return record(id, stored, labels, len(waveform), how, note="; ".join(notes))
+    return record(clip, stored, len(waveform), how, mark=mark, number=number, note="; ".join(notes))
 
 
 def record(
-    id: str, stored: np.ndarray, labels: tuple[int, ...], num_samples: int, how: Extraction, note: str = ""
+    clip: Clip,
+    stored: np.ndarray,
+    num_samples: int,
+    how: Extraction,
+    *,
+    mark: str = "",
+    number: int = 0,
+    note: str = "",
 ) -> Record:
-    """The record of what is stored of a clip."""
+    """The record of what is stored of a clip: all of it, or its piece of this `number` and `mark`."""
+    rate_hz = how.front_end.sample_rate_hz
+    start_s = number * round(how.cut_s * rate_hz) / rate_hz if how.cut_s is not None else 0.0
+    labels = clip.labels_in(start_s, num_samples / rate_hz, piece=bool(mark))
     features = stored if how.kind == "log_mel" else how.front_end.features(from_int16(stored))
-    return Record(id, stored, labels, num_samples, *sums(features.astype(np.float64)), note=note)
+    known = sums(features.astype(np.float64))
+    return Record(clip.id + mark, stored, labels, num_samples, *known, start_s=start_s, note=note)
 
 
 def sums(features: np.ndarray) -> tuple[int, float, float]:

@@ -51,6 +51,10 @@ class Ledger:
         self.skipped: list[tuple[str, str, str, str]] = []
         # of clips that were heard, but are not what their files say
         self.notes: list[tuple[str, str, str, str]] = []
+        # of events that are in no record of their clip
+        self.unheard: list[tuple[str, str, str, str]] = []
+        # pieces of clips of which it is known what is heard and not when
+        self.num_vague = 0
         self.start()
 
     def start(self) -> None:
@@ -68,23 +72,33 @@ class Ledger:
             return []
         for record in outcome:
             self.add(split, record, self._file_of[clip.path])
-            self._add_events(split, clip, record)
-            if self.listing.known is not None:
-                self.splits[split].judged.append(self.listing.known.get(clip.id))
+            events = clip.events_in(record.start_s, record.num_samples / self.rate_hz)
+            books = self.splits[split]
+            books.events += [(len(books.known), *event) for event in events or ()]
+            books.known.append(events is not None)
+            books.judged.append(self._judged(clip, piece=record.id != clip.id))
+        self._note_unheard(clip, outcome)
         return outcome
 
-    def _add_events(self, split: str, clip: Clip, record: Record) -> None:
-        """Of a piece of a clip those that reach into it, from its own beginning on."""
-        if self.listing.events is None:
-            return
-        books, own = self.splits[split], self.listing.events.get(clip.id)
-        start_s = float(record.id.removeprefix(f"{clip.id}@")) if record.id != clip.id else 0.0
-        length_s = record.num_samples / self.rate_hz
-        for onset_s, offset_s, label in own or ():
-            onset_s, offset_s = max(0.0, onset_s - start_s), min(length_s, offset_s - start_s)
-            if offset_s > onset_s:
-                books.events.append((len(books.known), onset_s, offset_s, label))
-        books.known.append(own is not None)
+    def _judged(self, clip: Clip, piece: bool) -> Sequence[int] | None:
+        """The classes that are known of a record; of a piece of a clip of which nobody knows when its labels
+        are heard, all but these.
+        """
+        known = None if self.listing.known is None else self.listing.known.get(clip.id)
+        if not (piece and clip.timed and clip.events is None and clip.labels):
+            return known
+        self.num_vague += 1
+        classes = range(len(self.listing.label_names)) if known is None else known
+        return [label for label in classes if label not in clip.labels]
+
+    def _note_unheard(self, clip: Clip, records: Sequence[Record]) -> None:
+        ends_s = [record.start_s + record.num_samples / self.rate_hz for record in records]
+        end_s = max(ends_s, default=0.0)
+        for onset_s, _, label in clip.events or ():
+            if onset_s >= end_s:
+                name = self.listing.label_names[label]
+                detail = f"{name} at {onset_s:g} s: what is stored of its file ends at {end_s:g} s"
+                self.unheard.append((clip.id, "", "event left out", detail))
 
     def add(self, split: str, record: Record, file: int) -> None:
         books = self.splits[split]
@@ -132,6 +146,7 @@ class Ledger:
             "channels": how.channels,
             "cut_s": how.cut_s,
             "front_end": how.front_end.card(),
+            "labels_of": "pieces" if how.cut_s is not None and self.listing.events is not None else "clips",
             "feature_version": FEATURE_VERSION,
             "options": options,
             "created": time.time(),
@@ -149,12 +164,23 @@ class Ledger:
                 for books in self.splits.values()
                 for length in books.num_samples
             ),
-            "notes": self.listing.notes,
+            "notes": {**self.listing.notes, **({"told": told} if (told := self._told()) else {})},
             "splits": {split: self._summary(split) for split in self.splits},
             "label_names": self.listing.label_names,
             "files": files,
         }
         (directory / METADATA).write_text(json.dumps(metadata, indent=1))
+
+    def _told(self) -> list[str]:
+        unheard, vague = len(self.unheard), self.num_vague
+        told = list(self.listing.notes.get("told", ()))
+        if unheard:
+            told.append(f"{unheard} events begin after the end of what is stored: left out, see {SKIPPED}")
+        if vague:
+            told.append(
+                f"{vague} pieces are of files of which it is not known when: their labels are unknown"
+            )
+        return told
 
     def _summary(self, split: str) -> dict:
         books = self.splits[split]
@@ -170,6 +196,7 @@ class Ledger:
             "files/paths": np.array([fsencode(path) for path in paths]),
             "files/digests": np.array([digest.encode() for digest in self.contents.values()], "S"),
         }
+        partly = self.listing.known is not None or self.num_vague > 0
         for split, books in self.splits.items():
             columns[f"{split}/ids"] = np.array([i.encode() for i in books.ids])
             columns[f"{split}/labels"] = np.array(
@@ -183,7 +210,7 @@ class Ledger:
             if self.listing.events is not None:
                 columns[f"{split}/events"] = np.array(books.events, np.float64).reshape(-1, 4)
                 columns[f"{split}/events_known"] = np.array(books.known, bool)
-            if self.listing.known is not None:
+            if partly:
                 columns[f"{split}/known"] = self._packed(books.judged)
         return columns
 
@@ -196,7 +223,7 @@ class Ledger:
 
     def write_skipped(self, path: Path) -> None:
         """A row for each clip that could not be read, then one for each that was heard though its file says
-        otherwise, then one for each file left out.
+        otherwise, one for each event after its file's end, then one for each file left out.
 
         Paths are relative to the source.
         """
@@ -204,6 +231,6 @@ class Ledger:
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(("id", "path", "reason", "detail"))
-            for id, clip_path, *why in (*self.skipped, *self.notes, *left_out):
+            for id, clip_path, *why in (*self.skipped, *self.notes, *self.unheard, *left_out):
                 shown = printable(clip_path and relative_to(clip_path, self.root))
                 rows.writerow((id, shown, *(printable(word) for word in why)))

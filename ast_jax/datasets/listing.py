@@ -6,21 +6,48 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from etils import epath
 
 from ast_jax.errors import InputError
 
+# Onset and offset in seconds, and the index of a label.
+Span = tuple[float, float, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One sound file and its labels (indices into the listing's label names)."""
+    """One sound file and its labels (indices into the listing's label names).
+
+    Of a set with events a Listing says in `timed` that labels hold somewhere in the file, and in `events`
+    where, if that is known; else they hold of the file and of whatever it is cut into.
+    """
 
     id: str
     path: str
     labels: tuple[int, ...]
+    events: tuple[Span, ...] | None = None
+    timed: bool = False
+
+    def events_in(self, start_s: float, length_s: float) -> list[Span] | None:
+        """Of a part of the file the events that reach into it, from its own beginning on; None: not known."""
+        if self.events is None:
+            return None
+        end_s = start_s + length_s
+        return [
+            (max(0.0, onset - start_s), min(length_s, offset - start_s), label)
+            for onset, offset, label in self.events
+            if onset < end_s and offset > start_s
+        ]
+
+    def labels_in(self, start_s: float, length_s: float, piece: bool) -> tuple[int, ...]:
+        """Those of a part of the file; none of a `piece` if nobody knows which of the labels are its own."""
+        events = self.events_in(start_s, length_s)
+        if events is not None:
+            return tuple(sorted({label for _, _, label in events}))
+        return () if self.timed and piece else self.labels
 
 
 @dataclass
@@ -30,13 +57,14 @@ class Listing:
     `left_out` holds (path, reason, detail) of files that are nobody's fault, such as a text file in a class's
     folder: they are listed in skipped.csv but do not count towards `max_skipped`. `notes` goes into the
     metadata as it is. `events` has, by a clip's id, (onset, offset, label) in seconds of each event in it,
-    where that is known; a clip that is not there has labels alone. `known` has, by a clip's id, the classes
-    that were judged of it: of the others nobody said whether they are there. A clip that is not there is
-    known as a whole; one with () has no label of any kind, also in a single-label set. `drawn` is whether the
-    splits were drawn here, because nobody gave any.
+    where that is known; a clip that is not there has labels alone. What is stored of a clip with events has
+    the labels of those that reach into it; of a piece of one with labels alone these are not known. `known`
+    has, by a clip's id, the classes that were judged of it: of the others nobody said whether they are there.
+    A clip that is not there is known as a whole; one with () has no label of any kind, also in a single-label
+    set. `drawn` is whether the splits were drawn here, because nobody gave any.
 
     Raises InputError for no clips, two clips of one id, a label out of range or not among the classes that
-    were judged, several labels in a single-label set.
+    were judged, several labels in a single-label set, events in one.
     """
 
     name: str
@@ -45,7 +73,7 @@ class Listing:
     splits: Mapping[str, Sequence[Clip]]
     notes: dict[str, Any] = field(default_factory=dict)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
-    events: Mapping[str, Sequence[tuple[float, float, int]]] | None = None
+    events: Mapping[str, Sequence[Span]] | None = None
     known: Mapping[str, Sequence[int]] | None = None
     drawn: bool = False
 
@@ -56,6 +84,11 @@ class Listing:
             for split, clips in self.splits.items()
             if clips
         }
+        if self.events is not None:
+            self.splits = {
+                split: [replace(clip, timed=True, events=_spans(self.events.get(clip.id))) for clip in clips]
+                for split, clips in self.splits.items()
+            }
         if self.known is not None:
             self.known = {id: tuple(sorted(set(classes))) for id, classes in self.known.items()}
         _check(self)
@@ -88,11 +121,20 @@ class Listing:
         return digest.hexdigest()[:12]
 
 
+def _spans(events: Sequence[Span] | None) -> tuple[Span, ...] | None:
+    return None if events is None else tuple(events)
+
+
 def _check(listing: Listing) -> None:
     if not listing.splits:
         raise InputError(f"{listing.name}: no clips found; check the source directory and its layout")
     if len(set(listing.label_names)) != len(listing.label_names):
         raise InputError(f"{listing.name}: a label name occurs twice among {', '.join(listing.label_names)}")
+    if listing.events is not None and not listing.multi_label:
+        raise InputError(
+            f"{listing.name}: a single-label set with events: a piece may have none, or several: give "
+            "multi_label=True"
+        )
     seen: dict[str, str] = {}
     for split, clips in listing.splits.items():
         if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all":

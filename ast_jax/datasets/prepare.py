@@ -181,6 +181,7 @@ def find(
             directory
             for about, directory in earlier.finished(home, how)
             if (about["options"], about.get("dataset", name)) == wanted
+            and not earlier.outdated(about, directory)
         )
         found, told = next(fits, None), ""
     if found is None:
