@@ -94,6 +94,7 @@ def states() -> dict[str, dict]:
         ("psla", "effnet._conv_head.weight", r"has 10 blocks and no feature maps: wanted EfficientNet tiny"),
         ("psla", "effnet._blocks.3._bn1.weight", r"1 unfilled parameters: net/blocks/3/depthwise_norm/scale"),
     ],
+    ids=lambda value: value if re.fullmatch(r"[\w.]+", value) else "",
 )
 def test_a_torn_file_is_told(states, tmp_path, name, gone, told):
     state = {key: value for key, value in states[name].items() if key != gone}
