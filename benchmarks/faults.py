@@ -950,7 +950,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          'return -row["epochs"], -row["value"] if', 'return -row["epochs"], row["value"] if'),
         ("trials are judged by what the run is judged by",
          'return recipe.with_setting("dataset.inside", parts)', "return recipe"),
-        ("few groups are parted in five", "min(PARTS, groups_left(recipe))", "max(PARTS, groups_left(recipe))"),
+        ("few groups are parted in five", "min(PARTS, groups", "max(PARTS, groups"),
         ("a trial that broke is the best", 'row |= {"epochs": epochs, "value": None}', "pass"),
         ("the recipe's own rate is not tried", "factors[np.abs(np.log(factors)).argmin()] = 1.0", "pass"),
     )),

@@ -32,9 +32,9 @@ def tuned(recipe: Recipe, workdir: Path, trials: int, *, together: int = 1) -> R
     """The recipe with what the best of `trials` had; the search lies in WORKDIR/tune, and is not done twice.
 
     Trials are judged by the recipe's metric on a fifth of the training clips, of fewer than five groups on
-    one of them (the last fold that it trains on where it names folds, its validation clips where it keeps test
-    clips apart): never by what the run is evaluated on. Raises InputError where WORKDIR holds a run that was
-    not tuned so, no trial ends, or all training clips are of one group.
+    one of them (the last fold that it trains on where it names folds, its validation clips where it keeps
+    test clips apart): never by what the run is evaluated on. Raises InputError where WORKDIR holds a run that
+    was not tuned so, no trial ends, or all training clips are of one group.
     """
     if trials < 2:
         raise InputError(f"--tune={trials}: wanted at least 2 trials")
