@@ -290,7 +290,7 @@ def test_any_family_can_be_its_base():
 
 def drawn(classes: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Vectors around a centre a class."""
-    centres = np.random.default_rng(7).normal(0, 1.5, (classes, 12))
+    centres = np.random.default_rng(7).normal(0, 1, (classes, 12))
     labels = np.arange(count) % classes
     return centres[labels] + np.random.default_rng(seed).normal(3, 1, (count, 12)), labels
 
@@ -322,23 +322,21 @@ def test_a_prototype_is_a_classs_mean():
 
 @pytest.mark.parametrize("kind", ["knn", "prototypes"])
 def test_what_keeps_examples_is_chosen_and_judged_on_clips_held_out(kind):
-    vectors, labels = drawn(3, 60)
-    noise = np.random.default_rng(0).integers(0, 3, 60)
-    folds = np.array([f"fold{i // 3 % 5}" for i in range(60)])
-    assert probe.fit_probe(vectors, labels, folds, 3, kind=kind).accuracy > 0.85
-    unknown = probe.fit_probe(vectors, noise, folds, 3, kind=kind)
-    assert unknown.accuracy < 0.6
-    # one neighbour would be right of every clip that it was given
-    assert kind == "prototypes" or unknown.chosen in nearest.NEIGHBOURS["knn"]
-    fresh, true = drawn(3, 300, seed=2)
+    vectors, labels = drawn(3, 150)
+    noise = np.random.default_rng(0).integers(0, 3, 150)
+    folds = np.array([f"fold{i // 3 % 5}" for i in range(150)])
+    # one neighbour is right of every clip that it was given
+    assert probe.fit_probe(vectors, noise, folds, 3, kind=kind).accuracy < 0.6
     found = probe.fit_probe(vectors, labels, folds, 3, kind=kind)
-    arrays = {name: jnp.asarray(value) for name, value in found.head.items() if name != "temperature"}
-    logits = nearest.nearest(
-        jnp.asarray(fresh), **arrays, neighbours=int(min(found.chosen, len(arrays["examples"])))
-    )
-    loss = probe._loss(np.asarray(logits) / found.temperature, true)
-    assert loss < 0.7
-    assert (np.asarray(logits).argmax(axis=1) == true).mean() > 0.85
+    assert kind == "prototypes" or found.chosen in nearest.NEIGHBOURS["knn"]
+    fresh, true = drawn(3, 300, seed=2)
+    own = {name: jnp.asarray(value) for name, value in found.head.items() if name != "temperature"}
+    count = int(min(found.chosen, len(own["examples"])))
+    logits = np.asarray(nearest.nearest(jnp.asarray(fresh), **own, neighbours=count))
+    right = (logits.argmax(axis=1) == true).mean()
+    assert right > 0.75
+    assert found.accuracy == pytest.approx(right, abs=0.1)
+    assert probe._loss(logits / found.temperature, true) < 0.7
 
 
 @pytest.fixture(scope="module", params=["knn", "prototypes"])

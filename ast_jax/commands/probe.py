@@ -184,8 +184,8 @@ def keep(
         return
     print(f"{said}: {found.accuracy:.1%}   ({_shares(found.folds)})")
     every = "" if judged else ", to all clips: evaluate it on others"
-    chosen = {"linear": f"C {found.chosen:g}", "knn": f"{found.chosen:g} neighbours"}.get(kind, "class means")
-    print(f"fitted with {chosen}, temperature {found.temperature:.2f}{every}: {lines[0]}")
+    words = {"linear": f"C {found.chosen:g}", "knn": f"{found.chosen:g} neighbours"}.get(kind, "class means")
+    print(f"fitted with {words}, temperature {found.temperature:.2f}{every}: {lines[0]}")
 
 
 def _shares(folds: dict[str, float]) -> str:

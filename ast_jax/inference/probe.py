@@ -346,8 +346,9 @@ def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(np.maximum(softmax(logits, axis=1)[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def _errors(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float((logits.argmax(axis=1) != labels).mean())
+def _loss_at_best(logits: np.ndarray, labels: np.ndarray) -> float:
+    """With a temperature of their own."""
+    return _loss(logits / _temperature(logits, labels), labels)
 
 
 def _linear_logits(vectors: np.ndarray, labels: np.ndarray, classes: int, x: np.ndarray) -> np.ndarray:
@@ -363,15 +364,17 @@ def _linear_head(
 
 
 def _nearest(name: str) -> Kind:
-    """Examples: shares of votes are no probabilities before the temperature, so that errors choose."""
+    """Examples: shares of so many votes are of another size than those of others, so that each is judged with
+    a temperature of its own.
+    """
 
     def head(
         vectors: np.ndarray, labels: np.ndarray, classes: int, neighbours: float, temperature: float
     ) -> dict[str, np.ndarray]:
         own = nearest.fitted(name, vectors, labels, classes)
-        return {**own, "temperature": np.array(temperature)}
+        return {**own, "temperature": np.array([temperature])}
 
-    return Kind(nearest.NEIGHBOURS[name], functools.partial(nearest.logits, name), _errors, head)
+    return Kind(nearest.NEIGHBOURS[name], functools.partial(nearest.logits, name), _loss_at_best, head)
 
 
 KINDS = {

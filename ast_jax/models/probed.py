@@ -62,12 +62,12 @@ class Nearest(nnx.Module):
         self.centre, self.deviation = nnx.Param(jnp.zeros(size)), nnx.Param(jnp.ones(size))
         self.examples = nnx.Param(jnp.zeros((config.examples, size)))
         self.classes = nnx.Param(jnp.zeros((config.examples, config.num_classes)))
-        self.temperature = nnx.Param(jnp.ones(()))
+        self.temperature = nnx.Param(jnp.ones(1))
 
     def __call__(self, x: Float[Array, "B V"]) -> Float[Array, "B C"]:
         names = ("centre", "deviation", "examples", "classes")
         own = {name: getattr(self, name)[...] for name in names}
-        return nearest(x, **own, neighbours=self.neighbours) / self.temperature[...]
+        return nearest(x, **own, neighbours=self.neighbours) / self.temperature[...][None]
 
 
 # Of the vector's size, the config and random numbers.
