@@ -1171,6 +1171,18 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("a group chooses its own strength", "if own.groups is None:", "if own.groups is not own:"),
         ("the strength is chosen by all", "> (count > 1)", "> 0"),
     )),
+    "ast_jax/inference/nearest.py": ("inference_probe", (
+        ("a prototype is a clip", "x[labels == label].mean(axis=0)", "x[labels == label][0]"),
+        ("a class is added standardised anew", "x = (vectors - arrays[\"head/centre\"])",
+         "x = (vectors - vectors.mean(axis=0))"),
+        ("a class is known twice", "if name in loaded.label_names]", "if name not in names]"),
+    )),
+    "ast_jax/models/probed.py": ("inference_probe", (
+        ("each neighbour counts the same", "softmax(closest / SHARPNESS)", "softmax(0 * closest)"),
+        ("cosines of what is not standardised", "x = (x - centre[None]) / deviation[None]",
+         "x = x / deviation[None]"),
+        ("what is not heard counts", 'if "heard" in layer else None', 'if "hear" in layer else None'),
+    )),
     "ast_jax/inference/probe.py": ("inference_probe", (
         ("a probe is fitted to test clips", "x, y, folds = vectors[~test]", "x, y, folds = vectors[:]"),
         ("groups are split", "elif groups is None:", "elif groups is not own:"),

@@ -47,8 +47,8 @@ def probed(sounds: Path, weights: str) -> dict[str, float]:
     vectors, labels = sides["train"]
     found = fit_probe(vectors, labels, stratified_folds(labels), len(own.label_names))
     vectors, labels = sides["test"]
-    right = (vectors @ found.kernel + found.bias).argmax(axis=1) == labels
-    return {"accuracy": float(right.mean()), "C": found.C, "seconds": round(time.monotonic() - began, 1)}
+    right = (vectors @ found.head["kernel"] + found.head["bias"]).argmax(axis=1) == labels
+    return {"accuracy": float(right.mean()), "C": found.chosen, "seconds": round(time.monotonic() - began, 1)}
 
 
 def fine_tuned(sounds: Path, weights: str, work: Path) -> dict[str, float]:

@@ -2,22 +2,26 @@
 
 import dataclasses
 import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 from flax import nnx
+from scipy.spatial.distance import cdist
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sound_trees import write_rows
+from sound_trees import tiny_flags, write_rows
 
 from ast_jax.commands import invoke
 from ast_jax.errors import InputError
 from ast_jax.features import Kaldi
-from ast_jax.inference import probe
+from ast_jax.inference import nearest, probe
+from ast_jax.inference.predict import Tagger
 from ast_jax.models import AST, ASTConfig, build, family
 from ast_jax.models.probed import ProbedConfig
 from ast_jax.weights import LoadedModel, load_model
@@ -95,8 +99,8 @@ def test_accuracy_and_thresholds_are_of_clips_held_out():
     vectors, labels = rng.normal(size=(100, 300)), rng.integers(0, 2, 100)
     found = probe.fit_probe(vectors, labels, np.array([f"fold{i % 5}" for i in range(100)]), 2)
     assert 0.3 < found.accuracy < 0.7
-    assert min(probe.STRENGTHS) == found.C
-    assert ((vectors @ found.kernel + found.bias).argmax(axis=1) == labels).mean() > 0.8
+    assert min(probe.STRENGTHS) == found.chosen
+    assert ((vectors @ found.head["kernel"] + found.head["bias"]).argmax(axis=1) == labels).mean() > 0.8
 
 
 def test_two_folds_choose_strength_and_temperature_as_more_do():
@@ -111,7 +115,7 @@ def test_two_folds_choose_strength_and_temperature_as_more_do():
     vectors, labels = drawn(90)
     found = probe.fit_probe(vectors, labels, np.array(["fold1", "fold2"])[np.arange(90) // 3 % 2], 3)
     fresh, true = drawn(600)
-    logits = fresh @ found.kernel + found.bias
+    logits = fresh @ found.head["kernel"] + found.head["bias"]
     assert found.accuracy > 0.9
     assert probe._loss(logits, true) < 0.25
     assert probe._temperature(logits, true) == pytest.approx(1, rel=0.5)
@@ -119,7 +123,9 @@ def test_two_folds_choose_strength_and_temperature_as_more_do():
 
 def test_a_fold_is_judged_by_a_strength_chosen_inside_the_other(monkeypatch):
     chosen, best = [], probe._best
-    monkeypatch.setattr(probe, "_best", lambda logits, labels: chosen.append(logits) or best(logits, labels))
+    monkeypatch.setattr(
+        probe, "_best", lambda kind, logits, labels: chosen.append(logits) or best(kind, logits, labels)
+    )
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(40, 5)), np.arange(40) % 2
     probe.fit_probe(vectors, labels, np.array(["fold1", "fold2"])[np.arange(40) // 20], 2)
@@ -179,7 +185,7 @@ def test_nothing_is_fitted_to_what_the_set_holds_out(base, tmp_path, sounds, cap
     assert right.folds == {"test": 1.0}
     wrong = np.where(test, (own.labels + 1) % 3, own.labels)
     found = probe.fit_probe(vectors, wrong, own.folds, 3, judged="test")
-    np.testing.assert_array_equal(found.kernel, right.kernel)
+    np.testing.assert_array_equal(found.head["kernel"], right.head["kernel"])
     assert found.thresholds == right.thresholds
     assert found.accuracy == 0.0
     assert probe.cross_validate(vectors, wrong, own.folds, judged="test")["folds"] == {"test": 0.0}
@@ -280,3 +286,142 @@ def test_any_family_can_be_its_base():
     assert model.levels[-1] == ("head",)
     with pytest.raises(InputError, match="a base ast with the fields"):
         _ = ProbedConfig(2, 101, fields=(("nonsense", 1),)).base_config
+
+
+def drawn(classes: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors around a centre a class."""
+    centres = np.random.default_rng(7).normal(0, 1, (classes, 12))
+    labels = np.arange(count) % classes
+    return centres[labels] + np.random.default_rng(seed).normal(3, 1, (count, 12)), labels
+
+
+@pytest.mark.parametrize("neighbours", [1, 3, 10])
+def test_votes_are_scikit_learns_weighted_neighbours(neighbours):
+    vectors, labels = drawn(3, 60)
+    other, _ = drawn(3, 30, seed=1)
+    theirs = make_pipeline(
+        StandardScaler(),
+        KNeighborsClassifier(
+            neighbours, metric="cosine", weights=lambda distances: np.exp((1 - distances) / 0.07)
+        ),
+    )
+    theirs.fit(vectors, labels)
+    ours = nearest.logits("knn", vectors, labels, 3, other)[nearest.NEIGHBOURS["knn"].index(neighbours)]
+    np.testing.assert_allclose(softmax(ours, axis=1), theirs.predict_proba(other), atol=1e-4)
+
+
+def test_a_prototype_is_a_classs_mean():
+    vectors, labels = drawn(3, 60)
+    other, _ = drawn(3, 30, seed=1)
+    scaler = StandardScaler().fit(vectors)
+    means = np.stack([scaler.transform(vectors)[labels == label].mean(axis=0) for label in range(3)])
+    cosines = 1 - cdist(scaler.transform(other), means, "cosine")
+    (ours,) = nearest.logits("prototypes", vectors, labels, 3, other)
+    np.testing.assert_allclose(softmax(ours, axis=1), softmax(cosines / 0.07, axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["knn", "prototypes"])
+def test_what_keeps_examples_is_chosen_and_judged_on_clips_held_out(kind):
+    vectors, labels = drawn(3, 150)
+    noise = np.random.default_rng(0).integers(0, 3, 150)
+    folds = np.array([f"fold{i // 3 % 5}" for i in range(150)])
+    # one neighbour is right of every clip that it was given
+    assert probe.fit_probe(vectors, noise, folds, 3, kind=kind).accuracy < 0.6
+    found = probe.fit_probe(vectors, labels, folds, 3, kind=kind)
+    assert kind == "prototypes" or found.chosen in nearest.NEIGHBOURS["knn"]
+    fresh, true = drawn(3, 300, seed=2)
+    own = {name: jnp.asarray(value) for name, value in found.head.items() if name != "temperature"}
+    count = int(min(found.chosen, len(own["examples"])))
+    logits = np.asarray(nearest.nearest(jnp.asarray(fresh), **own, neighbours=count))
+    right = (logits.argmax(axis=1) == true).mean()
+    assert right > 0.75
+    assert found.accuracy == pytest.approx(right, abs=0.1)
+    assert probe._loss(logits / found.temperature, true) < 0.7
+
+
+@pytest.fixture(scope="module", params=["knn", "prototypes"])
+def examples(request, base, sounds, tmp_path_factory):
+    """A kept probe of `high` and `low` alone, and the sounds of `noise`."""
+    root = tmp_path_factory.mktemp(request.param)
+    for label in CLASSES:
+        place = root / ("more" if label == "noise" else "first") / label
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(sounds / label)
+    flags = [f"--model={base}", f"--kind={request.param}", "--pools=mean"]
+    invoke("probe", [*flags, str(root / "first"), f"--save={root / 'kept'}"])
+    return root
+
+
+def test_classes_are_added_by_their_clips_alone(examples, sounds, capsys):
+    invoke(
+        "probe",
+        [f"--model={examples / 'kept'}", str(examples / "more"), "--add", f"--save={examples / 'larger'}"],
+    )
+    assert "noise added by 8 clips, 3 classes" in capsys.readouterr().out
+    old, new = load_model(examples / "kept"), load_model(examples / "larger")
+    assert (new.label_names, new.thresholds) == (["high", "low", "noise"], None)
+    head, before = new.model.head, old.model.head
+    count = len(before.examples[...])
+    np.testing.assert_array_equal(head.examples[...][:count], before.examples[...])
+    np.testing.assert_array_equal(head.classes[...][:count, :2], before.classes[...])
+    # directly: the mean of what the head reads of the new clips, standardised as before
+    vectors = np.stack([embedding_of(old, sounds / "noise" / f"noise{n}.wav") for n in range(8)])
+    scaled = (vectors - np.asarray(before.centre[...])) / np.asarray(before.deviation[...])
+    wanted = scaled if new.model.config.head == "knn" else scaled.mean(axis=0, keepdims=True)
+    wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+    got = np.asarray(head.examples[...][count:])
+    np.testing.assert_allclose(np.sort(got, axis=0), np.sort(wanted, axis=0), atol=1e-4)
+    files = [str(sounds / label / f"{label}0.wav") for label in CLASSES]
+    invoke("predict", [f"--model={examples / 'larger'}", "--json", *files])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["tags"][0]["label"] for row in rows] == CLASSES
+    with pytest.raises(InputError, match="knows noise already"):
+        invoke(
+            "probe",
+            [f"--model={examples / 'larger'}", str(examples / "more"), "--add", f"--save={examples / 'no'}"],
+        )
+
+
+def embedding_of(loaded, file):
+    waveform, _ = soundfile.read(file, dtype="float32")
+    return np.asarray(loaded.embeddings(loaded.front_end.features(waveform)[None]))[0]
+
+
+def test_a_regression_takes_no_classes(base, kept, examples, tmp_path):
+    for model in (base, kept):
+        with pytest.raises(InputError, match="only a probe of examples takes classes"):
+            invoke(
+                "probe", [f"--model={model}", str(examples / "more"), "--add", f"--save={tmp_path / 'no'}"]
+            )
+    with pytest.raises(InputError, match="name a new directory with --save"):
+        invoke("probe", [f"--model={examples / 'kept'}", str(examples / "more"), "--add"])
+
+
+def test_neighbours_are_a_mode_without_a_model_to_keep(base, sounds, capsys):
+    invoke("probe", [f"--model={base}", str(sounds), "--kind=knn", "--json"])
+    found = json.loads(capsys.readouterr().out)["kinds"]
+    assert set(found) == {"token", "mean", "both"}
+    assert found["mean"]["accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("which", ["linear", "examples"])
+def test_evaluate_explain_and_serve_take_it(which, base, kept, sounds, examples, tmp_path, capsys):
+    from starlette.testclient import TestClient
+
+    from ast_jax.inference.serve.app import make_app
+    from ast_jax.inference.serve.limits import Limits
+
+    model, tree = (kept, sounds) if which == "linear" else (examples / "kept", examples / "first")
+    flags = tiny_flags(tmp_path, **{"dataset.source_dir": tree})
+    invoke("evaluate", [str(model), *flags])
+    said = capsys.readouterr().out
+    assert f"{model}: " in said
+    assert float(re.search(r"accuracy ([\d.]+)", said)[1]) == 1.0
+    sound = sounds / "low" / "low0.wav"
+    invoke("explain", [f"--model={model}", str(sound), f"--out={tmp_path / 'why.png'}"])
+    assert np.isfinite(np.load(tmp_path / "why.npz")["gradient"]).all()
+    tagger = Tagger(model)
+    assert tagger.tag(str(sound)).best()[0][0] == "low"
+    with TestClient(make_app(tagger, Limits()), base_url="http://127.0.0.1") as client:
+        answer = client.post("/api/tags", content=sound.read_bytes())
+    assert answer.json()["tags"][0]["label"] == "low"

@@ -1,4 +1,4 @@
-"""How much a model knows of your classes without training it: logistic regression on its embeddings.
+"""How much a model knows of your classes without training it: a classifier on its embeddings.
 
 It can be kept as a model.
 
@@ -8,8 +8,9 @@ what is judged, and nothing is fitted to it. scikit-learn comes with the extra [
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,10 @@ from scipy.special import softmax
 
 from ast_jax.datasets import esc50, folder
 from ast_jax.datasets.folds import folded, group_called
-from ast_jax.datasets.listing import Clip, relative_to, source_root
+from ast_jax.datasets.listing import Clip, Listing, relative_to, source_root
 from ast_jax.errors import InputError, printable
 from ast_jax.evaluation import metrics
+from ast_jax.inference import nearest
 from ast_jax.models import abstract, family_name, host_variables, variables
 from ast_jax.models.base import outputs
 from ast_jax.models.probed import ProbedConfig
@@ -59,9 +61,7 @@ def labelled(sounds: Path, group: str | None = None) -> Labelled:
     Raises InputError: no set in a known layout, one class only, clips of several labels, nothing to fit to
     beside what is held out, too few of a class or groups to be held out, or groups beside given folds.
     """
-    own = esc50.list_clips(sounds) if (sounds / "meta" / "esc50.csv").is_file() else folder.list_clips(sounds)
-    if own.multi_label:
-        raise InputError(f"{sounds} has clips of several labels: probe takes one label a clip")
+    own = listed(sounds)
     if len(own.label_names) < 2:
         raise InputError(
             f"{sounds} has one class, {', '.join(own.label_names)}: name a directory with a folder for "
@@ -95,6 +95,31 @@ def labelled(sounds: Path, group: str | None = None) -> Labelled:
     if groups is not None and (both := sorted({*groups[side]} & {*groups[~side]})):
         told.append(f"{len(both)} groups are in {judged} too, which flatters ({', '.join(both[:3])})")
     return Labelled(clips, labels, folds, list(own.label_names), judged, tuple(told))
+
+
+def listed(sounds: Path) -> Listing:
+    """A set of clips of one label each. Raises InputError for another."""
+    own = esc50.list_clips(sounds) if (sounds / "meta" / "esc50.csv").is_file() else folder.list_clips(sounds)
+    if own.multi_label:
+        raise InputError(f"{sounds} has clips of several labels: probe takes one label a clip")
+    return own
+
+
+def more(sounds: Path) -> Labelled:
+    """Clips of classes to be added, one or more; of a set that holds clips out, the others. Raises InputError
+    as `listed` does, and where nothing else is there.
+    """
+    own = listed(sounds)
+    judged, left_out = _held_out(() if own.drawn else own.splits)
+    away = [name for name in (judged, *left_out) if name]
+    clips = [clip for name, split in own.splits.items() if name not in away for clip in split]
+    if len({clip.labels for clip in clips}) < len(own.label_names):
+        raise InputError(
+            f"{sounds}: a class has no clips beside {' and '.join(away) or 'none'}: wanted one each"
+        )
+    labels = np.array([clip.labels[0] for clip in clips])
+    told = tuple(f"{len(own.splits[name])} clips of {name} are left out" for name in away)
+    return Labelled(clips, labels, np.full(len(clips), ""), list(own.label_names), None, told)
 
 
 def _held_out(splits: Iterable[str]) -> tuple[str | None, list[str]]:
@@ -161,6 +186,11 @@ def cross_validate(
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
         classifier.fit(vectors[~held_out], labels[~held_out])
         found[fold] = float(classifier.score(vectors[held_out], labels[held_out]))
+    return over_folds(found)
+
+
+def over_folds(found: dict[str, float]) -> dict[str, Any]:
+    """Of each fold's accuracy mean and standard deviation, and these."""
     shares = list(found.values())
     spread = float(np.std(shares, ddof=1)) if len(shares) > 1 else 0.0
     return {"accuracy": float(np.mean(shares)), "spread": spread, "folds": found}
@@ -168,17 +198,30 @@ def cross_validate(
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A linear map from embeddings to logits, and what clips that it was not fitted to say of it."""
+    """A head on embeddings, and what clips that it was not fitted to say of it."""
 
-    kernel: Float[np.ndarray, "V C"]
-    bias: Float[np.ndarray, " C"]
-    C: float
-    # of what the set holds out, or each fold held out in turn, its strength chosen inside the others
+    # of `probed.HEADS`, and its arrays
+    kind: str
+    head: dict[str, np.ndarray]
+    # C of a linear one, else how many neighbours vote
+    chosen: float
+    # of what the set holds out, or each fold held out in turn, what is chosen being chosen inside the others
     accuracy: float
     folds: dict[str, float]
     # of the scores on clips held out: what logits are divided by, and from which score on a class is found
     temperature: float
     thresholds: list[float]
+
+
+class Kind(NamedTuple):
+    """What a head is chosen from; the logits of other clips by each of these; how wrong logits are; the
+    arrays of a head that is fitted with one of them and divided by a temperature.
+    """
+
+    choices: tuple[float, ...]
+    logits: Callable[[np.ndarray, np.ndarray, int, np.ndarray], np.ndarray]
+    wrong: Callable[[np.ndarray, np.ndarray], float]
+    head: Callable[[np.ndarray, np.ndarray, int, float, float], dict[str, np.ndarray]]
 
 
 def fit_probe(
@@ -187,29 +230,29 @@ def fit_probe(
     folds: np.ndarray,
     classes: int,
     *,
+    kind: str = "linear",
     judged: str | None = None,
 ) -> Probe:
-    """Logistic regression whose strength, temperature and thresholds come from clips held out, by folds;
-    clips of the fold `judged` are no part of any of it, and say what it is worth.
+    """A head whose strength or number of neighbours, temperature and thresholds come from clips held out, by
+    folds; clips of the fold `judged` are no part of any of it, and say what it is worth.
     """
-    test = folds == judged
+    own, test = KINDS[kind], folds == judged
     x, y, folds = vectors[~test], labels[~test], folds[~test]
-    held = held_out_logits(x, y, folds, classes)
-    best = _best(held, y)
-    # divided as it is fitted: another strength's logits would be of another size
+    held = held_out_logits(own, x, y, folds, classes)
+    best = _best(own, held, y)
+    # of what is fitted below: other choices have logits of another size
     temperature = _temperature(held[best], y)
     scores = softmax(held[best] / temperature, axis=1).astype(np.float32)
     found = metrics.Scored(scores, np.eye(classes, dtype=np.float32)[y])
-    kernel, bias = regression(x, y, STRENGTHS[best], classes)
     if judged:
-        right = (vectors[test] @ kernel + bias).argmax(axis=1) == labels[test]
+        right = own.logits(x, y, classes, vectors[test])[best].argmax(axis=1) == labels[test]
         shares = {judged: float(right.mean())}
     else:
-        shares = _nested(x, y, folds, held)
+        shares = _nested(own, x, y, folds, held)
     return Probe(
-        kernel=kernel / temperature,
-        bias=bias / temperature,
-        C=STRENGTHS[best],
+        kind=kind,
+        head=own.head(x, y, classes, own.choices[best], temperature),
+        chosen=own.choices[best],
         accuracy=float(np.mean(list(shares.values()))),
         folds=shares,
         temperature=temperature,
@@ -218,16 +261,15 @@ def fit_probe(
 
 
 def _nested(
-    vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, held: Float[np.ndarray, "S N C"]
+    kind: Kind, vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, held: Float[np.ndarray, "S N C"]
 ) -> dict[str, float]:
-    """Each fold's accuracy by the strength that is best inside the others."""
+    """Each fold's accuracy by what is best inside the others."""
     shares = {}
     for name in sorted(set(folds.tolist())):
         out = folds == name
-        inside = held_out_logits(
-            vectors[~out], labels[~out], _inner(folds[~out], labels[~out]), held.shape[2]
-        )
-        found = held[_best(inside, labels[~out]), out].argmax(axis=1)
+        x, y = vectors[~out], labels[~out]
+        inside = held_out_logits(kind, x, y, _inner(folds[~out], y), held.shape[2])
+        found = held[_best(kind, inside, y), out].argmax(axis=1)
         shares[name] = float((found == labels[out]).mean())
     return shares
 
@@ -276,21 +318,20 @@ def regressions(
 
 
 def held_out_logits(
-    vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int
+    kind: Kind, vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int
 ) -> Float[np.ndarray, "S N C"]:
-    """Of each clip by each of STRENGTHS, fitted to the other folds; 0 where these know one class alone."""
-    logits = np.zeros((len(STRENGTHS), len(labels), classes))
+    """Of each clip by each choice, fitted to the other folds; 0 where these know one class alone."""
+    logits = np.zeros((len(kind.choices), len(labels), classes))
     for name in sorted(set(folds.tolist())):
         out = folds == name
         if len(set(labels[~out].tolist())) > 1:
-            maps = regressions(vectors[~out], labels[~out], STRENGTHS, classes)
-            logits[:, out] = [vectors[out] @ kernel + bias for kernel, bias in maps]
+            logits[:, out] = kind.logits(vectors[~out], labels[~out], classes, vectors[out])
     return logits
 
 
-def _best(logits: Float[np.ndarray, "S N C"], labels: np.ndarray) -> int:
-    """Which strength judges clips held out best, by their log loss."""
-    return int(np.argmin([_loss(each, labels) for each in logits]))
+def _best(kind: Kind, logits: Float[np.ndarray, "S N C"], labels: np.ndarray) -> int:
+    """Which choice judges clips held out best."""
+    return int(np.argmin([kind.wrong(each, labels) for each in logits]))
 
 
 def _temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -303,6 +344,43 @@ def _temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(np.maximum(softmax(logits, axis=1)[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+def _loss_at_best(logits: np.ndarray, labels: np.ndarray) -> float:
+    """With a temperature of their own."""
+    return _loss(logits / _temperature(logits, labels), labels)
+
+
+def _linear_logits(vectors: np.ndarray, labels: np.ndarray, classes: int, x: np.ndarray) -> np.ndarray:
+    maps = regressions(vectors, labels, STRENGTHS, classes)
+    return np.stack([x @ kernel + bias for kernel, bias in maps])
+
+
+def _linear_head(
+    vectors: np.ndarray, labels: np.ndarray, classes: int, strength: float, temperature: float
+) -> dict[str, np.ndarray]:
+    kernel, bias = regression(vectors, labels, strength, classes)
+    return {"kernel": kernel / temperature, "bias": bias / temperature}
+
+
+def _nearest(name: str) -> Kind:
+    """Examples: shares of so many votes are of another size than those of others, so that each is judged with
+    a temperature of its own.
+    """
+
+    def head(
+        vectors: np.ndarray, labels: np.ndarray, classes: int, neighbours: float, temperature: float
+    ) -> dict[str, np.ndarray]:
+        own = nearest.fitted(name, vectors, labels, classes)
+        return {**own, "temperature": np.array([temperature])}
+
+    return Kind(nearest.NEIGHBOURS[name], functools.partial(nearest.logits, name), _loss_at_best, head)
+
+
+KINDS = {
+    "linear": Kind(STRENGTHS, _linear_logits, _loss, _linear_head),
+    **{name: _nearest(name) for name in nearest.NEIGHBOURS},
+}
 
 
 def read_of(
@@ -347,9 +425,11 @@ def read_of(
 
 def with_probe(loaded: LoadedModel, probe: Probe) -> LoadedModel:
     """What `read_of` gives, with the fitted head: a model that every command takes."""
-    arrays = host_variables(loaded.model) | {
-        "head/kernel": probe.kernel.astype(np.float32),
-        "head/bias": probe.bias.astype(np.float32),
-    }
-    model = filled("probed", loaded.model.config, arrays)
+    arrays = {path: value for path, value in host_variables(loaded.model).items() if path.startswith("base/")}
+    arrays |= {f"head/{name}": value.astype(np.float32) for name, value in probe.head.items()}
+    fields: dict[str, Any] = {"head": probe.kind}
+    if probe.kind in nearest.NEIGHBOURS:
+        count = len(probe.head["examples"])
+        fields |= {"examples": count, "neighbours": int(min(probe.chosen, count))}
+    model = filled("probed", dataclasses.replace(loaded.model.config, **fields), arrays)
     return dataclasses.replace(loaded, model=model, thresholds=list(probe.thresholds), new_head=False)

@@ -1,11 +1,12 @@
-"""A linear head on what another model has computed: its embeddings after some of its blocks, put together.
+"""A head on what another model has computed: its embeddings after some of its blocks, put together.
 
-B batch, T frames, F mel bins, D the base's width, V vector, C classes.
+B batch, T frames, F mel bins, D the base's width, V vector, M examples, C classes.
 """
 
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
@@ -29,6 +30,55 @@ def _heard(layer: dict[str, Array]) -> Bool[Array, "B t 1"] | None:
     return layer["heard"][..., None] if "heard" in layer else None
 
 
+# Cosines are divided by it before they vote, and a class that none votes for has this share.
+SHARPNESS, LEAST = 0.07, 1e-6
+
+
+def nearest(
+    x: Float[Array, "B V"],
+    *,
+    centre: Float[Array, " V"],
+    deviation: Float[Array, " V"],
+    examples: Float[Array, "M V"],
+    classes: Float[Array, "M C"],
+    neighbours: int,
+) -> Float[Array, "B C"]:
+    """Logarithms of the classes' shares in the votes of the nearest examples, by the cosine of standardised
+    vectors, the nearer the more (Wu et al. 2018). Examples are standardised, at length 1, `classes` 0 or 1.
+    """
+    x = (x - centre[None]) / deviation[None]
+    x = x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    cosines = jnp.matmul(x, examples.T, precision=jax.lax.Precision.HIGHEST)
+    closest, places = jax.lax.top_k(cosines, neighbours)
+    votes = jnp.einsum("bk,bkc->bc", jax.nn.softmax(closest / SHARPNESS), classes[places])
+    return jnp.log(votes + LEAST)
+
+
+class Nearest(nnx.Module):
+    """`nearest` as a head, its logits divided by a temperature."""
+
+    def __init__(self, size: int, config: "ProbedConfig"):
+        self.neighbours = config.neighbours
+        self.centre, self.deviation = nnx.Param(jnp.zeros(size)), nnx.Param(jnp.ones(size))
+        self.examples = nnx.Param(jnp.zeros((config.examples, size)))
+        self.classes = nnx.Param(jnp.zeros((config.examples, config.num_classes)))
+        self.temperature = nnx.Param(jnp.ones(1))
+
+    def __call__(self, x: Float[Array, "B V"]) -> Float[Array, "B C"]:
+        names = ("centre", "deviation", "examples", "classes")
+        own = {name: getattr(self, name)[...] for name in names}
+        return nearest(x, **own, neighbours=self.neighbours) / self.temperature[...][None]
+
+
+# Of the vector's size, the config and random numbers.
+HEADS = {
+    "linear": lambda size, config, rngs: nnx.Linear(size, config.num_classes, rngs=rngs),
+    # the nearest clips, or the classes' means
+    "knn": lambda size, config, rngs: Nearest(size, config),
+    "prototypes": lambda size, config, rngs: Nearest(size, config),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class ProbedConfig:
     """The base, its own configuration as (field, value) pairs, and what of it the head reads."""
@@ -42,12 +92,21 @@ class ProbedConfig:
     pools: tuple[str, ...] = ("token", "mean")
     # of the base's embeddings
     width: int = 768
+    # of HEADS; of those with examples how many there are, and how many vote
+    head: str = "linear"
+    examples: int = 0
+    neighbours: int = 0
 
     def __post_init__(self):
         if not self.layers or not self.pools or set(self.pools) - set(POOLS):
             raise InputError(
                 f"a head on layers {self.layers} and pools {self.pools}: wanted one or more of each, pools "
                 f"of {', '.join(POOLS)}"
+            )
+        if self.head not in HEADS or (self.head != "linear" and not 0 < self.neighbours <= self.examples):
+            raise InputError(
+                f"a head {self.head} of {self.examples} examples, of which {self.neighbours} vote: wanted "
+                f"{', '.join(HEADS)}, and of examples 1 to all"
             )
         if min(self.num_classes, self.width, *(n + 1 for n in self.layers)) < 1:
             raise InputError(f"num_classes, width and layers {self.layers}: wanted 1, 1 and 0 or more")
@@ -63,7 +122,7 @@ class ProbedConfig:
 
 
 class Probed(nnx.Module):
-    """Features in, logits out, by a linear map of the base's pooled layers."""
+    """Features in, logits out, by a head on the base's pooled layers."""
 
     Config = ProbedConfig
 
@@ -71,7 +130,7 @@ class Probed(nnx.Module):
         self.config = config
         self.base = family(config.base)(config.base_config, rngs=rngs)
         size = len(config.layers) * len(config.pools) * config.width
-        self.head = nnx.Linear(size, config.num_classes, rngs=rngs)
+        self.head = HEADS[config.head](size, config, rngs)
 
     def __call__(self, x: Float[Array, "B T F"], **given: Any) -> tuple[Float[Array, "B C"], dict[str, Any]]:
         """The base's outputs, with what this head reads as the embedding; the base's own logits are left."""
