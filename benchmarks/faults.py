@@ -1044,6 +1044,11 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "first, count = what.view(step) * settings", "first, count = step * settings"),
         ("other augmentation is the same view", '"augment": repr(settings.augment)', '"augment": ""'),
     )),
+    "ast_jax/training/stalled.py": ("training_stalled", (
+        ("chance is every class alike", "labels.mean(axis=0).clip(", "np.full(labels.shape[1], 0.5).clip("),
+        ("the largest step is told", "float(np.median(", "float(np.max("),
+        ("a low loss is at chance", "loss > FALLEN * at_chance", "loss < FALLEN * at_chance"),
+    )),
     "ast_jax/training/taught.py": ("training_teacher", (
         ("the smallest scores are kept", "np.argsort(-scores", "np.argsort(scores"),
         ("the others have none", "axis=1).mean(axis=1)", "axis=1).mean(axis=1) * 0"),

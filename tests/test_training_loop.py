@@ -518,6 +518,13 @@ def test_a_student_learns_from_a_run_and_stops_early(whole, sounds, data_dir, tm
     assert said.count("is no better than what is easy") == 2
 
 
+def test_a_run_that_learns_nothing_says_so(sounds, data_dir, tmp_path, capfd, monkeypatch):
+    """Whatever its loss is, it is called too high here."""
+    monkeypatch.setattr("ast_jax.training.stalled.FALLEN", 0.0)
+    train(settings(sounds, data_dir, lr=0.0, epochs=1), tmp_path / "run")
+    assert "is no lower than of answers that hear nothing (0.6902): the model" in capfd.readouterr().err
+
+
 def test_other_labels_are_what_is_counted_too(sounds, data_dir, tmp_path):
     """All training clips said to be high: of five held out two are."""
     table = tmp_path / "said.csv"

@@ -37,6 +37,7 @@ from ast_jax.training import data, epochs, hosts, workdir
 from ast_jax.training.journal import Clock, open_journal
 from ast_jax.training.profile import PeakShare, Profiler
 from ast_jax.training.program import Program, placed_shapes, train_program
+from ast_jax.training.stalled import chance, stalled
 from ast_jax.training.step import State, evaluated, variables
 from ast_jax.training.teacher import teacher_of
 from ast_jax.weights.model_card import model_card
@@ -182,6 +183,9 @@ def training(
             ]:
                 journal.say(line)
         unseen: list[tuple[int, Mapping[str, Array]]] = []
+        # figures of this epoch's steps
+        ran: list[dict[str, float]] = []
+        at_chance = chance(loss, prepared, splits.train)
 
         def seen() -> dict[str, float]:
             """{loss, grad_norm} of the newest step. Raises Diverged for the first step since the last look
@@ -190,6 +194,7 @@ def training(
             found: dict[str, float] = {}
             for number, figures in jax.device_get(unseen):
                 found = {name: float(value) for name, value in figures.items()}
+                ran.append(found)
                 if wrong := [f"{name} {value}" for name, value in found.items() if not math.isfinite(value)]:
                     clips = stream.ids((number - 1) * run.batch_size, run.batch_size)
                     raise Diverged(
@@ -261,8 +266,12 @@ def training(
             record.update(last=row, best=best, averaged=count)
             if record.get("easy") and (epoch in (math.ceil(run.epochs / 3), run.epochs) or had_enough()):
                 better = metric.higher_is_better
-                for line in easy.doubts(record["easy"], run.metric, row[run.metric], higher_is_better=better):
+                for line in [
+                    *easy.doubts(record["easy"], run.metric, row[run.metric], higher_is_better=better),
+                    *stalled(ran, at_chance),
+                ]:
                     journal.say(line)
+            ran.clear()
             save(row[run.metric])
             clock.restart()
 
