@@ -36,8 +36,8 @@ TABLES: dict[str, dict[str, dict[str, float]]] = {
     }
 }
 # a row that is the mean of several runs' scores: the row they are runs of, and what each of them changes
-SEEDS = ({}, {"seed": 1}, {"seed": 2})
-STRIDES = tuple({"model.strides": (stride, stride)} for stride in (12, 14, 16))
+SEEDS: tuple[dict, ...] = ({}, {"seed": 1}, {"seed": 2})
+STRIDES: tuple[dict, ...] = tuple({"model.strides": (stride, stride)} for stride in (12, 14, 16))
 ENSEMBLES = {
     "psla_ens_s": {"balanced": ("psla", SEEDS), "full": ("psla", SEEDS)},
     "psla_ens_m": {},
