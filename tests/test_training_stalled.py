@@ -46,7 +46,7 @@ def test_chance_is_the_loss_of_each_classes_share_however_clips_are_mixed():
     ("loss", "norm", "said"),
     [
         (0.5, 1.0, []),
-        (0.69, 1.0, ["no lower than of answers that hear nothing (0.6900)"]),
+        (0.6901, 1.0, ["no lower than of answers that hear nothing (0.6900)"]),
         (0.5, 1e-9, ["gradients have vanished"]),
         (0.9, 1e5, ["gradients are very large", "training loss 0.9000"]),
     ],
