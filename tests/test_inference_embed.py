@@ -142,7 +142,9 @@ def test_the_probe_wants_two_classes(tmp_path):
 
 
 def test_the_probe_uses_the_folds_of_a_set_that_has_them(shared):
-    clips, labels, folds, _ = probe.labelled(shared / "data" / "ESC-50-master")
+    found = probe.labelled(shared / "data" / "ESC-50-master")
+    clips, labels, folds = found.clips, found.labels, found.folds
+    assert found.judged is None
     assert len(clips) == 400
     assert sorted(np.unique(labels)) == list(range(10))
     assert all(fold == f"fold{clip.id[0]}" for clip, fold in zip(clips, folds, strict=True))

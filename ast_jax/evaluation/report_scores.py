@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ast_jax.evaluation import metrics
-from ast_jax.evaluation.events import told
 from ast_jax.evaluation.plots import confusion, shows_confusion, spectrogram
 from ast_jax.evaluation.predictions import Predictions
 from ast_jax.evaluation.run_files import RunFiles, entry, is_figure
@@ -71,6 +70,9 @@ def events_of(run: RunFiles) -> dict[str, Any] | None:
     figures = entry(run.results, "events")
     if not figures:
         return None
+    # only here, for it knows models, which take seconds to import
+    from ast_jax.evaluation.events import told
+
     f1, thresholds = entry(figures, "f1"), entry(figures, "thresholds")
     rows = sorted(rows_of(f1), key=lambda row: row[0] not in (ALL, MEAN))
     shown = lambda label: f"{thresholds[label]:.3f}" if is_figure(thresholds.get(label)) else "-"
