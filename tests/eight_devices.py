@@ -31,11 +31,9 @@ from ast_jax.training.program import train_program
 from ast_jax.training.step import variables
 
 STEPS, CLASSES = 20, 4
-# Of the published families with statistics: fields of their Configs, and what is not as in `recipe`.
-TAGGERS = {
-    "cnn6": {"channels": (4, 4, 4, 8), "dropout": (0.2, 0.5)},
-    "psla": {"scale": "tiny", "momentum": 0.1},
-}
+# Of published families with statistics: fields of their Configs, and what is not as in `recipe`. PSLA, of the
+# same norm, holds too ({"scale": "tiny", "momentum": 0.1}), and takes half a minute more.
+TAGGERS = {"cnn6": {"channels": (4, 4, 4, 8), "dropout": (0.2, 0.5)}}
 TAGGER_STEPS = 4
 LAYOUTS = {
     "single": {"devices": 1},

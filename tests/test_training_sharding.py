@@ -25,7 +25,7 @@ EIGHT = (
 
 @pytest.fixture(scope="module")
 def both() -> dict[str, dict]:
-    """Twenty steps with every augmentation on, by family (ast, own; of cnn6 and psla four steps) and layout:
+    """Twenty steps with every augmentation on, by family (ast, own; of cnn6 four steps) and layout:
     single (one device of the eight), jit, pmap, fsdp."""
     script = Path(__file__).with_name("eight_devices.py")
     done = subprocess.run(
@@ -68,7 +68,7 @@ def test_statistics_of_a_batch_are_of_all_devices_real_rows(both, layout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["cnn6", "psla"])
+@pytest.mark.parametrize("family", ["cnn6"])
 @pytest.mark.parametrize("layout", ["jit", "pmap", "fsdp"])
 def test_published_families_with_statistics_are_those_of_one_device(both, family, layout):
     """Clips mixed with partners, so that of CNN6 twice as many rows are normalised; two devices have fillers
