@@ -845,8 +845,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          "if run.kept is not None:\n                yield from self._released(run)\n\n    def _judge",
          "pass\n\n    def _judge"),
     )),
-    "ast_jax/events/table.py": ("events inference_search", (
-        ("tables of one name overwrite each other", "apart = len(set(names)) == len(names)", "apart = True"),
+    "ast_jax/events/table.py": ("events inference_search inference_frames", (
+        ("tables of one name overwrite each other", "if len(set(names)) == len(names):", "if names:"),
         ("a row without events is wrong", "(cell(\"file\") and not onset + offset + label) or", "False or"),
         ("a row without anything is a file", "(cell(\"file\") and not onset + offset + label) or",
          "not onset + offset + label or"),
@@ -878,8 +878,6 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "ast_jax/commands/events.py": ("inference_frames", (
         ("channels mix", ', "channels": steps.grid.channels}', "}"),
         ("pictures are numbered anew", "plot_paths(plot, files)", "plot_paths(plot, left)"),
-        ("size alone", "[status.st_size, status.st_mtime_ns]", "[status.st_size, 0]"),
-        ("time alone", "[status.st_size, status.st_mtime_ns]", "[0, status.st_mtime_ns]"),
         ("a changed file is not told", "if progress.changed:", "if False:"),
         ("a changed file is not heard again",
          "self.changed += 1\n                continue", "self.changed += 1"),
@@ -895,8 +893,7 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
          'print(table.line(event, form, number), end="")'),
         ("a file without events is not printed",
          "for row in table.rows_of(str(one.file), events))", "for row in events)"),
-        ("tables of one name in one place", "(way(path.relative_to(root))).parts", "(way(path).name).parts"),
-        ("long names overwrite each other", "if len(set(names.values())) == len(names):", "if names:"),
+        ("tables of one name in one place", "str(way(path.relative_to(root)))", "Path(way(path)).name"),
     )),
     "ast_jax/commands/event_tables.py": ("commands_event_tables", (
         ("files are known by their names alone", "if len(files) == len(those):", "if True:"),
@@ -945,8 +942,9 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("overlap of its own length", "both >= share * either",
          "both >= share * (own[:, None, 1] - own[:, None, 0])"),
     )),
-    "ast_jax/datasets/contents.py": ("datasets_contents", (
+    "ast_jax/datasets/contents.py": ("datasets_contents inference_frames", (
         ("size alone", "(status.st_size, status.st_mtime_ns)", "(status.st_size, 0)"),
+        ("time alone", "(status.st_size, status.st_mtime_ns)", "(0, status.st_mtime_ns)"),
         ("the beginning alone", "file.seek(piece * (size - PIECE) // (PIECES - 1))", "file.seek(0)"),
         ("what was read is not remembered", "if new and home is not None:", "if False:"),
     )),
@@ -1020,7 +1018,8 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ("the index is not standardised", "unit((rows - mean) / deviation) @ wanted", "rows @ wanted"),
         ("a torn line is read", "held[: held.rfind(b\"\\n\") + 1]", "held"),
         ("a torn row stays", "os.truncate(root / name, whole)", "pass"),
-        ("a change is not seen", 'if now == self._files[self._newest[file]]["stamp"] else', "if True else"),
+        ("a change is not seen",
+         'if now == tuple(self._files[self._newest[file]]["stamp"] or ()) else', "if True else"),
         ("what is gone is found", "hidden = (old | gone)", "hidden = old"),
         ("all of the query's file is hidden",
          "|= (starts < part_s[1]) & (ends > part_s[0])", "|= True"),
@@ -1028,8 +1027,9 @@ FAULTS: dict[str, tuple[str, tuple[Row, ...]]] = {
     )),
     "ast_jax/training/teacher.py": ("training_teacher", (
         ("in the teacher's order of classes", "(logits)[:, chosen]", "(logits)[:, : len(chosen)]"),
-        ("in the student's scale", "seen * (own.spread * own.std) + own.mean", "seen"),
-        ("without masks", "seen = between.augment(seen)", "pass"),
+        ("in the student's scale", "(as_it_is if inside else seen) * (own.spread * own.std) + own.mean",
+         "as_it_is if inside else seen"),
+        ("without masks", "seen = between.augment(as_it_is)", "seen = as_it_is"),
         ("masks before its own first layer",
          'inside = same and getattr(model, "normalises", False)', "inside = False"),
         ("the sum of the teachers", "jnp.stack(scores).mean(axis=0)", "jnp.stack(scores).sum(axis=0)"),

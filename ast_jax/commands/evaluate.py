@@ -69,9 +69,11 @@ def evaluate(
             own = prepared.label_names
             if steps is not None:
                 # what decided the run's best epoch, and nothing that its model was trained on
-                as_run = recipe is None and splits is None and stated == AS_IT_IS
-                as_run = as_run and saved_scores(source, which, config) is not None
-                as_run = as_run and not config.dataset.inside
+                as_run = (
+                    (recipe is None and splits is None and stated == AS_IT_IS)
+                    and saved_scores(source, which, config) is not None
+                    and not config.dataset.inside
+                )
                 figures = steps.figures(None if as_run else thresholds)
                 if as_run:
                     workdir.write_events(source, steps.thresholds, figures)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 from ast_jax.commands.cli import Flag
-from ast_jax.errors import InputError, printable
+from ast_jax.errors import InputError
 from ast_jax.events import FORMS, Event, Rules, table, write_events
 from ast_jax.terminal import write_whole
 
@@ -159,10 +159,12 @@ class Progress:
     """
 
     def __init__(self, path: Path | None, said: dict[str, Any], files: Sequence[Path]):
+        from ast_jax.datasets.contents import look
+
         self.path, self.said = path, said
         self.done: dict[str, list[Event]] = {}
         self.changed = self.unnamed = 0
-        self._stamps = {str(file): _stamp(file) for file in files} if path else {}
+        self._stamps = {str(file): look(str(file)) for file in files} if path else {}
         self._file: IO[str] | None = None
 
     @classmethod
@@ -184,7 +186,7 @@ class Progress:
         for line in lines[1:]:
             row = json.loads(line)
             file = os.fsdecode(row["file"].encode("utf-8", "surrogatepass"))
-            if file in self._stamps and self._stamps[file] != row["stamp"]:
+            if file in self._stamps and self._stamps[file] != (row["stamp"] and tuple(row["stamp"])):
                 self.changed += 1
                 continue
             kept.append(line)
@@ -227,15 +229,6 @@ class Progress:
             self._file.close()
 
 
-def _stamp(file: Path) -> list[int] | None:
-    """By which it is seen that a file has changed."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _table_names(files: Iterable[str]) -> dict[str, str]:
     """Of each file the name of its table, without an ending: that of the file; where several files are called
     so, with their directories; where these differ in their endings alone, with them.
@@ -243,10 +236,5 @@ def _table_names(files: Iterable[str]) -> dict[str, str]:
     paths = {file: Path(os.path.abspath(file)) for file in files}
     root = os.path.commonpath([path.parent for path in paths.values()]) if paths else ""
     ways = (lambda path: path.with_suffix("").name, lambda path: path.with_suffix(""), lambda path: path)
-    for way in ways:
-        parts = {file: Path(way(path.relative_to(root))).parts for file, path in paths.items()}
-        # a whole name may be longer, with the ending, than the disk allows
-        names = {file: "/".join(printable(part)[:100] for part in those) for file, those in parts.items()}
-        if len(set(names.values())) == len(names):
-            return names
-    return {file: f"{number:06d}-{name}" for number, (file, name) in enumerate(names.items())}
+    names = ([str(way(path.relative_to(root))) for path in paths.values()] for way in ways)
+    return dict(zip(paths, table.told_apart(names), strict=True))

@@ -107,7 +107,7 @@ def _tell_stale(store: Store, outcome: str) -> None:
 
 
 def _write_table(found: list[Found], label: str, form: str, out: Path) -> None:
-    from ast_jax.events import Event, names_of_tables, write_events
+    from ast_jax.events import FORMS, Event, told_apart, write_events
 
     events = [Event(one.file, one.start_s, one.end_s, label, one.score) for one in found]
     if form in ("csv", "tsv"):
@@ -115,9 +115,9 @@ def _write_table(found: list[Found], label: str, form: str, out: Path) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     files = sorted({event.file for event in events})
-    for file, name in zip(files, names_of_tables([Path(file).name for file in files], form), strict=True):
+    for file, name in zip(files, told_apart([[Path(file).name for file in files]]), strict=True):
         own = sorted((event for event in events if event.file == file), key=lambda event: event.onset_s)
-        (out / name).write_text(write_events(own, form), encoding="utf-8")
+        (out / f"{name}{FORMS[form]}").write_text(write_events(own, form), encoding="utf-8")
 
 
 def _of_query(store: Store, query: Path, from_s: float | None, to_s: float | None) -> np.ndarray:

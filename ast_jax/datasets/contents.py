@@ -40,7 +40,7 @@ def digests(paths: Sequence[str], home: Path | None) -> dict[str, str]:
     read, or is no regular file, the digest is "", and of what lies in a bucket its size.
     """
     known = _read(home / STORE) if home is not None else {}
-    looks = {path: _look(path) for path in paths}
+    looks = {path: look(path) for path in paths}
     new = {path: look for path, look in looks.items() if look and known.get(path, (None,))[0] != look}
     own = {path: digest for path, (look, digest) in known.items() if looks.get(path) == look}
     read = dict(zip(new, _shown(_digested(list(new)), new), strict=True))
@@ -52,7 +52,8 @@ def digests(paths: Sequence[str], home: Path | None) -> dict[str, str]:
     return {path: str(num_bytes(path)) if "://" in path else own.get(path, "") for path in paths}
 
 
-def _look(path: str) -> Look | None:
+def look(path: str) -> Look | None:
+    """That of a regular file that is there."""
     if "://" in path:
         return None
     try:

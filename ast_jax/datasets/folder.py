@@ -113,7 +113,7 @@ def list_clips(
         rows = _read(source, classes)
     _check_once(rows)
     drawn = rows[0].split is None
-    rows = _with_splits(rows, root, folds, group)
+    rows, groups = _with_splits(rows, root, folds, group)
     names = _label_names(rows, root, label_names, classes)
     index_of = {name: i for i, name in enumerate(names)}
     splits: dict[str, list[Clip]] = {}
@@ -126,7 +126,7 @@ def list_clips(
         splits.setdefault(row.split or "train", []).append(Clip(id, row.path, labels))
     if multi_label is None:
         multi_label = any(len(row.labels) != 1 for row in rows)
-    told, known = _told(left_out) + _astride(rows, group or "", root), None
+    told, known = _told(left_out) + _astride(rows, groups), None
     if unlabelled:
         if UNLABELLED in splits:
             raise InputError(f"{source} has a split {UNLABELLED} of its own: call it otherwise")
@@ -134,9 +134,9 @@ def list_clips(
         splits[UNLABELLED], known = bare, {clip.id: () for clip in bare}
         left_out, told = left_out + besides, told + more
     notes: dict[str, Any] = {"told": told} if told else {}
-    if group or all(row.group for row in rows):
+    if groups:
         base = source_root(source_dir)
-        owned = zip(rows, _groups(rows, root, group), strict=True)
+        owned = zip(rows, groups, strict=True)
         notes["groups"] = {printable(relative_to(row.path, base)): whose for row, whose in owned}
     return Listing("folder", names, multi_label, splits, notes, [*left_out], known=known, drawn=drawn)
 
@@ -389,7 +389,10 @@ def _mid_names(classes: Classes) -> dict[str, str]:
     return {mid: classes[0][index] for mid, index in classes[1].items()} if classes else {}
 
 
-def _with_splits(rows: list[_Row], root: Path, folds: int | None, group: str | None) -> list[_Row]:
+def _with_splits(
+    rows: list[_Row], root: Path, folds: int | None, group: str | None
+) -> tuple[list[_Row], list[str]]:
+    """The rows with the splits that they have or are given, and whose each is; nothing where nobody says."""
     without = [row for row in rows if row.split is None]
     if without and len(without) < len(rows):
         raise InputError(
@@ -402,16 +405,17 @@ def _with_splits(rows: list[_Row], root: Path, folds: int | None, group: str | N
                 f"{root}: its splits are given ({given}), so there are no folds to make: leave folds and "
                 "groups away, or the splits"
             )
-        return rows
+        return rows, _groups(rows, root, None)
     groups = _groups(rows, root, group)
     if folds or groups:
         own = groups or [row.path for row in rows]
         # a fifth held out, as without groups, or of fewer than five groups one
         numbers = folded(own, [row.labels for row in rows], folds or min(5, max(2, len(set(own)))))
         names = [f"fold{n}" if folds else "test" if n == 1 else "train" for n in numbers]
-        return [row._replace(split=name) for row, name in zip(rows, names, strict=True)]
+        return [row._replace(split=name) for row, name in zip(rows, names, strict=True)], groups
     test = held_out([Path(row.path).stem for row in rows], [row.labels[:1] for row in rows])
-    return [row._replace(split="test" if out else "train") for row, out in zip(rows, test, strict=True)]
+    rows = [row._replace(split="test" if out else "train") for row, out in zip(rows, test, strict=True)]
+    return rows, groups
 
 
 def _groups(rows: list[_Row], root: Path, pattern: str | None) -> list[str]:
@@ -429,11 +433,10 @@ def _groups(rows: list[_Row], root: Path, pattern: str | None) -> list[str]:
 PIECE = re.compile(r"[-_ ]\d+$")
 
 
-def _astride(rows: list[_Row], pattern: str, root: Path) -> list[str]:
+def _astride(rows: list[_Row], groups: list[str]) -> list[str]:
     """What to say of groups with clips in several splits: of those that are named, or where none are, of
     names that look like pieces of recordings.
     """
-    groups = _groups(rows, root, pattern or None)
     stems = [Path(row.path).stem for row in rows]
     named = groups or [PIECE.sub("", stem) for stem in stems]
     sides: dict[str, set[str | None]] = defaultdict(set)

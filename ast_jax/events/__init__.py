@@ -3,7 +3,7 @@ found.
 """
 
 from ast_jax.events.decode import SIMPLE, Decoder, Rules
-from ast_jax.events.table import FORMS, Event, names_of_tables, read_events, read_files, write_events
+from ast_jax.events.table import FORMS, Event, read_events, read_files, told_apart, write_events
 
 __all__ = [
     "FORMS",
@@ -11,8 +11,8 @@ __all__ = [
     "Decoder",
     "Event",
     "Rules",
-    "names_of_tables",
     "read_events",
     "read_files",
+    "told_apart",
     "write_events",
 ]

@@ -128,12 +128,17 @@ def footer(form: str) -> str:
 FORMS = {"tsv": ".tsv", "csv": ".csv", "json": ".json", "audacity": ".txt", "raven": ".selections.txt"}
 
 
-def names_of_tables(names: Sequence[str], form: str) -> list[str]:
-    """What the tables of several files are called: as these names, numbered where two are the same."""
-    # with a whole one, a name may be longer than the disk allows
-    names = [printable(name)[:100] for name in names]
-    apart = len(set(names)) == len(names)
-    return [f"{'' if apart else f'{number:06d}-'}{name}{FORMS[form]}" for number, name in enumerate(names)]
+def told_apart(ways: Iterable[Sequence[str]]) -> list[str]:
+    """What the tables of several files are called: in the first of these ways to name files that tells all
+    of them apart, else in the last one, numbered.
+    """
+    names: list[str] = []
+    for way in ways:
+        # a whole name may be longer, with the ending, than the disk allows
+        names = ["/".join(printable(part)[:100] for part in Path(name).parts) for name in way]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number:06d}-{name}" for number, name in enumerate(names)]
 
 
 def _joined(cells: Sequence[str], delimiter: str, quoted: bool = True) -> str:

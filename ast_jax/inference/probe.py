@@ -74,10 +74,8 @@ def labelled(sounds: Path, group: str | None = None) -> Labelled:
     told = [f"{len(own.splits[name])} clips of {name} are left out" for name in left_out]
     used = {name: own.splits[name] for name in (*fitted, *([judged] if judged else ()))}
     clips = [clip for split in used.values() for clip in split]
-    labels, splits = (
-        np.array([clip.labels[0] for clip in clips]),
-        np.repeat([*used], [*map(len, used.values())]),
-    )
+    labels = np.array([clip.labels[0] for clip in clips])
+    splits = np.repeat([*used], [*map(len, used.values())])
     side, folds = splits != judged, splits.astype("U32")
     groups = _groups(clips, sounds, group, own.notes.get("groups"))
     if len(fitted) > 1 and all(re.fullmatch(r"fold_?\d+", name) for name in fitted):

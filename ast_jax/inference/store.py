@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ast_jax.datasets.contents import look
 from ast_jax.datasets.locking import alone
 from ast_jax.errors import InputError
 
@@ -122,7 +123,7 @@ class Store:
             out.write(vectors.astype("<f4").tobytes())
             out.flush()
             os.fsync(out.fileno())
-        entry: dict[str, Any] = {"file": _spelt(file), "stamp": _stamp(file)}
+        entry: dict[str, Any] = {"file": _spelt(file), "stamp": look(_spelt(file))}
         entry |= {"starts_s": [float(x) for x in starts_s], "ends_s": [float(x) for x in ends_s]}
         with (self.root / FILES).open("a") as out:
             out.write(json.dumps(entry) + "\n")
@@ -197,10 +198,10 @@ class Store:
 
     def _state(self, file: str) -> str:
         """What has become of a file that is in it: "gone", "changed" or nothing."""
-        now = _stamp(Path(file))
+        now = look(file)
         if now is None:
             return "gone"
-        return "" if now == self._files[self._newest[file]]["stamp"] else "changed"
+        return "" if now == tuple(self._files[self._newest[file]]["stamp"] or ()) else "changed"
 
     def _blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "R D"]]]:
         """All rows, so many at a time, each with the number of its first one."""
@@ -253,12 +254,3 @@ def unit(vectors: Float[np.ndarray, "R D"]) -> Float[np.ndarray, "R D"]:
 def _spelt(file: Path) -> str:
     """Its path in the one form in which files are known: absolute, without `..`."""
     return os.path.abspath(file)
-
-
-def _stamp(file: Path) -> list[int] | None:
-    """Its size and time of change; nothing of what is not there."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]

@@ -185,7 +185,6 @@ def training(
         unseen: list[tuple[int, Mapping[str, Array]]] = []
         # figures of this epoch's steps
         ran: list[dict[str, float]] = []
-        at_chance = chance(loss, prepared, splits.train)
 
         def seen() -> dict[str, float]:
             """{loss, grad_norm} of the newest step. Raises Diverged for the first step since the last look
@@ -268,7 +267,7 @@ def training(
                 better = metric.higher_is_better
                 for line in [
                     *easy.doubts(record["easy"], run.metric, row[run.metric], higher_is_better=better),
-                    *stalled(ran, at_chance),
+                    *stalled(ran, chance(loss, prepared, splits.train)),
                 ]:
                     journal.say(line)
             ran.clear()

@@ -55,11 +55,11 @@ def teacher_of(settings: Settings, what: Step, layout: Layout, prepared: Prepare
         raise InputError("config.teacher hears one view of a clip: set config.consistency=0")
     if settings.run.parallel != "jit":
         raise InputError("config.teacher wants config.parallel=jit")
-    teachers = [load_model(name) for name in names]
-    for name, loaded in zip(names, teachers, strict=True):
-        _check_hears(name, loaded.front_end, what.front_end, settings.data.kind)
-    pairs = zip(names, teachers, strict=True)
-    columns = [_columns(name, loaded, prepared.label_names) for name, loaded in pairs]
+    teachers, columns = [], []
+    for name in names:
+        teachers.append(load_model(name))
+        _check_hears(name, teachers[-1].front_end, what.front_end, settings.data.kind)
+        columns.append(_columns(name, teachers[-1], prepared.label_names))
     says = asking(teachers, columns, what, layout)
     if not asked.teacher_views:
         return lambda batch, step: {**batch, "taught": says(batch, step)}
@@ -133,6 +133,9 @@ def taught(
     one hears both clips and its scores are mixed.
     """
     between, own = between_layers(batch, number, what), what.front_end
+    as_it_is = features(batch, number, what)
+    seen = between.augment(as_it_is)
+    seen = seen if what.mixes_features else between.mix(seen)
     scores = []
     with kernels.using(forms):
         for arrays, loaded, chosen in zip(parts, teachers, columns, strict=True):
@@ -141,12 +144,8 @@ def taught(
             # what follows normalisation follows the teacher's own, where that is its first layer
             inside = same and getattr(model, "normalises", False)
             if same:
-                seen = features(batch, number, what)
-                if not inside:
-                    seen = between.augment(seen)
-                    seen = seen if what.mixes_features else between.mix(seen)
-                sound = seen * (own.spread * own.std) + own.mean
-                sound = _fitted(sound, model.config.num_frames, axis=1, value=loaded.front_end.padding)
+                sound = (as_it_is if inside else seen) * (own.spread * own.std) + own.mean
+                sound = _fitted(sound, model.config.num_frames, value=loaded.front_end.padding)
             else:
                 sound = _heard(batch, loaded, what)
             given = {"between": between} if inside else {}
@@ -162,7 +161,7 @@ def _heard(batch: Mapping[str, Array], loaded: LoadedModel, what: Step) -> Float
     rates = (what.front_end.sample_rate_hz, loaded.front_end.sample_rate_hz)
     sound, count = resampled(waveform(rows), rows["num_samples"], rates)
     whole = samples(loaded)
-    return hear(loaded)(_fitted(sound, whole, axis=1), jnp.minimum(count, whole))
+    return hear(loaded)(_fitted(sound, whole), jnp.minimum(count, whole))
 
 
 def _check_hears(name: str, front_end: FrontEnd, own: FrontEnd, kind: str) -> None:
@@ -192,7 +191,6 @@ def _columns(name: str, loaded: LoadedModel, label_names: Sequence[str]) -> np.n
     return np.array([place[label] for label in label_names])
 
 
-def _fitted(x: Float[Array, "B S *rest"], size: int, *, axis: int, value: float = 0.0) -> Array:
-    missing = [(0, 0)] * x.ndim
-    missing[axis] = (0, max(0, size - x.shape[axis]))
+def _fitted(x: Float[Array, "B S *rest"], size: int, *, value: float = 0.0) -> Array:
+    missing = ((0, 0), (0, max(0, size - x.shape[1])), *[(0, 0)] * (x.ndim - 2))
     return jnp.pad(x[:, :size], missing, constant_values=value)
